@@ -1,0 +1,68 @@
+//! What the kernel side is told when it is loaded. It is read-only from then on, so
+//! the verifier takes each value for a constant and removes what it rules out: a
+//! filter that is not set costs nothing.
+
+use zerocopy::{Immutable, IntoBytes};
+
+/// The settings of the kernel side.
+#[derive(Clone, Copy, Debug, IntoBytes, Immutable)]
+#[repr(C)]
+pub struct Config {
+    /// Flags that make a clone an operation.
+    pub clone_mask: u64,
+    /// Flags that make an unshare an operation.
+    pub unshare_mask: u64,
+    /// Report only operations at least this long, in ns.
+    pub slower_than: u64,
+    /// Report only tasks of this name; used if `comm_len` is not 0.
+    pub comm: [u64; 2],
+    /// Length of the name; 0 for any.
+    pub comm_len: u32,
+    /// Report operations whose bit `1 << Op` is set.
+    pub ops: u32,
+    /// Report operations on kinds whose bit `1 << Kind` is set.
+    pub kinds: u32,
+    /// Report only this process; 0 for any.
+    pub pid: u32,
+    /// Not 0: report only tasks in the map `TRACKED`, and put their children there.
+    pub follow: u32,
+    /// Not 0: `comm`, `ops`, `pid` or `follow` leaves something out.
+    pub filters: u32,
+    /// Not 0: report only failures.
+    pub failed: u32,
+    /// Not 0: report births and exits of tasks below the first pid namespace.
+    pub tasks: u32,
+    /// Not 0: bpf_get_current_task_btf is there (from v5.11), so the current task
+    /// can be read without a helper for each member.
+    pub task_btf: u32,
+    /// Size of the kernel stack of a task, in bytes, at whose end its registers are.
+    pub stack_size: u32,
+    /// Not 0: bpf_task_pt_regs is there (from v5.15).
+    pub task_pt_regs: u32,
+    /// Explicit padding.
+    pub pad: u32,
+}
+
+impl Config {
+    /// Reports everything, and assumes the oldest kernel.
+    pub const ALL: Config = Config {
+        clone_mask: crate::flags::CLONE_NEW_ALL,
+        unshare_mask: crate::flags::CLONE_NEW_ALL,
+        slower_than: 0,
+        comm: [0; 2],
+        comm_len: 0,
+        ops: u32::MAX,
+        kinds: u32::MAX,
+        pid: 0,
+        follow: 0,
+        filters: 0,
+        failed: 0,
+        tasks: 1,
+        task_btf: 0,
+        stack_size: 16384,
+        task_pt_regs: 0,
+        pad: 0,
+    };
+}
+
+const _: () = assert!(size_of::<Config>() == 88);

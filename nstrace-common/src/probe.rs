@@ -1,0 +1,214 @@
+//! The probes: which kernel function each sits on, what it is for, and what the
+//! user loses where a kernel does not have it.
+//!
+//! A row here and a handler of the same name in `nstrace-ebpf` make a probe. The
+//! kernel side has each twice, as `FUNCTION_fentry` and `FUNCTION_kprobe` (or
+//! `_fexit` and `_kretprobe`), thin wrappers of one handler.
+
+use crate::field::Need;
+
+/// Where in a function a probe sits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum At {
+    /// At its entry: fentry or kprobe.
+    Entry,
+    /// At its return: fexit or kretprobe.
+    Exit,
+    /// A BTF tracepoint of that name.
+    Tracepoint,
+}
+
+/// One probe.
+#[derive(Clone, Copy, Debug)]
+pub struct Probe {
+    /// The kernel function, or the tracepoint. A name that starts with `sys_` is a
+    /// system call: [`symbol`] gives its symbol.
+    pub function: &'static str,
+    /// Where in it.
+    pub at: At,
+    /// Whether nstrace can work without it.
+    pub need: Need,
+    /// Not attached where this function can be.
+    pub unless: Option<&'static str>,
+    /// What the user loses without it.
+    pub without: &'static str,
+}
+
+impl Probe {
+    const fn new(function: &'static str, at: At, need: Need, without: &'static str) -> Self {
+        Probe {
+            function,
+            at,
+            need,
+            unless: None,
+            without,
+        }
+    }
+
+    const fn unless(self, other: &'static str) -> Self {
+        Probe {
+            unless: Some(other),
+            ..self
+        }
+    }
+}
+
+use At::{Entry, Exit, Tracepoint};
+use Need::{Optional, Required};
+
+/// Every probe, in the order in which they are attached: what ends an operation
+/// before what begins it, so that none begins whose end would be missed.
+pub const PROBES: &[Probe] = &[
+    // void (task_struct *parent, task_struct *child), include/trace/events/sched.h
+    Probe::new("sched_process_fork", Tracepoint, Required, "new tasks"),
+    // void (task_struct *p), from v6.16 (…, bool group_dead)
+    Probe::new("sched_process_exit", Tracepoint, Optional, "exits of tasks"),
+    // void (cgroup *cgrp, const char *path)
+    Probe::new(
+        "cgroup_mkdir",
+        Tracepoint,
+        Optional,
+        "paths of cgroups made later",
+    ),
+    // void (ns_common *ns, ns_tree[_root] *)
+    Probe::new("__ns_tree_remove", Entry, Optional, "deaths of namespaces"),
+    // void (unsigned int inum); namespaces are its only callers
+    Probe::new("proc_free_inum", Entry, Optional, "deaths of namespaces")
+        .unless("__ns_tree_remove"),
+    // void (callback_head *p): the RCU callback that frees a pid namespace
+    Probe::new(
+        "delayed_free_pidns",
+        Entry,
+        Optional,
+        "deaths of pid namespaces that interrupt another death",
+    ),
+    // void (task_struct *p, nsproxy *new)
+    Probe::new(
+        "switch_task_namespaces",
+        Entry,
+        Optional,
+        "the stage switch_task_namespaces",
+    ),
+    // int (nsset *, ns_common *)
+    Probe::new(
+        "mntns_install",
+        Entry,
+        Optional,
+        "which namespace setns asked for",
+    ),
+    Probe::new(
+        "utsns_install",
+        Entry,
+        Optional,
+        "which namespace setns asked for",
+    ),
+    Probe::new(
+        "ipcns_install",
+        Entry,
+        Optional,
+        "which namespace setns asked for",
+    ),
+    Probe::new(
+        "pidns_install",
+        Entry,
+        Optional,
+        "which namespace setns asked for",
+    ),
+    Probe::new(
+        "netns_install",
+        Entry,
+        Optional,
+        "which namespace setns asked for",
+    ),
+    Probe::new(
+        "userns_install",
+        Entry,
+        Optional,
+        "which namespace setns asked for",
+    ),
+    Probe::new(
+        "cgroupns_install",
+        Entry,
+        Optional,
+        "which namespace setns asked for",
+    ),
+    Probe::new(
+        "timens_install",
+        Entry,
+        Optional,
+        "which namespace setns asked for",
+    ),
+    // pid * (pid_namespace *, pid_t *set_tid, size_t)
+    Probe::new("alloc_pid", Exit, Optional, "the stage alloc_pid"),
+    Probe::new("alloc_pid", Entry, Optional, "the stage alloc_pid"),
+    // ucounts * (user_namespace *, kuid_t, enum ucount_type)
+    Probe::new(
+        "inc_ucount",
+        Entry,
+        Optional,
+        "the stages copy_*, and which limit refused",
+    ),
+    // int (const cred *), from v6.1
+    Probe::new(
+        "security_create_user_ns",
+        Exit,
+        Optional,
+        "whether an LSM refused a user namespace",
+    ),
+    // int (cred *new)
+    Probe::new("create_user_ns", Exit, Optional, "the stage create_user_ns"),
+    Probe::new(
+        "create_user_ns",
+        Entry,
+        Optional,
+        "the stage create_user_ns",
+    ),
+    // nsproxy * (flags, task_struct *, user_namespace *, fs_struct *)
+    Probe::new("create_new_namespaces", Exit, Required, "operations"),
+    Probe::new("create_new_namespaces", Entry, Required, "operations"),
+    // int (flags, task_struct *)
+    Probe::new(
+        "copy_namespaces",
+        Entry,
+        Optional,
+        "the stage copy_namespaces",
+    ),
+    // mnt_namespace * (path *, flags), from v7.2
+    Probe::new(
+        "create_new_namespace",
+        Exit,
+        Optional,
+        "mount namespaces from descriptors",
+    ),
+    Probe::new(
+        "create_new_namespace",
+        Entry,
+        Optional,
+        "mount namespaces from descriptors",
+    ),
+    // long (const pt_regs *)
+    Probe::new("sys_setns", Exit, Required, "setns"),
+    Probe::new("sys_setns", Entry, Required, "setns"),
+    // int (unsigned long flags)
+    Probe::new("ksys_unshare", Exit, Required, "unshare"),
+    Probe::new("ksys_unshare", Entry, Required, "unshare"),
+    // pid_t (kernel_clone_args *)
+    Probe::new("kernel_clone", Exit, Required, "clone"),
+    Probe::new("kernel_clone", Entry, Required, "clone"),
+];
+
+/// The prefix of the symbols of system calls.
+#[cfg(target_arch = "aarch64")]
+pub const SYSCALL_PREFIX: &str = "__arm64_";
+/// The prefix of the symbols of system calls.
+#[cfg(not(target_arch = "aarch64"))]
+pub const SYSCALL_PREFIX: &str = "__x64_";
+
+/// The prefix to put before [`Probe::function`] for its symbol, and the function.
+pub fn symbol(function: &str) -> (&'static str, &str) {
+    if function.starts_with("sys_") {
+        (SYSCALL_PREFIX, function)
+    } else {
+        ("", function)
+    }
+}

@@ -1,0 +1,130 @@
+//! Deaths of namespaces, however they come about; births whose operation found no
+//! room in its ring; and new cgroups.
+//!
+//! A birth is in the record of the operation that it is part of: which kinds were
+//! asked for, and which number each has. It goes its own way only if that is lost.
+//!
+//! Every namespace gives its number back in one function. Up to v6.17 that is
+//! proc_free_inum, which knows the number only: the kind is for user space to
+//! remember. From v6.18 namespaces stand in a tree, and what removes them there knows
+//! everything.
+//!
+//! What an operation made and gives back because a later stage failed dies here without
+//! having been born. User space leaves it out: who frees it cannot be told from here,
+//! it may be a worker, or an RCU callback on the back of any task.
+
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_probe_read_kernel_str_bytes};
+use nstrace_common::{
+    field::Field,
+    kind::{KINDS, Kind},
+    wire::{CgroupRecord, LifeRecord, NO_KIND, RecordKind},
+};
+
+use crate::{
+    emit,
+    maps::{LIVES, has, offset},
+    read::{Entry, Raw, Reader, Typed},
+    slot::Slot,
+};
+
+#[inline(always)]
+fn send(kind: RecordKind, inum: u32, id: u64, address: u64, ns_kind: u32) {
+    let ids = bpf_get_current_pid_tgid();
+    let record = LifeRecord {
+        head: emit::head(kind),
+        id,
+        address,
+        inum,
+        ns_kind,
+        pid: (ids >> 32) as u32,
+        tid: ids as u32,
+    };
+    // SAFETY: a record, whole.
+    unsafe { emit::send(&LIVES, kind, &raw const record, size_of::<LifeRecord>()) };
+}
+
+/// The flag of each kind, by index.
+const FLAGS: [u64; KINDS] = {
+    let mut flags = [0; KINDS];
+    let mut i = 0;
+    while i < KINDS {
+        flags[i] = Kind::ALL[i].flag();
+        i += 1;
+    }
+    flags
+};
+
+/// Sends the births of an operation whose own record found no room.
+#[inline(always)]
+pub fn born(slot: &Slot) {
+    for i in 0..KINDS {
+        let inum = slot.record.after[i];
+        if inum != slot.record.before[i] && slot.record.flags & FLAGS[i] != 0 {
+            let id = match slot.record.ids_len {
+                0 => 0,
+                _ => slot.list[KINDS + i],
+            };
+            let address = match i == Kind::Pid as usize {
+                true => slot.record.pid_ns,
+                false => 0,
+            };
+            send(RecordKind::Birth, inum, id, address, i as u32);
+        }
+    }
+}
+
+/// `void proc_free_inum(unsigned int inum)`, called.
+#[inline(always)]
+pub fn proc_free_inum<C: Entry>(context: &C) {
+    send(RecordKind::Death, context.arg(0) as u32, 0, 0, NO_KIND);
+}
+
+/// `void __ns_tree_remove(struct ns_common *ns, …)`, called.
+#[inline(always)]
+pub fn ns_tree_remove<C: Entry>(context: &C) {
+    let ns = context.arg(0);
+    // SAFETY: the function's argument.
+    unsafe {
+        let ns_type: u32 = C::Args::get(ns, Field::NsType);
+        let ns_kind = Kind::from_flag(u64::from(ns_type)).map_or(NO_KIND, |kind| kind as u32);
+        let inum = C::Args::get(ns, Field::NsInum);
+        let id = C::Args::get(ns, Field::NsId);
+        send(RecordKind::Death, inum, id, 0, ns_kind);
+    }
+}
+
+/// `void delayed_free_pidns(struct callback_head *)`, called: the second word of the
+/// death of a pid namespace. The last process id of one is often given up in an
+/// interrupt; if that came while the program of proc_free_inum was running, the kernel
+/// has skipped it.
+#[inline(always)]
+pub fn delayed_free_pidns<C: Entry>(context: &C) {
+    if has(Field::PidNsRcu) {
+        let address = context.arg(0) - u64::from(offset(Field::PidNsRcu));
+        // SAFETY: Raw reads any address; this is the namespace around its callback.
+        let inum = unsafe { Raw::get(address, Field::PidInum) };
+        send(RecordKind::Death, inum, 0, address, Kind::Pid as u32);
+    }
+}
+
+/// The tracepoint cgroup_mkdir.
+#[inline(always)]
+pub fn cgroup_made(cgroup: u64, path: u64) {
+    if !has(Field::CgroupKn) || !has(Field::KernfsId) {
+        return;
+    }
+    let Some(mut entry) = LIVES.reserve::<CgroupRecord>(0) else {
+        return emit::count_lost(RecordKind::Cgroup as u32);
+    };
+    let record = entry.as_mut_ptr();
+    // SAFETY: the ring's memory, written member by member; the tracepoint's
+    // arguments, of which the path is not typed.
+    unsafe {
+        let kn: u64 = Typed::get(cgroup, Field::CgroupKn);
+        (*record).head = emit::head(RecordKind::Cgroup);
+        (*record).id = Typed::get(kn, Field::KernfsId);
+        (*record).path[0] = 0;
+        let _ = bpf_probe_read_kernel_str_bytes(path as *const u8, &mut (*record).path);
+    }
+    entry.submit(emit::wakeup());
+}

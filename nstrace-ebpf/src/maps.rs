@@ -1,0 +1,83 @@
+//! The maps, and the read-only data that user space sets before it loads them.
+
+use aya_ebpf::{
+    macros::map,
+    maps::{Array, HashMap, PerCpuArray, RingBuf},
+};
+use nstrace_common::{
+    config::Config,
+    field::{FIELDS_LEN, Field, MISSING, Offsets},
+    wire::{RECORD_KINDS, SLOTS, SlotIndex},
+};
+
+use crate::slot::Slot;
+
+/// Operations and tasks. User space sets the size.
+#[map]
+pub static EVENTS: RingBuf = RingBuf::with_byte_size(4096, 0);
+
+/// Births and deaths of namespaces, and cgroups. User space sets the size.
+#[map]
+pub static LIVES: RingBuf = RingBuf::with_byte_size(4096, 0);
+
+/// The operations in flight.
+#[map]
+pub static OPERATIONS: Array<Slot> = Array::with_max_entries(SLOTS as u32, 0);
+
+/// Which of them are in use, and by whom. Not a map by itself, but in that of the
+/// zeroed data: no look-up.
+#[unsafe(no_mangle)]
+pub static mut INDEX: SlotIndex = SlotIndex {
+    in_flight: 0,
+    claims: [0; SLOTS],
+    owner: [0; SLOTS],
+};
+
+/// Records that found no room, by kind.
+#[map]
+pub static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(RECORD_KINDS as u32, 0);
+
+/// Not 0 while user space sleeps and wants to be woken by the next record.
+#[map]
+pub static ASLEEP: Array<u32> = Array::with_max_entries(1, 0);
+
+/// The threads of the command that is followed, and of its descendants.
+#[map]
+pub static TRACKED: HashMap<u32, u8> = HashMap::with_max_entries(65536, 0);
+
+#[unsafe(no_mangle)]
+static CONFIG: Config = Config::ALL;
+
+#[unsafe(no_mangle)]
+static OFFSETS: Offsets = [0; FIELDS_LEN];
+
+/// A member of the configuration.
+macro_rules! config {
+    ($member:ident) => {{
+        // SAFETY: a static; volatile because it is another value once loaded.
+        #[allow(unused_unsafe, reason = "some callers are unsafe themselves")]
+        unsafe {
+            core::ptr::read_volatile(&raw const $crate::maps::config_ref().$member)
+        }
+    }};
+}
+pub(crate) use config;
+
+#[inline(always)]
+pub fn config_ref() -> &'static Config {
+    &CONFIG
+}
+
+/// The offset of a member in the running kernel.
+#[inline(always)]
+pub fn offset(field: Field) -> u32 {
+    // SAFETY: a static, indexed by the enumeration that it was made from; volatile
+    // because it is another value once loaded.
+    unsafe { core::ptr::read_volatile(&raw const OFFSETS[field as usize]) }
+}
+
+/// Whether the running kernel has a member.
+#[inline(always)]
+pub fn has(field: Field) -> bool {
+    offset(field) != MISSING
+}

@@ -1,0 +1,193 @@
+//! The programs: for each row of `nstrace_common::probe::PROBES` two thin wrappers
+//! of one handler, named `FUNCTION_fentry` and `FUNCTION_kprobe`, or `_fexit` and
+//! `_kretprobe`; a tracepoint has one, of its own name.
+
+use aya_ebpf::{
+    macros::{btf_tracepoint, fentry, fexit, kprobe, kretprobe},
+    programs::{BtfTracePointContext, FEntryContext, FExitContext, ProbeContext, RetProbeContext},
+};
+use nstrace_common::kind::Kind;
+
+use crate::{
+    lives, ops,
+    read::{Fexit, Typed},
+    stages, tasks,
+};
+
+/// Says that a program runs.
+macro_rules! say {
+    ($context:ident, $program:ident) => {
+        #[cfg(feature = "debug")]
+        aya_log_ebpf::info!(&$context, "{}", stringify!($program));
+    };
+}
+
+/// A handler at the entry of a function.
+macro_rules! entry {
+    ($fentry:ident, $kprobe:ident, $handler:expr) => {
+        #[fentry]
+        fn $fentry(context: FEntryContext) -> u32 {
+            say!(context, $fentry);
+            ($handler)(&context);
+            0
+        }
+        #[kprobe]
+        fn $kprobe(context: ProbeContext) -> u32 {
+            say!(context, $kprobe);
+            ($handler)(&context);
+            0
+        }
+    };
+}
+
+/// A handler at the return of a function with that many arguments.
+macro_rules! exit {
+    ($fexit:ident, $kretprobe:ident, $args:literal, $handler:expr) => {
+        #[fexit]
+        fn $fexit(context: FExitContext) -> u32 {
+            say!(context, $fexit);
+            ($handler)(&Fexit::<$args>(context));
+            0
+        }
+        #[kretprobe]
+        fn $kretprobe(context: RetProbeContext) -> u32 {
+            say!(context, $kretprobe);
+            ($handler)(&context);
+            0
+        }
+    };
+}
+
+entry!(kernel_clone_fentry, kernel_clone_kprobe, ops::kernel_clone);
+exit!(
+    kernel_clone_fexit,
+    kernel_clone_kretprobe,
+    1,
+    ops::kernel_clone_ret
+);
+entry!(ksys_unshare_fentry, ksys_unshare_kprobe, ops::ksys_unshare);
+exit!(
+    ksys_unshare_fexit,
+    ksys_unshare_kretprobe,
+    1,
+    ops::ksys_unshare_ret
+);
+entry!(sys_setns_fentry, sys_setns_kprobe, ops::sys_setns);
+exit!(sys_setns_fexit, sys_setns_kretprobe, 1, ops::sys_setns_ret);
+entry!(
+    create_new_namespace_fentry,
+    create_new_namespace_kprobe,
+    ops::create_new_namespace
+);
+exit!(
+    create_new_namespace_fexit,
+    create_new_namespace_kretprobe,
+    2,
+    ops::create_new_namespace_ret
+);
+
+entry!(
+    copy_namespaces_fentry,
+    copy_namespaces_kprobe,
+    stages::copy_namespaces
+);
+entry!(
+    create_new_namespaces_fentry,
+    create_new_namespaces_kprobe,
+    stages::create_new_namespaces
+);
+exit!(
+    create_new_namespaces_fexit,
+    create_new_namespaces_kretprobe,
+    4,
+    ops::create_new_namespaces_ret
+);
+entry!(
+    create_user_ns_fentry,
+    create_user_ns_kprobe,
+    stages::create_user_ns
+);
+exit!(
+    create_user_ns_fexit,
+    create_user_ns_kretprobe,
+    1,
+    stages::create_user_ns_ret
+);
+exit!(
+    security_create_user_ns_fexit,
+    security_create_user_ns_kretprobe,
+    1,
+    stages::security_create_user_ns_ret
+);
+entry!(inc_ucount_fentry, inc_ucount_kprobe, stages::inc_ucount);
+entry!(alloc_pid_fentry, alloc_pid_kprobe, stages::alloc_pid);
+exit!(
+    alloc_pid_fexit,
+    alloc_pid_kretprobe,
+    3,
+    stages::alloc_pid_ret
+);
+entry!(
+    switch_task_namespaces_fentry,
+    switch_task_namespaces_kprobe,
+    stages::switch_task_namespaces
+);
+
+entry!(mntns_install_fentry, mntns_install_kprobe, |c| {
+    stages::install(c, Kind::Mnt)
+});
+entry!(utsns_install_fentry, utsns_install_kprobe, |c| {
+    stages::install(c, Kind::Uts)
+});
+entry!(ipcns_install_fentry, ipcns_install_kprobe, |c| {
+    stages::install(c, Kind::Ipc)
+});
+entry!(pidns_install_fentry, pidns_install_kprobe, |c| {
+    stages::install(c, Kind::Pid)
+});
+entry!(netns_install_fentry, netns_install_kprobe, |c| {
+    stages::install(c, Kind::Net)
+});
+entry!(userns_install_fentry, userns_install_kprobe, |c| {
+    stages::install(c, Kind::User)
+});
+entry!(cgroupns_install_fentry, cgroupns_install_kprobe, |c| {
+    stages::install(c, Kind::Cgroup)
+});
+entry!(timens_install_fentry, timens_install_kprobe, |c| {
+    stages::install(c, Kind::Time)
+});
+
+entry!(
+    delayed_free_pidns_fentry,
+    delayed_free_pidns_kprobe,
+    lives::delayed_free_pidns
+);
+entry!(
+    proc_free_inum_fentry,
+    proc_free_inum_kprobe,
+    lives::proc_free_inum
+);
+entry!(
+    __ns_tree_remove_fentry,
+    __ns_tree_remove_kprobe,
+    lives::ns_tree_remove
+);
+
+#[btf_tracepoint]
+fn sched_process_fork(context: BtfTracePointContext) -> i32 {
+    ops::forked::<Typed>(context.arg(1));
+    0
+}
+
+#[btf_tracepoint]
+fn sched_process_exit(context: BtfTracePointContext) -> i32 {
+    tasks::exits::<Typed>(context.arg(0));
+    0
+}
+
+#[btf_tracepoint]
+fn cgroup_mkdir(context: BtfTracePointContext) -> i32 {
+    lives::cgroup_made(context.arg(0), context.arg(1));
+    0
+}

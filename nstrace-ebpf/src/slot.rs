@@ -1,0 +1,199 @@
+//! A slot for each operation in flight, owned by its task.
+//!
+//! A hash map would do, at 815 instructions for the update and the deletion; these
+//! slots take some 40. A thread's slot is one of the pair that its id points to. To
+//! claim one, add 1 to its claims and look: who sees 1 has it, who sees more takes
+//! its own back and tries the other. Two that meet may both fail, never both win,
+//! since each sees at least its own addition and those before it. Kernels before
+//! v5.12 have no compare-and-exchange for BPF programs, only this addition.
+//!
+//! An operation without a slot is counted as lost where it ends: if both slots were
+//! taken, or if its beginning was missed. The kernel skips a program that is already
+//! running on the CPU, which on a preemptible kernel can be the run of another task. An
+//! operation whose end was missed, for that reason or because a kretprobe has only so
+//! many instances, is counted when its task begins the next one, or exits. So nothing
+//! is silent.
+
+use core::arch::asm;
+
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
+use nstrace_common::wire::{LIST, MARKS, OpRecord, SLOTS, SlotIndex};
+
+use crate::{
+    emit,
+    maps::{INDEX, OPERATIONS},
+};
+
+/// What is gathered about one operation.
+#[repr(C)]
+pub struct Slot {
+    /// What user space will get, with the lists behind it.
+    pub record: OpRecord,
+    pub list: [u64; LIST],
+    /// From here on for the kernel side alone: the namespace that setns was last
+    /// asked to enter, and its kind.
+    pub target: u64,
+    pub target_kind: u32,
+    /// Kinds that setns was asked to enter, a bit each.
+    pub installs: u32,
+    /// The user namespace that was last charged, for what, and for which kind.
+    pub charged: u64,
+    pub charged_type: u32,
+    pub charged_kind: u32,
+    /// What security_create_user_ns, create_user_ns, create_new_namespaces and
+    /// alloc_pid returned, if it was an error.
+    pub lsm_ret: i32,
+    pub user_ret: i32,
+    pub create_ret: i32,
+    pub pid_ret: i32,
+    /// Explicit padding.
+    pub pad: [u32; 2],
+}
+
+#[inline(always)]
+fn tid() -> u32 {
+    bpf_get_current_pid_tgid() as u32
+}
+
+#[inline(always)]
+fn index() -> &'static mut SlotIndex {
+    // SAFETY: what is shared is added to atomically, or written by its owner only.
+    unsafe { &mut *(&raw mut INDEX) }
+}
+
+/// The slot of a pair that a task has.
+#[inline(always)]
+fn owned(index: &SlotIndex, tid: u32) -> Option<usize> {
+    let home = tid as usize & (SLOTS - 1);
+    if index.owner[home] == tid {
+        Some(home)
+    } else if index.owner[home ^ 1] == tid {
+        Some(home ^ 1)
+    } else {
+        None
+    }
+}
+
+/// The slot of the current task's operation, if it is in one.
+#[inline(always)]
+pub fn mine() -> Option<&'static mut Slot> {
+    let index = index();
+    // SAFETY: in the map. What other tasks add does not matter: a task's own
+    // operation is counted from its beginning on.
+    if unsafe { core::ptr::read_volatile(&raw const index.in_flight) } == 0 {
+        return None;
+    }
+    slot(owned(index, tid())?)
+}
+
+/// A slot for the current task.
+#[inline(always)]
+pub fn claim() -> Option<&'static mut Slot> {
+    let tid = tid();
+    let index = index();
+    // An operation of this task whose end was missed: its slot serves the new one.
+    if let Some(at) = owned(index, tid) {
+        emit::count_lost(0);
+        return slot(at);
+    }
+    let home = tid as usize & (SLOTS - 1);
+    let at = if try_claim(index, home) {
+        home
+    } else if try_claim(index, home ^ 1) {
+        home ^ 1
+    } else {
+        return None;
+    };
+    index.owner[at & (SLOTS - 1)] = tid;
+    add(&mut index.in_flight, 1);
+    slot(at)
+}
+
+/// Gives up an operation whose end was missed.
+#[inline(always)]
+pub fn abandon() {
+    emit::count_lost(0);
+    release();
+}
+
+/// Gives the current task's slot back.
+#[inline(always)]
+pub fn release() {
+    let index = index();
+    if let Some(at) = owned(index, tid()) {
+        index.owner[at & (SLOTS - 1)] = 0;
+        add(&mut index.claims[at & (SLOTS - 1)], u64::MAX);
+        add(&mut index.in_flight, u64::MAX);
+    }
+}
+
+#[inline(always)]
+fn try_claim(index: &mut SlotIndex, at: usize) -> bool {
+    let claims = &mut index.claims[at & (SLOTS - 1)];
+    // Most often taken by another: spare the additions.
+    // SAFETY: in the map.
+    if unsafe { core::ptr::read_volatile(claims) } != 0 {
+        return false;
+    }
+    add(claims, 1);
+    // SAFETY: in the map.
+    if unsafe { core::ptr::read_volatile(claims) } == 1 {
+        return true;
+    }
+    add(claims, u64::MAX);
+    false
+}
+
+/// Adds atomically. core has no such operation for this target.
+#[inline(always)]
+pub fn add(counter: &mut u64, value: u64) {
+    // SAFETY: an aligned u64 in the map; this is BPF_XADD, which every kernel has.
+    unsafe {
+        asm!(
+            "lock *(u64 *)({counter} + 0) += {value}",
+            counter = in(reg) counter as *mut u64,
+            value = in(reg) value,
+        );
+    }
+}
+
+#[inline(always)]
+fn slot(at: usize) -> Option<&'static mut Slot> {
+    // SAFETY: the map lives as long as the program, and the slot is the task's own.
+    OPERATIONS
+        .get_ptr_mut(at as u32)
+        .map(|slot| unsafe { &mut *slot })
+}
+
+impl Slot {
+    /// Sets an element of the list.
+    #[inline(always)]
+    pub fn put(&mut self, mut at: usize, value: u64) {
+        // Else the compiler may compare one register and add another, equal one to
+        // the address, of which the verifier does not know that it was compared.
+        // SAFETY: moves a register to itself. (No instruction at all would leave two
+        // line numbers for the next one, which the kernel does not take.)
+        unsafe { asm!("{0} = {0}", inout(reg) at) };
+        if at < LIST {
+            self.list[at] = value;
+        }
+    }
+
+    /// Notes that the operation passed a point.
+    #[inline(always)]
+    pub fn mark(&mut self, mark: u8) {
+        let at = usize::from(self.record.marks_len);
+        if at < MARKS {
+            // SAFETY: no precondition.
+            let elapsed = unsafe { bpf_ktime_get_ns() } - self.record.start;
+            self.put(
+                usize::from(self.record.ids_len) + at,
+                elapsed << 8 | u64::from(mark),
+            );
+            self.record.marks_len = at as u8 + 1;
+        }
+    }
+}
+
+// User space reads slots by this size (nstrace/src/kernel/stall.rs).
+const _: () = assert!(size_of::<Slot>() == size_of::<OpRecord>() + 8 * LIST + 56);

@@ -1,0 +1,334 @@
+//! A reader of BTF, the kernel's own description of its types, for the few that
+//! nstrace asks about: where a struct has a member, and whether there is a function.
+//!
+//! Format: Documentation/bpf/btf.rst. One pass over some 120,000 types remembers
+//! where the wanted names are and where each type starts; everything else is read
+//! when asked for. Any bytes are safe input: a type that is cut short is an error, a
+//! reference out of range finds nothing, and what refers to itself ends at a depth
+//! and at a number of members.
+
+mod offsets;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+
+pub use offsets::{Missing, offsets};
+
+use std::{
+    collections::{HashMap, HashSet},
+    ffi::CStr,
+};
+
+/// Why bytes are not BTF.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BtfError {
+    /// Not the magic number, a foreign byte order, or a version that is not 1.
+    #[error("it does not start as BTF of version 1 in this machine's byte order does")]
+    Header,
+    /// A section or a type reaches beyond the end.
+    #[error("it is cut short at byte {0}")]
+    Short(usize),
+    /// A kind of type that is not known, so that the next one cannot be found.
+    #[error("type {id} is of the unknown kind {kind}")]
+    Kind {
+        /// The type's id.
+        id: u32,
+        /// Its kind.
+        kind: u32,
+    },
+}
+
+const KIND_INT: u32 = 1;
+const KIND_PTR: u32 = 2;
+const KIND_ARRAY: u32 = 3;
+const KIND_STRUCT: u32 = 4;
+const KIND_UNION: u32 = 5;
+const KIND_ENUM: u32 = 6;
+const KIND_FWD: u32 = 7;
+const KIND_TYPEDEF: u32 = 8;
+const KIND_RESTRICT: u32 = 11;
+const KIND_FUNC: u32 = 12;
+const KIND_FUNC_PROTO: u32 = 13;
+const KIND_VAR: u32 = 14;
+const KIND_DATASEC: u32 = 15;
+const KIND_FLOAT: u32 = 16;
+const KIND_DECL_TAG: u32 = 17;
+const KIND_TYPE_TAG: u32 = 18;
+const KIND_ENUM64: u32 = 19;
+
+/// Members of members, typedefs of typedefs: none goes deeper in a real kernel.
+const MAX_DEPTH: u32 = 16;
+
+/// Members looked at for one name. A kernel's task_struct has some 300, its anonymous
+/// structs included; a struct that holds itself twice, anonymously, has 2 to the
+/// power of the depth.
+const MAX_MEMBERS: u32 = 1 << 14;
+
+/// BTF, with the places of the wanted names.
+pub struct Btf<'a> {
+    /// Where the types start in the whole.
+    types_at: usize,
+    types: &'a [u8],
+    strings: &'a [u8],
+    /// The byte at which each type starts; the first has id 1.
+    starts: Vec<u32>,
+    structs: Wanted<'a>,
+    functions: Wanted<'a>,
+}
+
+/// The wanted names, each with the id of its type once that was found.
+type Wanted<'a> = HashMap<&'a [u8], Option<u32>>;
+
+/// The common part of a type.
+#[derive(Clone, Copy)]
+struct Type {
+    name: u32,
+    kind: u32,
+    vlen: u32,
+    bitfields: bool,
+    /// Its size, or the type that it refers to.
+    size_or_type: u32,
+    /// Where its own data starts.
+    data: usize,
+}
+
+/// A member of a struct, found by its path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Its offset from the start of the struct, in bytes.
+    pub offset: u32,
+    /// The size of the member, of one element if it is an array, in bytes; 0 if it
+    /// has none of its own (a flexible array of incomplete type).
+    pub element_size: u32,
+}
+
+impl<'a> Btf<'a> {
+    /// Reads `bytes`, and remembers the structs and functions of the given names.
+    pub fn parse(
+        bytes: &'a [u8],
+        structs: &[&'a str],
+        functions: &[&'a str],
+    ) -> Result<Self, BtfError> {
+        let (types, strings) = sections(bytes)?;
+        let wanted = |names: &[&'a str]| names.iter().map(|name| (name.as_bytes(), None)).collect();
+        let mut btf = Btf {
+            types_at: types.as_ptr().addr() - bytes.as_ptr().addr(),
+            types,
+            strings,
+            // A type takes 27 bytes on average in the kernels of the tests.
+            starts: Vec::with_capacity(types.len() / 24),
+            structs: wanted(structs),
+            functions: wanted(functions),
+        };
+        btf.walk()?;
+        Ok(btf)
+    }
+
+    fn walk(&mut self) -> Result<(), BtfError> {
+        let mut at = 0;
+        while at < self.types.len() {
+            let id = self.starts.len() as u32 + 1;
+            let ty = self.read(at)?;
+            let end = ty.data + data_len(ty, id)?;
+            if end > self.types.len() {
+                return Err(BtfError::Short(at));
+            }
+            self.starts.push(at as u32);
+            let wanted = match ty.kind {
+                KIND_STRUCT => Some(&mut self.structs),
+                KIND_FUNC => Some(&mut self.functions),
+                _ => None,
+            };
+            if let Some(wanted) = wanted
+                && let Some(name) = string(self.strings, ty.name)
+                && let Some(found) = wanted.get_mut(name)
+            {
+                // The first counts: it is the kernel's own, later ones of its modules.
+                found.get_or_insert(id);
+            }
+            at = end;
+        }
+        Ok(())
+    }
+
+    /// Where in the whole each function's kind stands (the word `info`), of those that
+    /// were not asked for.
+    pub fn other_functions(&self) -> Vec<usize> {
+        let wanted: HashSet<u32> = self.functions.values().copied().flatten().collect();
+        let is_other = |id: u32, start: u32| {
+            let ty = self.read(start as usize);
+            ty.is_ok_and(|ty| ty.kind == KIND_FUNC) && !wanted.contains(&id)
+        };
+        let ids = (1..).zip(&self.starts);
+        ids.filter(|(id, start)| is_other(*id, **start))
+            .map(|(_, start)| self.types_at + *start as usize + 4)
+            .collect()
+    }
+
+    /// Whether there is a function of that name; it must have been asked for.
+    pub fn has_function(&self, name: &str) -> bool {
+        matches!(self.functions.get(name.as_bytes()), Some(Some(_)))
+    }
+
+    /// The member of a struct at a dotted path; the struct must have been asked for.
+    /// A bitfield is none: it has no address.
+    pub fn member(&self, strukt: &str, path: &str) -> Option<Member> {
+        let mut id = (*self.structs.get(strukt.as_bytes())?)?;
+        let mut offset = 0u32;
+        for name in path.split('.') {
+            let mut left = MAX_MEMBERS;
+            let (bits, ty) = self.find(self.resolve(id)?, name.as_bytes(), 0, &mut left)?;
+            if bits % 8 != 0 {
+                return None;
+            }
+            offset = offset.checked_add(bits / 8)?;
+            id = ty;
+        }
+        Some(Member {
+            offset,
+            element_size: self.element_size(id),
+        })
+    }
+
+    /// The offset in bits and the type of a member, also inside anonymous ones. At
+    /// most `left` members are looked at.
+    fn find(&self, strukt: Type, name: &[u8], depth: u32, left: &mut u32) -> Option<(u32, u32)> {
+        if depth > MAX_DEPTH || !matches!(strukt.kind, KIND_STRUCT | KIND_UNION) {
+            return None;
+        }
+        for i in 0..strukt.vlen as usize {
+            *left = left.checked_sub(1)?;
+            let word = |n: usize| u32_at(self.types, strukt.data + i * 12 + 4 * n);
+            let (name_at, ty, position) = (word(0)?, word(1)?, word(2)?);
+            let (bits, width) = match strukt.bitfields {
+                true => (position & 0xff_ffff, position >> 24),
+                false => (position, 0),
+            };
+            if name_at != 0 {
+                if string(self.strings, name_at) == Some(name) {
+                    return (width == 0).then_some((bits, ty));
+                }
+            } else if let Some(inner) = self.resolve(ty)
+                && let Some((inner, ty)) = self.find(inner, name, depth + 1, left)
+            {
+                return Some((bits.checked_add(inner)?, ty));
+            }
+        }
+        None
+    }
+
+    /// The type behind typedefs and qualifiers.
+    fn resolve(&self, mut id: u32) -> Option<Type> {
+        for _ in 0..MAX_DEPTH {
+            let start = *self.starts.get(id.checked_sub(1)? as usize)?;
+            let ty = self.read(start as usize).ok()?;
+            match ty.kind {
+                KIND_TYPEDEF..=KIND_RESTRICT | KIND_TYPE_TAG => id = ty.size_or_type,
+                _ => return Some(ty),
+            }
+        }
+        None
+    }
+
+    fn element_size(&self, id: u32) -> u32 {
+        let mut ty = self.resolve(id);
+        for _ in 0..MAX_DEPTH {
+            match ty {
+                Some(array) if array.kind == KIND_ARRAY => {
+                    ty = u32_at(self.types, array.data).and_then(|element| self.resolve(element));
+                }
+                Some(ty) => {
+                    return match ty.kind {
+                        KIND_INT | KIND_STRUCT | KIND_UNION | KIND_ENUM | KIND_FLOAT
+                        | KIND_ENUM64 => ty.size_or_type,
+                        KIND_PTR => size_of::<usize>() as u32,
+                        _ => 0,
+                    };
+                }
+                None => return 0,
+            }
+        }
+        0
+    }
+
+    fn read(&self, at: usize) -> Result<Type, BtfError> {
+        let word = |i: usize| u32_at(self.types, at + 4 * i).ok_or(BtfError::Short(at));
+        let (name, info, size_or_type) = (word(0)?, word(1)?, word(2)?);
+        Ok(Type {
+            name,
+            // v7.2 include/uapi/linux/btf.h: 24 bits of vlen and 7 of kind. The bits that
+            // it took were zero before.
+            kind: info >> 24 & 0x7f,
+            vlen: info & 0xff_ffff,
+            bitfields: info >> 31 != 0,
+            size_or_type,
+            data: at + 12,
+        })
+    }
+}
+
+fn sections(bytes: &[u8]) -> Result<(&[u8], &[u8]), BtfError> {
+    const MAGIC: u16 = 0xeb9f;
+    const HEADER_LEN: usize = 24;
+    let magic = bytes.get(..2).ok_or(BtfError::Header)?;
+    if magic != MAGIC.to_ne_bytes() || bytes.get(2) != Some(&1) {
+        return Err(BtfError::Header);
+    }
+    let word = |at: usize| {
+        u32_at(bytes, at)
+            .map(|word| word as usize)
+            .ok_or(BtfError::Short(at))
+    };
+    // Longer from v7.1 on, for a section that is not needed here.
+    let header = word(4)?;
+    if header < HEADER_LEN {
+        return Err(BtfError::Header);
+    }
+    let section = |at: usize, len: usize| {
+        let start = header.checked_add(at);
+        let end = start.and_then(|start| start.checked_add(len));
+        match (start, end) {
+            (Some(start), Some(end)) if end <= bytes.len() => Ok(&bytes[start..end]),
+            _ => Err(BtfError::Short(bytes.len())),
+        }
+    };
+    Ok((
+        section(word(8)?, word(12)?)?,
+        section(word(16)?, word(20)?)?,
+    ))
+}
+
+/// How many bytes of its own follow a type's common part.
+fn data_len(ty: Type, id: u32) -> Result<usize, BtfError> {
+    let vlen = ty.vlen as usize;
+    match ty.kind {
+        KIND_INT | KIND_VAR | KIND_DECL_TAG => Ok(4),
+        KIND_ARRAY => Ok(12),
+        KIND_STRUCT | KIND_UNION | KIND_DATASEC | KIND_ENUM64 => Ok(vlen * 12),
+        KIND_ENUM | KIND_FUNC_PROTO => Ok(vlen * 8),
+        // The qualifiers are TYPEDEF, VOLATILE, CONST, RESTRICT.
+        KIND_PTR
+        | KIND_FWD
+        | KIND_TYPEDEF..=KIND_RESTRICT
+        | KIND_FUNC
+        | KIND_FLOAT
+        | KIND_TYPE_TAG => Ok(0),
+        kind => Err(BtfError::Kind { id, kind }),
+    }
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    let word = bytes.get(at..at.checked_add(4)?)?;
+    Some(u32::from_ne_bytes(word.try_into().ok()?))
+}
+
+/// The name at an offset; none that is longer than a kernel's symbol can be, so that
+/// looking for its end costs little.
+fn string(strings: &[u8], at: u32) -> Option<&[u8]> {
+    // v6.1 include/linux/kallsyms.h
+    const KSYM_NAME_LEN: usize = 512;
+    let rest = strings.get(at as usize..)?;
+    let rest = &rest[..rest.len().min(KSYM_NAME_LEN)];
+    CStr::from_bytes_until_nul(rest).ok().map(CStr::to_bytes)
+}

@@ -1,0 +1,189 @@
+//! The command line: words that people who know strace, perf and lsns would guess.
+
+use std::{ffi::OsString, time::Duration};
+
+use clap::{
+    Args, ColorChoice, Parser, Subcommand,
+    builder::{NonEmptyStringValueParser, OsStringValueParser, TypedValueParser as _},
+};
+use nstrace_common::{kind::Kind, wire::Op};
+
+use crate::{filter::Filter, kernel::plan::Attach};
+
+/// Shows what the kernel does to namespaces, live: who creates, enters and leaves
+/// which, through which kernel functions, how long each took, and why it failed.
+#[derive(Debug, Parser)]
+#[command(name = "nstrace", version, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    /// What to do; `tail` if nothing is said.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// For `tail`.
+    #[command(flatten)]
+    pub tail: Tail,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show operations as they happen (this is what nstrace does by itself)
+    Tail(Tail),
+    /// Show what this kernel offers to nstrace, what is missing, and what follows
+    Doctor(Doctor),
+}
+
+/// The live tail.
+#[derive(Debug, Args)]
+pub struct Tail {
+    /// What to show.
+    #[command(flatten)]
+    pub filters: Filters,
+    /// Show the call tree of each operation
+    #[arg(long, conflicts_with = "json")]
+    pub path: bool,
+    /// Print one JSON object per line (see docs/json.md)
+    #[arg(long)]
+    pub json: bool,
+    /// Colour the output
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    pub color: ColorChoice,
+    /// Report an operation that hangs for this long, while it hangs; 0 for never
+    #[arg(long, value_name = "LENGTH", default_value = "5s", value_parser = length)]
+    pub stall: Duration,
+    /// Show births of namespaces too, and threads among the new tasks
+    #[arg(long, conflicts_with = "json")]
+    pub all: bool,
+    /// How to sit in the kernel.
+    #[command(flatten)]
+    pub attach: AttachArgs,
+    /// Run this command, show it and its descendants only, and exit with its status
+    #[arg(last = true, value_name = "COMMAND")]
+    pub run: Vec<OsString>,
+}
+
+/// How to sit in the kernel.
+#[derive(Debug, Args)]
+pub struct AttachArgs {
+    /// How to attach to kernel functions
+    #[arg(long, value_enum, default_value = "auto", value_name = "HOW")]
+    pub attach: Attach,
+    /// Size of the ring buffer of operations, for instance 64K or 16M
+    #[arg(long, value_name = "SIZE", default_value = "4M", value_parser = size)]
+    pub ring_size: u32,
+}
+
+/// What the kernel offers.
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// How to sit in the kernel.
+    #[command(flatten)]
+    pub attach: AttachArgs,
+}
+
+/// What to show. Each filter that is given must hold.
+#[derive(Debug, Args)]
+pub struct Filters {
+    /// Only operations on these kinds: mnt uts ipc pid net user cgroup time
+    #[arg(long, value_name = "KIND,…", value_delimiter = ',', value_parser = kind)]
+    pub kind: Vec<Kind>,
+    /// Only these operations: clone clone3 fork vfork unshare setns open_tree fsmount
+    #[arg(long, value_name = "OP,…", value_delimiter = ',', value_parser = op)]
+    pub op: Vec<Op>,
+    /// Only this process
+    #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
+    pub pid: Option<u32>,
+    /// Only tasks of this name
+    #[arg(long, value_name = "NAME", value_parser = OsStringValueParser::new().try_map(comm))]
+    pub comm: Option<OsString>,
+    /// Only tasks in the container whose id starts so
+    #[arg(long, value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
+    pub container: Option<String>,
+    /// Only operations that failed
+    #[arg(long)]
+    pub failed: bool,
+    /// Only operations that took at least this long, for instance 10ms
+    #[arg(long, value_name = "LENGTH", value_parser = length)]
+    pub slower_than: Option<Duration>,
+}
+
+impl Filters {
+    /// The same as a filter of events.
+    pub fn filter(&self) -> Filter {
+        use std::os::unix::ffi::OsStrExt as _;
+        Filter {
+            kinds: self.kind.clone(),
+            ops: self.op.clone(),
+            pid: self.pid,
+            comm: self.comm.as_ref().map(|comm| comm.as_bytes().to_vec()),
+            container: self.container.clone(),
+            failed: self.failed,
+            slower_than_ns: self.slower_than.map(|length| length.as_nanos() as u64),
+        }
+    }
+}
+
+fn kind(name: &str) -> Result<Kind, String> {
+    Kind::from_name(name).ok_or_else(|| {
+        let names = Kind::ALL.map(Kind::name).join(" ");
+        format!("there is no such kind of namespaces; there are: {names}")
+    })
+}
+
+/// The kernel keeps 15 bytes of a name (`TASK_COMM_LEN`).
+fn comm(name: OsString) -> Result<OsString, String> {
+    match name.len() {
+        1..=15 => Ok(name),
+        _ => Err("a task's name has 1 to 15 bytes".to_owned()),
+    }
+}
+
+fn op(name: &str) -> Result<Op, String> {
+    Op::from_name(name).ok_or_else(|| {
+        let names = Op::ALL.map(Op::name).join(" ");
+        format!("there is no such operation; there are: {names}")
+    })
+}
+
+/// A number and a unit: `1s`, `250ms`, `1.5s`, `2m`.
+fn length(text: &str) -> Result<Duration, String> {
+    const UNITS: [(&str, f64); 6] = [
+        ("ns", 1e-9),
+        ("us", 1e-6),
+        ("ms", 1e-3),
+        ("s", 1.0),
+        ("m", 60.0),
+        ("h", 3600.0),
+    ];
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    let split = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let seconds = UNITS
+        .iter()
+        .find(|(name, _)| *name == unit)
+        .and_then(|(_, seconds)| Some(number.parse::<f64>().ok()? * seconds));
+    seconds
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .ok_or_else(|| "a length is a number and a unit: ns us ms s m h".to_owned())
+}
+
+/// A number of bytes, with K, M or G for powers of 1024.
+fn size(text: &str) -> Result<u32, String> {
+    let (number, shift) = match text.as_bytes().last() {
+        Some(b'K' | b'k') => (&text[..text.len() - 1], 10),
+        Some(b'M' | b'm') => (&text[..text.len() - 1], 20),
+        Some(b'G' | b'g') => (&text[..text.len() - 1], 30),
+        _ => (text, 0),
+    };
+    let bytes = number
+        .parse::<u64>()
+        .ok()
+        .and_then(|number| number.checked_mul(1 << shift))
+        .filter(|bytes| (4096..=1 << 30).contains(bytes));
+    bytes
+        .map(|bytes| bytes as u32)
+        .ok_or_else(|| "a size is a number of bytes from 4096 to 1G, with K, M or G".to_owned())
+}

@@ -1,0 +1,44 @@
+//! The commands: each composes the pure parts and the kernel, prints, and decides the
+//! exit code.
+
+mod child;
+mod doctor;
+mod tail;
+
+use std::{io, process::ExitCode};
+
+use crate::cli::{Cli, Command};
+
+/// Does what the command line says.
+pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    match cli.command {
+        None => tail::run(cli.tail),
+        Some(Command::Tail(tail)) => tail::run(tail),
+        Some(Command::Doctor(doctor)) => doctor::run(&doctor),
+    }
+}
+
+/// Whether an error is that nobody reads the output any more, which is none.
+pub fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause
+            .downcast_ref::<io::Error>()
+            .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    })
+}
+
+/// An error with its causes, in one line.
+pub fn one_line(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain() {
+        let cause = cause.to_string();
+        if text.ends_with(&cause) {
+            continue;
+        }
+        if !text.is_empty() {
+            text.push_str(": ");
+        }
+        text.push_str(&cause.replace('\n', " "));
+    }
+    text
+}

@@ -1,0 +1,127 @@
+//! From the bytes of a ring buffer to an [`Event`].
+//!
+//! Every length and every discriminant is checked; nothing is copied.
+
+use nstrace_common::{
+    kind::Kind,
+    wire::{
+        CgroupRecord, FailRecord, Head, IDS, LifeRecord, MARKS, Op, OpRecord, PID_LEVELS, PidAt,
+        RecordKind, TaskRecord,
+    },
+};
+use zerocopy::FromBytes;
+
+use crate::event::{Cgroup, Event, Life, Operation, Task, until_nul};
+
+/// Why bytes are not a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// Shorter than its kind of record, or not aligned to 8 bytes.
+    #[error("a record of {0} bytes is cut short or not aligned")]
+    Short(usize),
+    /// A kind of record that there is not.
+    #[error("no kind of record has the number {0}")]
+    Kind(u32),
+    /// An operation that there is not.
+    #[error("no operation has the number {0}")]
+    Op(u8),
+    /// A list that is longer than it can be.
+    #[error("a list of {0} is longer than it can be")]
+    Length(usize),
+}
+
+/// Reads one record. `bytes` must be aligned to 8, as those of a ring buffer are.
+pub fn decode(bytes: &[u8]) -> Result<Event<'_>, DecodeError> {
+    let (head, _) = prefix::<Head>(bytes)?;
+    match record_kind(head.kind)? {
+        RecordKind::Op => operation(bytes).map(Event::Op),
+        RecordKind::TaskNew => task(bytes).map(Event::TaskNew),
+        RecordKind::TaskExit => task(bytes).map(Event::TaskExit),
+        RecordKind::Birth => life(bytes).map(Event::Birth),
+        RecordKind::Death => life(bytes).map(Event::Death),
+        RecordKind::Cgroup => {
+            let (record, _) = prefix::<CgroupRecord>(bytes)?;
+            Ok(Event::Cgroup(Cgroup {
+                id: record.id,
+                path: until_nul(&record.path),
+            }))
+        }
+    }
+}
+
+/// Reads an operation, ended or in flight.
+pub fn operation(bytes: &[u8]) -> Result<Operation<'_>, DecodeError> {
+    let (record, rest) = prefix::<OpRecord>(bytes)?;
+    let (ids, rest) = list::<u64>(rest, record.ids_len.into(), IDS)?;
+    let (marks, rest) = list::<u64>(rest, record.marks_len.into(), MARKS)?;
+    let (pids, rest) = list::<PidAt>(rest, record.pids_len.into(), PID_LEVELS)?;
+    let fail = match record.ret < 0 {
+        true => Some(prefix::<FailRecord>(rest)?.0),
+        false => None,
+    };
+    Ok(Operation {
+        record,
+        ids,
+        fail,
+        marks,
+        pids,
+        op: Op::from_u8(record.op).ok_or(DecodeError::Op(record.op))?,
+    })
+}
+
+fn task(bytes: &[u8]) -> Result<Task<'_>, DecodeError> {
+    let (record, rest) = prefix::<TaskRecord>(bytes)?;
+    let (pids, _) = list::<PidAt>(rest, record.pids_len as usize, PID_LEVELS)?;
+    Ok(Task { record, pids })
+}
+
+fn life(bytes: &[u8]) -> Result<Life, DecodeError> {
+    let (record, _) = prefix::<LifeRecord>(bytes)?;
+    Ok(Life {
+        time: record.head.time,
+        kind: u8::try_from(record.ns_kind).ok().and_then(Kind::from_index),
+        inum: record.inum,
+        id: record.id,
+        pid: record.pid,
+        tid: record.tid,
+        address: (record.address != 0).then_some(record.address),
+        age: None,
+    })
+}
+
+/// The kind of record with that number.
+pub fn record_kind(number: u32) -> Result<RecordKind, DecodeError> {
+    const KINDS: [RecordKind; 6] = [
+        RecordKind::Op,
+        RecordKind::TaskNew,
+        RecordKind::TaskExit,
+        RecordKind::Birth,
+        RecordKind::Death,
+        RecordKind::Cgroup,
+    ];
+    KINDS
+        .into_iter()
+        .find(|kind| *kind as u32 == number)
+        .ok_or(DecodeError::Kind(number))
+}
+
+fn prefix<T>(bytes: &[u8]) -> Result<(&T, &[u8]), DecodeError>
+where
+    T: FromBytes + zerocopy::Immutable + zerocopy::KnownLayout,
+{
+    T::ref_from_prefix(bytes).map_err(|_| DecodeError::Short(bytes.len()))
+}
+
+/// A list of `len` elements, of which there can be `most`, and the bytes after it.
+fn list<T>(bytes: &[u8], len: usize, most: usize) -> Result<(&[T], &[u8]), DecodeError>
+where
+    T: FromBytes + zerocopy::Immutable,
+{
+    if len > most {
+        return Err(DecodeError::Length(len));
+    }
+    <[T]>::ref_from_prefix_with_elems(bytes, len).map_err(|_| DecodeError::Short(bytes.len()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,220 @@
+//! What happened, as the rest of nstrace sees it.
+//!
+//! An event borrows the record that it was read from: an operation has a hundred
+//! numbers of which a view needs ten, so none is copied before it is asked for.
+
+use nstrace_common::{
+    flags::{CLONE_EMPTY_MNTNS, CLONE_NEWNS, UNSHARE_EMPTY_MNTNS},
+    kind::{KINDS, Kind},
+    wire::{FailRecord, Op, OpRecord, PidAt, RecordKind, TaskRecord},
+};
+
+/// One thing that happened.
+#[derive(Clone, Copy, Debug)]
+pub enum Event<'a> {
+    /// An attempt to change namespaces has ended.
+    Op(Operation<'a>),
+    /// A task below the first pid namespace was born.
+    TaskNew(Task<'a>),
+    /// Such a task exits.
+    TaskExit(Task<'a>),
+    /// A namespace was born.
+    Birth(Life),
+    /// A namespace died.
+    Death(Life),
+    /// A cgroup was made.
+    Cgroup(Cgroup<'a>),
+    /// Records did not get through.
+    Lost(Lost),
+    /// An operation hangs.
+    Stall(Operation<'a>, Now),
+}
+
+/// One attempt to change namespaces: a record whose discriminants were checked.
+#[derive(Clone, Copy, Debug)]
+pub struct Operation<'a> {
+    /// What the kernel side gathered.
+    pub record: &'a OpRecord,
+    /// The ids of its namespaces, before and after; see [`Operation::before`].
+    pub ids: &'a [u64],
+    /// The points that it passed: (ns since it began) << 8 | `Mark`.
+    pub marks: &'a [u64],
+    /// The new task's ids, from the first pid namespace down.
+    pub pids: &'a [PidAt],
+    /// What it found, if it failed.
+    pub fail: Option<&'a FailRecord>,
+    /// What it is.
+    pub op: Op,
+}
+
+/// A namespace, of a kind that the place tells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ns {
+    /// Its number, as in `/proc/PID/ns` and `lsns`; reused.
+    pub inum: u32,
+    /// Its id, never reused; 0 before v6.18.
+    pub id: u64,
+}
+
+impl<'a> Operation<'a> {
+    /// The errno that it failed with, positive.
+    pub fn errno(&self) -> Option<i32> {
+        (self.record.ret < 0).then(|| -self.record.ret as i32)
+    }
+
+    /// Its length in ns.
+    pub fn took_ns(&self) -> u64 {
+        self.record.head.time.saturating_sub(self.record.start)
+    }
+
+    /// The caller's name, as bytes: it may hold anything.
+    pub fn comm(&self) -> &'a [u8] {
+        until_nul(&self.record.comm)
+    }
+
+    /// The caller's namespace of a kind when it began.
+    pub fn before(&self, kind: Kind) -> Ns {
+        Ns {
+            inum: self.record.before[kind as usize],
+            id: self.ids.get(kind as usize).copied().unwrap_or(0),
+        }
+    }
+
+    /// At its end: the new task's for a clone, else the caller's.
+    pub fn after(&self, kind: Kind) -> Ns {
+        Ns {
+            inum: self.record.after[kind as usize],
+            id: self.ids.get(KINDS + kind as usize).copied().unwrap_or(0),
+        }
+    }
+
+    /// The kinds whose namespace is another one after it.
+    pub fn changed(&self) -> impl Iterator<Item = Kind> + use<'a> {
+        let this = *self;
+        Kind::ALL
+            .into_iter()
+            .filter(move |kind| this.before(*kind) != this.after(*kind))
+    }
+
+    /// Whether it was to make a namespace of a kind.
+    pub fn makes(&self, kind: Kind) -> bool {
+        let flags = self.record.flags;
+        match (self.op, kind) {
+            (Op::Setns, _) => false,
+            (Op::OpenTree | Op::Fsmount, _) => kind == Kind::Mnt,
+            (Op::Unshare, Kind::Mnt) => flags & (CLONE_NEWNS | UNSHARE_EMPTY_MNTNS) != 0,
+            (_, Kind::Mnt) => flags & (CLONE_NEWNS | CLONE_EMPTY_MNTNS) != 0,
+            _ => flags & kind.flag() != 0,
+        }
+    }
+
+    /// The namespaces that it made.
+    pub fn born(&self) -> impl Iterator<Item = Life> + use<'a> {
+        let this = *self;
+        let time = this.record.head.time;
+        let born = this.changed().filter(move |kind| this.makes(*kind));
+        born.map(move |kind| Life {
+            time,
+            kind: Some(kind),
+            inum: this.after(kind).inum,
+            id: this.after(kind).id,
+            pid: this.record.pid,
+            tid: this.record.tid,
+            address: (kind == Kind::Pid).then_some(this.record.pid_ns),
+            age: None,
+        })
+    }
+
+    /// What it found when it failed.
+    pub fn failure(&self) -> Option<&'a FailRecord> {
+        self.fail
+    }
+}
+
+/// A task below the first pid namespace.
+#[derive(Clone, Copy, Debug)]
+pub struct Task<'a> {
+    /// What the kernel side says.
+    pub record: &'a TaskRecord,
+    /// Its ids, from the first pid namespace down.
+    pub pids: &'a [PidAt],
+}
+
+impl<'a> Task<'a> {
+    /// Its name, as bytes: it may hold anything.
+    pub fn comm(&self) -> &'a [u8] {
+        until_nul(&self.record.comm)
+    }
+
+    /// Whether it is a thread of a process, not its leader.
+    pub fn is_thread(&self) -> bool {
+        self.record.pid != self.record.tid
+    }
+}
+
+/// A namespace is born or dies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Life {
+    /// `CLOCK_MONOTONIC`, ns.
+    pub time: u64,
+    /// Its kind, if known.
+    pub kind: Option<Kind>,
+    /// Its number.
+    pub inum: u32,
+    /// Its id; 0 before v6.18.
+    pub id: u64,
+    /// The process in whose context it happened.
+    pub pid: u32,
+    /// Its thread.
+    pub tid: u32,
+    /// For a pid namespace, from a birth or the second word of a death: its address.
+    pub address: Option<u64>,
+    /// At a death: how long it lived, in ns, if its birth was seen.
+    pub age: Option<u64>,
+}
+
+/// A cgroup was made.
+#[derive(Clone, Copy, Debug)]
+pub struct Cgroup<'a> {
+    /// Its cgroup v2 id.
+    pub id: u64,
+    /// Its path from the root of the hierarchy.
+    pub path: &'a [u8],
+}
+
+/// Records did not get through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// `CLOCK_MONOTONIC`, ns, when it was seen.
+    pub time: u64,
+    /// What they were.
+    pub record: RecordKind,
+    /// How many.
+    pub count: u64,
+}
+
+/// The moment at which an operation was seen to hang.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// `CLOCK_MONOTONIC`, ns.
+    pub time: u64,
+}
+
+/// The name of a kind of records in output.
+pub fn record_name(kind: RecordKind) -> &'static str {
+    match kind {
+        RecordKind::Op => "op",
+        RecordKind::TaskNew => "task_new",
+        RecordKind::TaskExit => "task_exit",
+        RecordKind::Birth => "ns_birth",
+        RecordKind::Death => "ns_death",
+        RecordKind::Cgroup => "cgroup",
+    }
+}
+
+/// The bytes of a C string in a fixed array.
+pub fn until_nul(bytes: &[u8]) -> &[u8] {
+    bytes.split(|byte| *byte == 0).next().unwrap_or_default()
+}
+
+const _: () = assert!(KINDS == Kind::ALL.len());

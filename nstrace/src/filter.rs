@@ -1,0 +1,131 @@
+//! Which events are shown.
+//!
+//! The kernel side applies what it can before it sends a record; this is the whole
+//! rule, for what it could not and for recordings.
+
+use nstrace_common::{
+    kind::Kind,
+    wire::{Op, TaskRecord},
+};
+
+use crate::{
+    cgroups::Cgroups,
+    event::{Event, Life, Operation, Task, until_nul},
+    stages,
+};
+
+#[cfg(test)]
+mod tests;
+
+/// What an event has to be to be shown. What is not set lets everything pass.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// About a namespace of one of these kinds; empty for any.
+    pub kinds: Vec<Kind>,
+    /// One of these operations; empty for any.
+    pub ops: Vec<Op>,
+    /// Of this process.
+    pub pid: Option<u32>,
+    /// Of a task of this name.
+    pub comm: Option<Vec<u8>>,
+    /// In the container whose id begins so.
+    pub container: Option<String>,
+    /// Operations that failed.
+    pub failed: bool,
+    /// Operations at least so long.
+    pub slower_than_ns: Option<u64>,
+}
+
+/// Names of tasks are cut to this length by the kernel (`TASK_COMM_LEN` less the NUL).
+const COMM_LEN: usize = 15;
+
+impl Filter {
+    /// Whether it leaves anything out.
+    pub fn is_set(&self) -> bool {
+        *self != Filter::default()
+    }
+
+    /// Whether an event is shown. What concerns the stream itself always is.
+    pub fn matches(&self, event: &Event, cgroups: &Cgroups) -> bool {
+        match event {
+            Event::Lost(_) | Event::Cgroup(_) => true,
+            Event::Op(op) => {
+                (!self.failed || op.errno().is_some())
+                    && self.long_enough(op.took_ns())
+                    && self.operation(op, cgroups)
+            }
+            // It has not failed yet.
+            Event::Stall(op, now) => {
+                !self.failed
+                    && self.long_enough(now.time.saturating_sub(op.record.start))
+                    && self.operation(op, cgroups)
+            }
+            Event::TaskNew(task) => self.task(task, task.record.parent, cgroups),
+            Event::TaskExit(task) => self.task(task, task.record.pid, cgroups),
+            Event::Birth(life) => self.life(life, Some(life.pid)),
+            // It happens in any task's context.
+            Event::Death(life) => self.life(life, None),
+        }
+    }
+
+    fn long_enough(&self, took_ns: u64) -> bool {
+        self.slower_than_ns.is_none_or(|least| took_ns >= least)
+    }
+
+    fn operation(&self, op: &Operation, cgroups: &Cgroups) -> bool {
+        (self.ops.is_empty() || self.ops.contains(&op.op))
+            && (self.kinds.is_empty() || about(op).any(|kind| self.kinds.contains(&kind)))
+            && self.pid.is_none_or(|pid| pid == op.record.pid)
+            && self.who(op.comm(), op.record.cgroup, cgroups)
+    }
+
+    /// Tasks below the first pid namespace come and go: that is about kind pid, and
+    /// no operation.
+    fn task(&self, task: &Task, maker: u32, cgroups: &Cgroups) -> bool {
+        let TaskRecord { pid, cgroup, .. } = *task.record;
+        self.events_beside_operations(Some(Kind::Pid))
+            && self
+                .pid
+                .is_none_or(|wanted| wanted == pid || wanted == maker)
+            && self.who(task.comm(), cgroup, cgroups)
+    }
+
+    fn life(&self, life: &Life, maker: Option<u32>) -> bool {
+        self.events_beside_operations(life.kind)
+            && self.pid.is_none_or(|pid| maker == Some(pid))
+            && self.comm.is_none()
+            && self.container.is_none()
+    }
+
+    /// Whether events other than operations, about that kind, can be shown.
+    fn events_beside_operations(&self, about: Option<Kind>) -> bool {
+        !self.failed
+            && self.slower_than_ns.is_none()
+            && self.ops.is_empty()
+            && (self.kinds.is_empty() || about.is_some_and(|kind| self.kinds.contains(&kind)))
+    }
+
+    fn who(&self, comm: &[u8], cgroup: u64, cgroups: &Cgroups) -> bool {
+        let same_name = |wanted: &Vec<u8>| {
+            let wanted = until_nul(wanted);
+            comm == &wanted[..wanted.len().min(COMM_LEN)]
+        };
+        let same_container = |wanted: &String| {
+            cgroups
+                .container(cgroup)
+                .is_some_and(|container| container.starts_with(wanted.as_bytes()))
+        };
+        self.comm.as_ref().is_none_or(same_name)
+            && self.container.as_ref().is_none_or(same_container)
+    }
+}
+
+/// The kinds that an operation is about: those of its flags, those that it came to
+/// enter, and, of a plain fork, pid.
+fn about<'a>(op: &Operation<'a>) -> impl Iterator<Item = Kind> + use<'a> {
+    let fork = matches!(op.op, Op::Fork | Op::Vfork) || stages::requested(op).next().is_none();
+    let fork = fork && op.op.makes_task();
+    stages::requested(op)
+        .chain(stages::installed(op))
+        .chain(fork.then_some(Kind::Pid))
+}

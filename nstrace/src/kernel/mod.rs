@@ -1,0 +1,14 @@
+//! The running kernel: the only place that knows aya, `/proc` and `/sys`.
+
+pub mod clock;
+#[cfg(feature = "debug")]
+pub mod debug;
+pub mod error;
+pub mod facts;
+pub mod load;
+pub mod plan;
+pub mod reader;
+pub mod snapshot;
+pub mod stall;
+
+pub use error::KernelError;

@@ -1,0 +1,19 @@
+//! nstrace: what the Linux kernel does to namespaces, live.
+//!
+//! One way through: the kernel side's records become [`event::Event`]s ([`decode`]),
+//! which are printed ([`render`]). Everything up to there is pure: no clock, no
+//! `/proc`, no BPF. Only [`kernel`] knows the running kernel, and only [`cmd`] the
+//! terminal.
+
+pub mod btf;
+pub mod cgroups;
+pub mod cli;
+pub mod cmd;
+pub mod decode;
+pub mod event;
+pub mod explain;
+pub mod filter;
+pub mod kernel;
+pub mod lives;
+pub mod render;
+pub mod stages;

@@ -1,0 +1,181 @@
+//! Makes what the traced chose safe to print.
+//!
+//! A name (`comm`, a cgroup, a path) may hold any byte. On a terminal a control
+//! character of it could move the cursor, set the title or hide a line; a mark that
+//! turns the direction of text round could make a line read as another one.
+//!
+//! A backslash is doubled, so that what was escaped is told from what was so named.
+
+/// Characters that a terminal acts upon or that change how others read, beside the
+/// control characters: marks of direction, of width zero, of lines, of language
+/// (Unicode's category Cf, and U+2028 and U+2029).
+fn hidden(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{ad}'
+            | '\u{61c}'
+            | '\u{180e}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{feff}'
+            | '\u{fff9}'..='\u{fffb}'
+            | '\u{e0000}'..='\u{e0fff}')
+}
+
+/// Whether a byte stands for itself, on a terminal and in a JSON string.
+fn plain(byte: &u8) -> bool {
+    matches!(byte, b' '..=b'~') && !matches!(byte, b'\\' | b'"')
+}
+
+fn hex(out: &mut String, value: u32, digits: u32) {
+    for digit in (0..digits).rev() {
+        out.push(char::from_digit(value >> (digit * 4) & 15, 16).unwrap_or('0'));
+    }
+}
+
+/// Appends a name for a terminal: `\xNN` for control characters of ASCII and for
+/// bytes that are not UTF-8, `\u{…}` for other characters that do not show, `\\` for
+/// a backslash.
+pub fn terminal(out: &mut String, name: &[u8]) {
+    if let Ok(text) = str::from_utf8(name)
+        && name.iter().all(plain)
+    {
+        return out.push_str(text);
+    }
+    for chunk in name.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            match c {
+                '\\' => out.push_str("\\\\"),
+                c if !hidden(c) => out.push(c),
+                c if c.is_ascii() => byte(out, c as u8),
+                c => out.extend(c.escape_unicode()),
+            }
+        }
+        chunk.invalid().iter().for_each(|b| byte(out, *b));
+    }
+}
+
+fn byte(out: &mut String, byte: u8) {
+    out.push_str("\\x");
+    hex(out, byte.into(), 2);
+}
+
+/// Appends a name as a JSON string, quoted. In the string, bytes that are not UTF-8
+/// are `\xNN` and a backslash is `\\`; every other character is itself, written as
+/// an escape of JSON if it does not show.
+pub fn json_name(out: &mut String, name: &[u8]) {
+    out.push('"');
+    match str::from_utf8(name) {
+        Ok(text) if name.iter().all(plain) => out.push_str(text),
+        _ => {
+            for chunk in name.utf8_chunks() {
+                for c in chunk.valid().chars() {
+                    match c {
+                        '\\' => out.push_str("\\\\\\\\"),
+                        c => json_char(out, c),
+                    }
+                }
+                for b in chunk.invalid() {
+                    out.push('\\');
+                    byte(out, *b);
+                }
+            }
+        }
+    }
+    out.push('"');
+}
+
+/// Appends text of nstrace's own as a JSON string, quoted.
+pub fn json_text(out: &mut String, text: &str) {
+    out.push('"');
+    text.chars().for_each(|c| json_char(out, c));
+    out.push('"');
+}
+
+fn json_char(out: &mut String, c: char) {
+    match c {
+        '"' => out.push_str("\\\""),
+        '\\' => out.push_str("\\\\"),
+        c if hidden(c) => {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                out.push_str("\\u");
+                hex(out, (*unit).into(), 4);
+            }
+        }
+        c => out.push(c),
+    }
+}
+
+/// A name that prints itself as [`terminal`] does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Escaped<'a>(pub &'a [u8]);
+
+impl std::fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        let mut out = String::new();
+        terminal(&mut out, self.0);
+        f.write_str(&out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use insta::assert_snapshot;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn shown(name: &[u8]) -> String {
+        Escaped(name).to_string()
+    }
+
+    fn quoted(name: &[u8]) -> String {
+        let mut out = String::new();
+        json_name(&mut out, name);
+        out
+    }
+
+    #[test]
+    fn names_that_attack_a_terminal_are_shown() {
+        assert_snapshot!(shown(b"\x1b[2J"), @r"\x1b[2J");
+        assert_snapshot!(shown(b"a\nb\rc\x07\x7f"), @r"a\x0ab\x0dc\x07\x7f");
+        assert_snapshot!(shown("\u{9b}2J".as_bytes()), @r"\u{9b}2J");
+        assert_snapshot!(shown(b"\x9b2J"), @r"\x9b2J");
+        assert_snapshot!(shown("\u{202e}gpj".as_bytes()), @r"\u{202e}gpj");
+        assert_snapshot!(shown("a\u{200b}b\u{2028}c\u{feff}".as_bytes()), @r"a\u{200b}b\u{2028}c\u{feff}");
+        assert_snapshot!(shown(br"\x1b"), @r"\\x1b");
+        assert_snapshot!(shown("Grüße 日本 'a' \"b\"".as_bytes()), @r#"Grüße 日本 'a' "b""#);
+    }
+
+    #[test]
+    fn json_keeps_characters_and_escapes_bytes() {
+        assert_snapshot!(quoted(b"\x1b[2J"), @r#""\u001b[2J""#);
+        assert_snapshot!(quoted(b"\x9b"), @r#""\\x9b""#);
+        assert_snapshot!(quoted(br"\x9b"), @r#""\\\\x9b""#);
+        assert_snapshot!(quoted(b"say \"x\"\n"), @r#""say \"x\"\u000a""#);
+        assert_snapshot!(quoted("\u{202e}\u{e0041}\u{9b}".as_bytes()), @r#""\u202e\udb40\udc41\u009b""#);
+        let value: String = serde_json::from_str(&quoted("\u{1b}\u{e0041}".as_bytes())).unwrap();
+        assert_eq!(value, "\u{1b}\u{e0041}");
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_escaped_controls_a_terminal(name: Vec<u8>) {
+            prop_assert!(!shown(&name).chars().any(hidden));
+            prop_assert!(!quoted(&name).chars().any(hidden));
+        }
+
+        #[test]
+        fn escaping_is_injective(a: Vec<u8>, b: Vec<u8>) {
+            prop_assert_eq!(a == b, shown(&a) == shown(&b));
+            prop_assert_eq!(a == b, quoted(&a) == quoted(&b));
+        }
+
+        #[test]
+        fn every_name_is_a_json_string(name: Vec<u8>) {
+            let value: Result<String, _> = serde_json::from_str(&quoted(&name));
+            prop_assert!(value.is_ok());
+        }
+    }
+}

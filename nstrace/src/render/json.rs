@@ -1,0 +1,296 @@
+//! One JSON object for each event, as docs/json.md promises.
+//!
+//! The fields are written as they come, without a tree of values in between: an
+//! operation has some sixty, and this is on the way of each.
+
+use nstrace_common::{kind::Kind, wire::PidAt};
+
+use super::{
+    Clock, View, errno, escape,
+    text::{Ended, ended, flag_names, number},
+};
+use crate::{
+    event::{Event, Life, Lost, Now, Operation, Task, record_name},
+    explain::{Facts, explain},
+    stages::{self, Stage, stages},
+};
+
+/// Appends an event as a line; nothing for a cgroup that was made. `clock` must
+/// tell UTC.
+pub(super) fn event(out: &mut String, event: &Event, view: &View, clock: &mut Clock) {
+    match event {
+        Event::Op(op) => operation(out, op, view, clock),
+        Event::TaskNew(task) => self::task(out, "task_new", task, view, clock),
+        Event::TaskExit(task) => self::task(out, "task_exit", task, view, clock),
+        Event::Birth(life) => self::life(out, "ns_birth", life, clock),
+        Event::Death(life) => self::life(out, "ns_death", life, clock),
+        Event::Cgroup(_) => {}
+        Event::Lost(lost) => self::lost(out, lost, clock),
+        Event::Stall(op, now) => stall(out, op, now, view, clock),
+    }
+}
+
+/// An object that is being written.
+struct Object<'o> {
+    out: &'o mut String,
+    empty: bool,
+}
+
+impl Object<'_> {
+    fn key(&mut self, key: &str) -> &mut String {
+        self.out.push_str(if self.empty { "{\"" } else { ",\"" });
+        self.empty = false;
+        self.out.push_str(key);
+        self.out.push_str("\":");
+        self.out
+    }
+
+    fn number(&mut self, key: &str, value: impl Into<u64>) {
+        number(self.key(key), value);
+    }
+
+    /// A number of which zero stands for nothing.
+    fn some(&mut self, key: &str, value: impl Into<u64>) {
+        let value = value.into();
+        if value != 0 {
+            self.number(key, value);
+        }
+    }
+
+    fn text(&mut self, key: &str, value: &str) {
+        escape::json_text(self.key(key), value);
+    }
+
+    fn name(&mut self, key: &str, value: &[u8]) {
+        escape::json_name(self.key(key), value);
+    }
+
+    fn texts<'t>(&mut self, key: &str, values: impl Iterator<Item = &'t str>) {
+        list(self.key(key), values, escape::json_text);
+    }
+
+    fn objects<T>(
+        &mut self,
+        key: &str,
+        values: impl Iterator<Item = T>,
+        mut write: impl FnMut(&mut Object, T),
+    ) {
+        list(self.key(key), values, |out, value| {
+            object(out, |object| write(object, value));
+        });
+    }
+}
+
+fn object(out: &mut String, write: impl FnOnce(&mut Object)) {
+    let mut object = Object { out, empty: true };
+    write(&mut object);
+    let close = if object.empty { "{}" } else { "}" };
+    out.push_str(close);
+}
+
+fn list<T>(
+    out: &mut String,
+    values: impl Iterator<Item = T>,
+    mut write: impl FnMut(&mut String, T),
+) {
+    out.push('[');
+    for (i, value) in values.enumerate() {
+        if i > 0 {
+            out.push(',');
+        }
+        write(out, value);
+    }
+    out.push(']');
+}
+
+/// A line of a type, and what every line has.
+fn line(
+    out: &mut String,
+    kind: &str,
+    mono_ns: u64,
+    clock: &mut Clock,
+    write: impl FnOnce(&mut Object),
+) {
+    object(out, |object| {
+        object.text("type", kind);
+        let out = object.key("time");
+        out.push('"');
+        clock.rfc3339(out, mono_ns);
+        out.push('"');
+        object.number("mono_ns", mono_ns);
+        write(object);
+    });
+    out.push('\n');
+}
+
+fn operation(out: &mut String, op: &Operation, view: &View, clock: &mut Clock) {
+    const NO_FACTS: &Facts = &Facts::NONE;
+    let record = op.record;
+    line(out, "op", record.start, clock, |object| {
+        object.number("took_ns", op.took_ns());
+        call(object, op);
+        let stages = stages(op);
+        let ret = object.key("ret");
+        if record.ret < 0 {
+            ret.push('-');
+        }
+        number(ret, record.ret.unsigned_abs());
+        if let Some(number) = op.errno() {
+            if let Some(name) = errno::name(number) {
+                object.text("errno", name);
+            }
+            if let Some(stage) = stages.failed() {
+                object.text("failed_stage", stage.function.name());
+            }
+            if let Some(reason) = explain(op, view.facts.unwrap_or(NO_FACTS)) {
+                object.text("reason", &reason.to_string());
+            }
+        }
+        caller(object, op, view);
+        namespaces(object, op);
+        if op.errno().is_none() {
+            new_namespaces(object, op);
+        }
+        object.some("target", record.target);
+        pids(object, op.pids);
+        object.objects("stages", stages.iter(), stage);
+    });
+}
+
+/// What was called.
+fn call(object: &mut Object, op: &Operation) {
+    object.text("op", op.op.name());
+    object.texts("flags", flag_names(op.op, op.record.flags));
+    object.number("flags_raw", op.record.flags);
+}
+
+/// Who called.
+fn caller(object: &mut Object, op: &Operation, view: &View) {
+    let record = op.record;
+    object.number("pid", record.pid);
+    object.number("tid", record.tid);
+    object.number("uid", record.uid);
+    object.name("comm", op.comm());
+    cgroup(object, record.cgroup, view);
+}
+
+fn cgroup(object: &mut Object, id: u64, view: &View) {
+    object.some("cgroup_id", id);
+    if let Some(path) = view.cgroups.path(id) {
+        object.name("cgroup", path);
+    }
+    if let Some(container) = view.cgroups.container(id) {
+        object.name("container", container);
+    }
+}
+
+fn namespaces(object: &mut Object, op: &Operation) {
+    self::object(object.key("namespaces"), |object| {
+        for kind in Kind::ALL {
+            let (before, after) = (op.before(kind), op.after(kind));
+            // This kernel has none of this kind.
+            if before.inum == 0 && after.inum == 0 {
+                continue;
+            }
+            self::object(object.key(kind.name()), |object| {
+                object.some("before", before.inum);
+                object.some("after", after.inum);
+                object.some("before_id", before.id);
+                object.some("after_id", after.id);
+            });
+        }
+    });
+    object.texts("changed", op.changed().map(Kind::name));
+}
+
+/// What is to be said of namespaces that were made.
+fn new_namespaces(object: &mut Object, op: &Operation) {
+    let record = op.record;
+    object.some("pid_parent", record.pid_parent);
+    object.some("user_parent", record.user_parent);
+    if record.user_parent != 0 {
+        object.number("owner_uid", record.owner_uid);
+    }
+    object.some("owner", record.owner);
+    object.some("mounts", record.mounts);
+}
+
+fn pids(object: &mut Object, pids: &[PidAt]) {
+    if !pids.is_empty() {
+        object.objects("pids", pids.iter(), |object, pid| {
+            object.number("ns", pid.ns);
+            object.number("pid", pid.nr);
+        });
+    }
+}
+
+fn stage(object: &mut Object, stage: &Stage) {
+    object.text("stage", stage.function.name());
+    object.number("depth", stage.depth);
+    object.number("start_ns", stage.start_ns);
+    object.number("took_ns", stage.took_ns);
+    if let Some(name) = stage.errno.and_then(errno::name) {
+        object.text("errno", name);
+    }
+}
+
+fn task(out: &mut String, kind: &str, task: &Task, view: &View, clock: &mut Clock) {
+    let record = task.record;
+    line(out, kind, record.head.time, clock, |object| {
+        object.number("pid", record.pid);
+        object.number("tid", record.tid);
+        object.number("uid", record.uid);
+        object.name("comm", task.comm());
+        if kind == "task_new" {
+            object.number("parent", record.parent);
+        }
+        pids(object, task.pids);
+        if kind == "task_exit" {
+            match ended(record.exit_code) {
+                Ended::Exit(code) => object.number("exit_code", code),
+                Ended::Signal(signal) => object.number("signal", signal),
+            }
+        }
+        cgroup(object, record.cgroup, view);
+    });
+}
+
+fn life(out: &mut String, kind: &str, life: &Life, clock: &mut Clock) {
+    line(out, kind, life.time, clock, |object| {
+        if let Some(kind) = life.kind {
+            object.text("kind", kind.name());
+        }
+        object.number("inum", life.inum);
+        object.some("id", life.id);
+        if kind == "ns_birth" {
+            object.number("pid", life.pid);
+            object.number("tid", life.tid);
+        }
+        if let Some(age) = life.age {
+            object.number("age_ns", age);
+        }
+    });
+}
+
+fn stall(out: &mut String, op: &Operation, now: &Now, view: &View, clock: &mut Clock) {
+    line(out, "stall", now.time, clock, |object| {
+        call(object, op);
+        caller(object, op, view);
+        let took = now.time.saturating_sub(op.record.start);
+        let stage = stages::in_stage(op);
+        if let Some((function, _)) = stage {
+            object.text("stage", function.name());
+        }
+        object.number("took_ns", took);
+        if let Some((_, since)) = stage {
+            object.number("stage_took_ns", took.saturating_sub(since));
+        }
+    });
+}
+
+fn lost(out: &mut String, lost: &Lost, clock: &mut Clock) {
+    line(out, "lost", lost.time, clock, |object| {
+        object.text("record", record_name(lost.record));
+        object.number("count", lost.count);
+    });
+}

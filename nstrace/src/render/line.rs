@@ -1,0 +1,314 @@
+//! One line for each event, for people: the live tail.
+//!
+//! ```text
+//! TIME         PID    COMM       OP      NAMESPACES             RESULT        TOOK  SLOWEST
+//! 23:01:15.221 4242   runc:[1]   unshare +mnt +uts +ipc +pid +net ok        2.10ms  copy_net_ns 1.84ms
+//! ```
+//!
+//! Columns are places, not widths: what is too long pushes the next column on by a
+//! space, and those after it are back in their places. Common lines fit 100 columns,
+//! but for the long name of switch_task_namespaces.
+
+use nstrace_common::{
+    kind::Kind,
+    wire::{Op, RecordKind},
+};
+
+use super::{
+    Clock, View,
+    color::Style,
+    escape,
+    text::{Row, chain, ending, error, length, namespace, number},
+};
+use crate::{
+    event::{Event, Life, Lost, Now, Operation, Task},
+    explain::{Facts, explain},
+    stages::{self, stages},
+};
+
+const PID: usize = 13;
+const COMM: usize = 20;
+const OP: usize = 31;
+const NAMESPACES: usize = 39;
+const RESULT: usize = 62;
+const TOOK_END: usize = 80;
+const SLOWEST: usize = 82;
+
+/// Appends the names of the columns.
+pub(super) fn header(out: &mut String, color: bool) {
+    let mut row = Row::new(out, color);
+    row.styled(Style::Bold, |out| {
+        let mut row = Row::new(out, false);
+        for (column, name) in [
+            (0, "TIME"),
+            (PID, "PID"),
+            (COMM, "COMM"),
+            (OP, "OP"),
+            (NAMESPACES, "NAMESPACES"),
+            (RESULT, "RESULT"),
+        ] {
+            row.to(column);
+            row.out.push_str(name);
+        }
+        row.right(TOOK_END, |out| out.push_str("TOOK"));
+        row.to(SLOWEST);
+        row.out.push_str("SLOWEST");
+    });
+    out.push('\n');
+}
+
+/// Appends an event. Of those that are not for people (a cgroup was made; a
+/// birth, unless asked for) nothing is appended.
+pub(super) fn event(out: &mut String, event: &Event, view: &View, clock: &mut Clock) {
+    match event {
+        Event::Op(op) => operation(out, op, view, clock),
+        // With threads, the start of one Java process would fill the screen.
+        Event::TaskNew(task) | Event::TaskExit(task) if task.is_thread() && !view.all => {}
+        Event::TaskNew(task) => {
+            let op = if task.is_thread() { "thread" } else { "fork" };
+            self::task(out, task, task.record.parent, op, view, clock);
+        }
+        Event::TaskExit(task) => self::task(out, task, task.record.pid, "exit", view, clock),
+        Event::Birth(life) if view.all => self::life(out, life, "born", view, clock),
+        Event::Birth(_) | Event::Cgroup(_) => {}
+        Event::Death(life) => self::life(out, life, "died", view, clock),
+        Event::Lost(lost) => self::lost(out, lost, view, clock),
+        Event::Stall(op, now) => stall(out, op, now, view, clock),
+    }
+}
+
+/// Begins a line with the time, and with who it is about.
+fn begin<'o>(
+    out: &'o mut String,
+    view: &View,
+    clock: &mut Clock,
+    time: u64,
+    who: Option<(u32, &[u8])>,
+) -> Row<'o> {
+    let mut row = Row::new(out, view.color);
+    row.styled(Style::Dim, |out| clock.time_of_day(out, time));
+    if let Some((pid, comm)) = who {
+        row.to(PID);
+        number(row.out, pid);
+        if !comm.is_empty() {
+            row.to(COMM);
+            escape::terminal(row.out, comm);
+        }
+    }
+    row
+}
+
+fn operation(out: &mut String, op: &Operation, view: &View, clock: &mut Clock) {
+    let record = op.record;
+    let who = Some((record.pid, op.comm()));
+    let mut row = begin(out, view, clock, record.start, who);
+    row.to(OP);
+    row.out.push_str(op.op.name());
+    row.to(NAMESPACES);
+    namespaces(&mut row, op);
+    row.to(RESULT);
+    match op.errno() {
+        Some(errno) => row.styled(Style::Failed, |out| error(out, errno)),
+        None if op.pids.is_empty() && op.op.makes_task() => {
+            number(row.out, record.ret.unsigned_abs());
+        }
+        None if op.pids.is_empty() => row.out.push_str("ok"),
+        None => chain(row.out, op.pids),
+    }
+    row.right(TOOK_END, |out| length(out, op.took_ns()));
+    let stages = stages(op);
+    if op.errno().is_some() {
+        if let Some(stage) = stages.failed() {
+            row.to(SLOWEST);
+            row.styled(Style::Failed, |out| out.push_str(stage.function.name()));
+        }
+    } else if let Some(stage) = stages.slowest() {
+        row.to(SLOWEST);
+        row.out.push_str(stage.function.name());
+        row.out.push(' ');
+        length(row.out, stage.took_ns);
+    }
+    out.push('\n');
+    reason(out, op, view, NAMESPACES);
+}
+
+fn task(out: &mut String, task: &Task, pid: u32, op: &str, view: &View, clock: &mut Clock) {
+    let who = Some((pid, task.comm()));
+    let mut row = begin(out, view, clock, task.record.head.time, who);
+    row.to(OP);
+    row.out.push_str(op);
+    row.to(NAMESPACES);
+    if let Some(innermost) = task.pids.last() {
+        row.out.push_str("in ");
+        namespace(row.out, Kind::Pid, innermost.ns);
+    }
+    row.to(RESULT);
+    chain(row.out, task.pids);
+    if op == "exit" {
+        row.to(SLOWEST);
+        ending(row.out, task.record.exit_code);
+    }
+    out.push('\n');
+}
+
+/// A namespace dies in the context of whoever drops its last reference, or of a
+/// kernel worker: that says nothing, so only a birth says who.
+fn life(out: &mut String, life: &Life, op: &str, view: &View, clock: &mut Clock) {
+    let mut row = begin(out, view, clock, life.time, None);
+    if op == "born" {
+        row.to(PID);
+        number(row.out, life.pid);
+    }
+    row.to(OP);
+    row.out.push_str(op);
+    row.to(NAMESPACES);
+    match life.kind {
+        Some(kind) => namespace(row.out, kind, life.inum),
+        None => {
+            row.out.push_str("ns:");
+            number(row.out, life.inum);
+        }
+    }
+    if let Some(age) = life.age {
+        row.to(RESULT);
+        row.out.push_str("after ");
+        length(row.out, age);
+    }
+    out.push('\n');
+}
+
+fn lost(out: &mut String, lost: &Lost, view: &View, clock: &mut Clock) {
+    let mut row = begin(out, view, clock, lost.time, None);
+    row.to(PID);
+    row.styled(Style::Lost, |out| {
+        out.push_str("*** LOST ");
+        number(out, lost.count);
+        out.push(' ');
+        out.push_str(records(lost.record, lost.count != 1));
+        out.push_str(if lost.count == 1 {
+            ": it is"
+        } else {
+            ": they are"
+        });
+        out.push_str(" not shown ***");
+    });
+    out.push('\n');
+}
+
+fn stall(out: &mut String, op: &Operation, now: &Now, view: &View, clock: &mut Clock) {
+    let record = op.record;
+    let mut row = begin(out, view, clock, now.time, Some((record.pid, op.comm())));
+    row.to(OP);
+    row.styled(Style::Reason, |out| {
+        out.push_str("STALL ");
+        out.push_str(op.op.name());
+        for kind in stages::requested(op) {
+            out.push_str(if op.op == Op::Setns { " " } else { " +" });
+            out.push_str(kind.name());
+        }
+        let took = now.time.saturating_sub(record.start);
+        match stages::in_stage(op) {
+            Some((function, since)) => {
+                out.push_str(" in ");
+                out.push_str(function.name());
+                out.push_str(" for ");
+                length(out, took.saturating_sub(since));
+                out.push_str(" of ");
+                length(out, took);
+            }
+            None => {
+                out.push_str(" for ");
+                length(out, took);
+            }
+        }
+    });
+    out.push('\n');
+}
+
+/// What an operation did to which namespaces, or was asked to do if it failed:
+/// `+net` makes one, `net:4026532281` enters one.
+fn namespaces(row: &mut Row, op: &Operation) {
+    match op.op {
+        Op::Setns => entered(row, op),
+        Op::Fork | Op::Vfork => {
+            let inum = op.before(Kind::Pid).inum;
+            row.out.push_str("in ");
+            namespace(row.out, Kind::Pid, inum);
+        }
+        Op::Clone | Op::Clone3 | Op::Unshare | Op::OpenTree | Op::Fsmount => {
+            row.styled(Style::New, |out| {
+                for (i, kind) in stages::requested(op).enumerate() {
+                    out.push_str(if i > 0 { " +" } else { "+" });
+                    out.push_str(kind.name());
+                }
+            });
+        }
+    }
+}
+
+fn entered(row: &mut Row, op: &Operation) {
+    let record = op.record;
+    // Where it failed is the last one.
+    let one = match op.errno() {
+        Some(_) => stages::installed(op).next_back(),
+        None => {
+            let mut all = stages::installed(op);
+            all.next().filter(|_| all.next().is_none())
+        }
+    };
+    row.styled(Style::Entered, |out| {
+        if let Some(kind) = one {
+            let after = op.after(kind).inum;
+            let inum = if record.target != 0 {
+                record.target
+            } else {
+                after
+            };
+            return namespace(out, kind, inum);
+        }
+        let several = stages::installed(op).count() > 1;
+        for (i, kind) in stages::PRINTED
+            .into_iter()
+            .filter(|kind| {
+                if several {
+                    stages::installed(op).any(|installed| installed == *kind)
+                } else {
+                    record.flags & kind.flag() != 0
+                }
+            })
+            .enumerate()
+        {
+            if i > 0 {
+                out.push(' ');
+            }
+            out.push_str(kind.name());
+        }
+    });
+}
+
+/// Appends a line that says why an operation failed, if that is known.
+pub(super) fn reason(out: &mut String, op: &Operation, view: &View, column: usize) {
+    const NO_FACTS: &Facts = &Facts::NONE;
+    let Some(reason) = explain(op, view.facts.unwrap_or(NO_FACTS)) else {
+        return;
+    };
+    let mut row = Row::new(out, view.color);
+    row.to(column);
+    row.styled(Style::Reason, |out| {
+        // Writing to a String does not fail.
+        let _ = std::fmt::Write::write_fmt(out, format_args!("{reason}"));
+    });
+    out.push('\n');
+}
+
+fn records(record: RecordKind, many: bool) -> &'static str {
+    let (one, several) = match record {
+        RecordKind::Op => ("operation", "operations"),
+        RecordKind::TaskNew => ("new task", "new tasks"),
+        RecordKind::TaskExit => ("exit of a task", "exits of tasks"),
+        RecordKind::Birth => ("birth of a namespace", "births of namespaces"),
+        RecordKind::Death => ("death of a namespace", "deaths of namespaces"),
+        RecordKind::Cgroup => ("name of a cgroup", "names of cgroups"),
+    };
+    if many { several } else { one }
+}

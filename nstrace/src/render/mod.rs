@@ -1,0 +1,91 @@
+//! What nstrace prints: one line for each event ([`line`]), the call tree of an
+//! operation ([`path`]), JSON ([`json`]).
+//!
+//! All append to a `String` that the caller writes out and uses again: on the way
+//! of an event nothing is allocated. What the traced chose goes through [`escape`].
+
+mod clock;
+mod color;
+mod errno;
+pub mod escape;
+mod json;
+mod line;
+mod path;
+#[cfg(test)]
+pub(crate) mod testing;
+mod text;
+
+#[cfg(test)]
+mod tests;
+
+use jiff::tz::TimeZone;
+
+use crate::{cgroups::Cgroups, event::Event, explain::Facts};
+use clock::Clock;
+
+/// What an event is printed as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// A line.
+    Line,
+    /// An operation as a call tree, everything else as a line.
+    Path,
+    /// A JSON object on a line: docs/json.md.
+    Json,
+}
+
+/// What a view needs to know beside the event.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    /// What to add to `CLOCK_MONOTONIC` for the time of day, in ns.
+    pub wall_offset_ns: i64,
+    /// Paths of cgroups.
+    pub cgroups: &'a Cgroups,
+    /// What the machine says about a failure; without it, the reason is told from
+    /// the record alone.
+    pub facts: Option<&'a Facts>,
+    /// Whether to use colours.
+    pub color: bool,
+    /// Whether text has births of namespaces and threads too. JSON has everything.
+    pub all: bool,
+}
+
+/// Prints events.
+#[derive(Clone, Debug)]
+pub struct Printer {
+    local: Clock,
+    utc: Clock,
+}
+
+impl Printer {
+    /// Lines have the time of day of `zone`; JSON has UTC.
+    pub fn new(zone: TimeZone) -> Printer {
+        Printer {
+            local: Clock::new(zone),
+            utc: Clock::new(TimeZone::UTC),
+        }
+    }
+
+    /// Appends the names of the columns, if the format has columns.
+    pub fn header(&self, format: Format, out: &mut String, color: bool) {
+        match format {
+            Format::Line => line::header(out, color),
+            Format::Path | Format::Json => {}
+        }
+    }
+
+    /// Appends an event, whole lines of it. Of some there is nothing to say.
+    pub fn event(&mut self, format: Format, out: &mut String, event: &Event, view: &View) {
+        let clock = match format {
+            Format::Line | Format::Path => &mut self.local,
+            Format::Json => &mut self.utc,
+        };
+        clock.set_offset(view.wall_offset_ns);
+        match (format, event) {
+            (Format::Line, _) => line::event(out, event, view, clock),
+            (Format::Path, Event::Op(op)) => path::operation(out, op, view, clock),
+            (Format::Path, _) => line::event(out, event, view, clock),
+            (Format::Json, _) => json::event(out, event, view, clock),
+        }
+    }
+}

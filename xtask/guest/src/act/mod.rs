@@ -1,0 +1,132 @@
+//! What the tests have done in front of nstrace. Each act runs in a process of its
+//! own with one thread: a test's own process has threads, after which a child made
+//! by a system call alone could not allocate memory.
+
+mod descriptors;
+mod failures;
+mod hang;
+mod limits;
+mod rows;
+mod storm;
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use clap::Subcommand;
+
+use crate::book::Book;
+use crate::keeper;
+use crate::kinds::{NEWIPC, NEWNS, NEWPID, NEWUTS};
+use crate::procfs::Procfs;
+use crate::recorder::Recorder;
+use crate::sys::{self, Call};
+
+pub use rows::{ROWS, Row, Stage as RowStage};
+
+/// What can be done.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Act {
+    /// One unshare, to be recognised by the process id
+    Marker,
+    /// Every failure that the kernel can be made to give
+    Failures {
+        #[arg(long)]
+        book: PathBuf,
+    },
+    /// Mount namespaces from descriptors
+    Descriptors {
+        #[arg(long)]
+        book: PathBuf,
+    },
+    /// As many operations as possible; prints how many
+    Storm {
+        #[arg(long)]
+        ops: u64,
+    },
+    /// Nothing
+    Nothing,
+    /// Nothing, until a signal ends it
+    Pause,
+    /// A clone that hangs until a line comes on stdin
+    Hang,
+    /// A few fixed operations
+    Few {
+        #[arg(long)]
+        book: PathBuf,
+        #[arg(long, default_value = "few")]
+        comm: String,
+    },
+}
+
+/// Does it.
+pub fn run(act: &Act) -> Result<()> {
+    match act {
+        Act::Marker => {
+            ensure!(sys::unshare(NEWUTS) == 0, "the marker failed");
+            Ok(())
+        }
+        Act::Failures { book } => rows::provoke_all(book),
+        Act::Descriptors { book } => descriptors::run(book),
+        Act::Storm { ops } => storm::run(*ops),
+        Act::Nothing => Ok(()),
+        Act::Pause => loop {
+            std::thread::park();
+        },
+        Act::Hang => hang::run(),
+        Act::Few { book, comm } => few(book, comm),
+    }
+}
+
+/// A command for this program itself.
+pub fn own_command(args: &[&str]) -> Result<Command> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(args).stdin(Stdio::null());
+    Ok(command)
+}
+
+/// Runs this program with these arguments and gives what it printed.
+pub fn perform(args: &[&str]) -> Result<String> {
+    let output = own_command(args)?.stderr(Stdio::inherit()).output()?;
+    ensure!(
+        output.status.success(),
+        "nstrace-guest {}: {}",
+        args.join(" "),
+        output.status
+    );
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+/// Starts this program with these arguments, with pipes from and to it.
+pub fn start(args: &[&str]) -> Result<Child> {
+    let mut command = own_command(args)?;
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    command.spawn().context("cannot start an act")
+}
+
+/// Does one unshare(NEWUTS) in a new process and gives its id.
+pub fn marker() -> Result<u32> {
+    let mut child = own_command(&["act", "marker"])?.spawn()?;
+    let pid = child.id();
+    ensure!(child.wait()?.success(), "the marker failed");
+    Ok(pid)
+}
+
+/// Operations whose text is looked at.
+fn few(book: &Path, comm: &str) -> Result<()> {
+    keeper::keep(&Procfs::open()?, |asker| {
+        let book = Book::append(book)?;
+        let mut recorder = Recorder::new(Procfs::open()?, asker, book, comm)?;
+        recorder.note = "unshare".into();
+        recorder.unshare(NEWNS | NEWUTS)?;
+        recorder.note = "clone".into();
+        let made = recorder.clone(Call::Clone, NEWPID | NEWIPC, |_, _| Ok(0))?;
+        if let Ok(child) = made {
+            recorder.end(child)?;
+        }
+        recorder.become_user(1000)?;
+        recorder.note = "refused".into();
+        recorder.unshare(NEWUTS)?;
+        Ok(())
+    })
+}

@@ -1,0 +1,9 @@
+//! What the tests are made of: a running nstrace, its lines, and their comparison
+//! with a book.
+
+pub mod compare;
+pub mod line;
+pub mod lives;
+pub mod report;
+pub mod stages;
+pub mod tracer;
