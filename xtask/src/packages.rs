@@ -6,8 +6,9 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::sync::OnceLock;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 
 use crate::archive::{self, Mirror};
 use crate::{cache, process, rootfs};
@@ -53,13 +54,25 @@ pub fn setup() -> Result<()> {
 pub fn install(packages: &[&str], why: &str) -> Result<()> {
     eprintln!("xtask: installing {}: {why}", packages.join(" "));
     let _lock = cache::lock("apt")?;
-    if install_from(packages, None, &[]).is_ok() {
-        return Ok(());
-    }
-    // A new machine has no lists, an old one may have stale lists.
-    process::output(as_root("apt-get", None).args(["update", "-qq"]))?;
+    let updated = update();
     install_from(packages, None, &[])
+        .map_err(|error| match updated {
+            Ok(()) => error,
+            Err(update) => anyhow!("{error:#}; and before it: {update}"),
+        })
         .with_context(|| format!("install by hand: apt-get install {}", packages.join(" ")))
+}
+
+/// Gets apt's lists, once. A new machine has none, and with those of an image of last
+/// year apt installs the compiler of last year without a word. What it cannot get
+/// (no network, a third party's source) may not be needed.
+fn update() -> &'static Result<(), String> {
+    static DONE: OnceLock<Result<(), String>> = OnceLock::new();
+    DONE.get_or_init(|| {
+        process::output(as_root("apt-get", None).args(["update", "-qq"]))
+            .map(drop)
+            .map_err(|error| format!("{error:#}"))
+    })
 }
 
 /// QEMU, from backports if need be: a machine that has a newer qemu-utils from

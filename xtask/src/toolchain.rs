@@ -24,11 +24,13 @@ const BPF_LINKER_VERSION: &str = "0.13.0";
 
 /// Installs what is missing for the kernel side.
 pub fn setup() -> Result<()> {
-    let toolchain = match find() {
-        Some(toolchain) => toolchain,
-        None => install_debians()?,
+    let llvm = match find()
+        .map(|toolchain| Version::of(&toolchain))
+        .transpose()?
+    {
+        Some(version) if version.is_new_enough() => version.llvm,
+        found => install_debians(found.as_ref())?.llvm,
     };
-    let llvm = llvm_major(&toolchain)?;
     match bpf_linker() {
         Some(linker) if linker_llvm(&linker)?.is_none_or(|has| has >= llvm) => Ok(()),
         _ => install_linker(llvm),
@@ -56,29 +58,70 @@ fn find() -> Option<PathBuf> {
         })
 }
 
-fn install_debians() -> Result<PathBuf> {
-    packages::install(
-        &["rustc-web", "rust-web-src"],
-        "no toolchain here has the library's source, which the BPF target needs",
-    )?;
+fn install_debians(found: Option<&Version>) -> Result<Version> {
+    let why = match found {
+        None => "no toolchain here has the library's source, which the BPF target needs".to_owned(),
+        Some(old) => format!(
+            "the toolchain here that has the library's source is {}, and {} is needed",
+            old.release,
+            needed_release()
+        ),
+    };
+    packages::install(&["rustc-web", "rust-web-src"], &why)?;
     process::run(Command::new("rustup").args(["toolchain", "link", DEBIAN_TOOLCHAIN, "/usr"]))?;
-    find().with_context(|| {
+    let toolchain = find().with_context(|| {
         format!(
             "toolchain {DEBIAN_TOOLCHAIN}: still no library source in /usr/lib/rustlib/src; or \
              install one yourself: rustup component add rust-src"
         )
-    })
+    })?;
+    let version = Version::of(&toolchain)?;
+    if !version.is_new_enough() {
+        bail!(
+            "{}: Rust {}, and the kernel side needs {}: rustup update, or remove it",
+            toolchain.display(),
+            version.release,
+            needed_release()
+        );
+    }
+    Ok(version)
 }
 
-fn llvm_major(toolchain: &Path) -> Result<u32> {
-    let rustc = toolchain.join("bin/rustc");
-    let text = process::text(Command::new(&rustc).arg("-vV"))?;
-    let version = text
-        .lines()
-        .find_map(|line| line.strip_prefix("LLVM version: "));
-    version
-        .and_then(major)
-        .with_context(|| format!("{} -vV: names no LLVM version", rustc.display()))
+/// What a compiler says of itself.
+struct Version {
+    /// Such as `1.96.0`.
+    release: String,
+    /// The major version of its LLVM.
+    llvm: u32,
+}
+
+impl Version {
+    fn of(toolchain: &Path) -> Result<Version> {
+        let rustc = toolchain.join("bin/rustc");
+        let text = process::text(Command::new(&rustc).arg("-vV"))?;
+        Version::parse(&text).with_context(|| format!("{} -vV: names no version", rustc.display()))
+    }
+
+    fn parse(text: &str) -> Option<Version> {
+        let value = |name: &str| text.lines().find_map(|line| line.strip_prefix(name));
+        Some(Version {
+            release: value("release: ")?.to_owned(),
+            llvm: major(value("LLVM version: ")?)?,
+        })
+    }
+
+    fn is_new_enough(&self) -> bool {
+        let number = |text: &str| {
+            let mut parts = text.split(['.', '-']).map(|part| part.parse::<u32>());
+            Some((parts.next()?.ok()?, parts.next()?.ok()?))
+        };
+        number(&self.release) >= number(needed_release())
+    }
+}
+
+/// `rust-version` of the workspace.
+fn needed_release() -> &'static str {
+    env!("CARGO_PKG_RUST_VERSION")
 }
 
 fn major(version: &str) -> Option<u32> {
@@ -152,5 +195,16 @@ mod tests {
     fn major_is_the_first_number() {
         assert_eq!(major("22.1.2"), Some(22));
         assert_eq!(major("so"), None);
+    }
+
+    #[test]
+    fn an_old_compiler_is_not_enough() {
+        let version = |release: &str| {
+            Version::parse(&format!("release: {release}\nLLVM version: 22.1.2\n")).unwrap()
+        };
+        assert!(version(needed_release()).is_new_enough());
+        assert!(version("1.96.0").is_new_enough());
+        assert!(version("2.0.0-nightly").is_new_enough());
+        assert!(!version("1.85.0").is_new_enough());
     }
 }
