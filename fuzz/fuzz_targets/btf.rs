@@ -27,5 +27,5 @@ fuzz_target!(|bytes: &[u8]| {
             let _ = btf.member(row.strukt, path.trim_start_matches('#'));
         }
     }
-    assert!(!plan(Attach::Auto, &btf).is_empty());
+    assert!(!plan(Attach::Auto, &btf, true).is_empty());
 });

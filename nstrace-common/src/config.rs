@@ -28,23 +28,18 @@ pub struct Config {
     pub follow: u32,
     /// Not 0: `comm`, `ops`, `pid` or `follow` leaves something out.
     pub filters: u32,
+    /// Not 0: `failed`, `slower_than` or `kinds` leaves something out.
+    pub outcome: u32,
     /// Not 0: report only failures.
     pub failed: u32,
     /// Not 0: report births and exits of tasks below the first pid namespace.
     pub tasks: u32,
-    /// Not 0: bpf_get_current_task_btf is there (from v5.11), so the current task
-    /// can be read without a helper for each member.
-    pub task_btf: u32,
-    /// Size of the kernel stack of a task, in bytes, at whose end its registers are.
-    pub stack_size: u32,
-    /// Not 0: bpf_task_pt_regs is there (from v5.15).
-    pub task_pt_regs: u32,
     /// Explicit padding.
     pub pad: u32,
 }
 
 impl Config {
-    /// Reports everything, and assumes the oldest kernel.
+    /// Reports everything.
     pub const ALL: Config = Config {
         clone_mask: crate::flags::CLONE_NEW_ALL,
         unshare_mask: crate::flags::CLONE_NEW_ALL,
@@ -56,13 +51,11 @@ impl Config {
         pid: 0,
         follow: 0,
         filters: 0,
+        outcome: 0,
         failed: 0,
         tasks: 1,
-        task_btf: 0,
-        stack_size: 16384,
-        task_pt_regs: 0,
         pad: 0,
     };
 }
 
-const _: () = assert!(size_of::<Config>() == 88);
+const _: () = assert!(size_of::<Config>() == 80);

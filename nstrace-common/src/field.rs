@@ -1,9 +1,9 @@
 //! The kernel struct members that the kernel side reads.
 //!
 //! rustc emits no CO-RE relocations, so user space looks each of these up in the
-//! running kernel's BTF when it loads, and hands the offsets over as read-only
-//! data: to the verifier they are constants. A rename is an alternative in the
-//! row. Zero is a valid offset; a missing member is [`MISSING`].
+//! running kernel's BTF when it loads, and writes the offsets into the instructions
+//! that need them ([`crate::patch`]). A rename is an alternative in the row. Zero is a
+//! valid offset; a missing member is [`MISSING`].
 
 /// The offset of a member that this kernel does not have.
 pub const MISSING: u32 = u32::MAX;
@@ -15,6 +15,20 @@ macro_rules! fields {
         #[repr(usize)]
         #[allow(missing_docs, reason = "each is the member that its row names")]
         pub enum Field { $($(#[$doc])* $name),* }
+
+        /// The members as types: what an instruction is to be about is known when it is
+        /// compiled.
+        pub mod member {
+            use super::{Field, Member};
+            $(
+                #[doc = concat!("`", $strukt, "`: ", stringify!($($path),+))]
+                #[derive(Clone, Copy, Default)]
+                pub struct $name;
+                impl Member for $name {
+                    const FIELD: Field = Field::$name;
+                }
+            )*
+        }
 
         /// Every member, by [`Field`].
         pub const FIELDS: &[FieldRow] = &[$(FieldRow {
@@ -39,6 +53,12 @@ pub struct FieldRow {
     pub paths: &'static [&'static str],
     /// Whether nstrace can work without it.
     pub need: Need,
+}
+
+/// A member as a type.
+pub trait Member: Copy + Default {
+    /// Which it is.
+    const FIELD: Field;
 }
 
 /// Whether nstrace can work without a member.
@@ -134,5 +154,5 @@ fields! {
 /// How many members there are.
 pub const FIELDS_LEN: usize = FIELDS.len();
 
-/// The table as the kernel side has it: an offset (or size) for each [`Field`].
+/// An offset (or size) for each [`Field`].
 pub type Offsets = [u32; FIELDS_LEN];

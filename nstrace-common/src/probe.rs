@@ -3,7 +3,17 @@
 //!
 //! A row here and a handler of the same name in `nstrace-ebpf` make a probe. The
 //! kernel side has each twice, as `FUNCTION_fentry` and `FUNCTION_kprobe` (or
-//! `_fexit` and `_kretprobe`), thin wrappers of one handler.
+//! `_fexit` and `_kretprobe`), thin wrappers of one handler. Some have a twin,
+//! `FUNCTION_fentry_twin`.
+//!
+//! # Twins
+//!
+//! The kernel does not run an fentry or fexit program that is running on that CPU already
+//! (v6.12 kernel/bpf/trampoline.c, __bpf_prog_enter_recur). Where tasks can be preempted
+//! in the kernel, one that is preempted inside a program keeps all others on that CPU from
+//! being seen there, for as long as it waits. A second program at the same place is
+//! skipped only if another task is preempted in that one too. It runs after the first and
+//! does what the first has not done.
 
 use crate::field::Need;
 
@@ -30,6 +40,8 @@ pub struct Probe {
     pub need: Need,
     /// Not attached where this function can be.
     pub unless: Option<&'static str>,
+    /// There is a second program, for kernels that skip one now and then.
+    pub has_twin: bool,
     /// What the user loses without it.
     pub without: &'static str,
 }
@@ -41,7 +53,15 @@ impl Probe {
             at,
             need,
             unless: None,
+            has_twin: false,
             without,
+        }
+    }
+
+    const fn twin(self) -> Self {
+        Probe {
+            has_twin: true,
+            ..self
         }
     }
 
@@ -71,10 +91,11 @@ pub const PROBES: &[Probe] = &[
         "paths of cgroups made later",
     ),
     // void (ns_common *ns, ns_tree[_root] *)
-    Probe::new("__ns_tree_remove", Entry, Optional, "deaths of namespaces"),
+    Probe::new("__ns_tree_remove", Entry, Optional, "deaths of namespaces").twin(),
     // void (unsigned int inum); namespaces are its only callers
     Probe::new("proc_free_inum", Entry, Optional, "deaths of namespaces")
-        .unless("__ns_tree_remove"),
+        .unless("__ns_tree_remove")
+        .twin(),
     // void (callback_head *p): the RCU callback that frees a pid namespace
     Probe::new(
         "delayed_free_pidns",
@@ -163,15 +184,26 @@ pub const PROBES: &[Probe] = &[
         Optional,
         "the stage create_user_ns",
     ),
-    // nsproxy * (flags, task_struct *, user_namespace *, fs_struct *)
-    Probe::new("create_new_namespaces", Exit, Required, "operations"),
-    Probe::new("create_new_namespaces", Entry, Required, "operations"),
     // int (flags, task_struct *)
     Probe::new(
         "copy_namespaces",
+        Exit,
+        Optional,
+        "the stage copy_namespaces, and which stage of a clone failed",
+    ),
+    // int (unsigned long flags, nsproxy **, cred *, fs_struct *)
+    Probe::new(
+        "unshare_nsproxy_namespaces",
+        Exit,
+        Optional,
+        "which stage of an unshare failed",
+    ),
+    // nsproxy * (flags, task_struct *, user_namespace *, fs_struct *)
+    Probe::new(
+        "create_new_namespaces",
         Entry,
         Optional,
-        "the stage copy_namespaces",
+        "the stage create_new_namespaces",
     ),
     // mnt_namespace * (path *, flags), from v7.2
     Probe::new(
@@ -179,22 +211,24 @@ pub const PROBES: &[Probe] = &[
         Exit,
         Optional,
         "mount namespaces from descriptors",
-    ),
+    )
+    .twin(),
     Probe::new(
         "create_new_namespace",
         Entry,
         Optional,
         "mount namespaces from descriptors",
-    ),
+    )
+    .twin(),
     // long (const pt_regs *)
-    Probe::new("sys_setns", Exit, Required, "setns"),
-    Probe::new("sys_setns", Entry, Required, "setns"),
+    Probe::new("sys_setns", Exit, Required, "setns").twin(),
+    Probe::new("sys_setns", Entry, Required, "setns").twin(),
     // int (unsigned long flags)
-    Probe::new("ksys_unshare", Exit, Required, "unshare"),
-    Probe::new("ksys_unshare", Entry, Required, "unshare"),
+    Probe::new("ksys_unshare", Exit, Required, "unshare").twin(),
+    Probe::new("ksys_unshare", Entry, Required, "unshare").twin(),
     // pid_t (kernel_clone_args *)
-    Probe::new("kernel_clone", Exit, Required, "clone"),
-    Probe::new("kernel_clone", Entry, Required, "clone"),
+    Probe::new("kernel_clone", Exit, Required, "clone").twin(),
+    Probe::new("kernel_clone", Entry, Required, "clone").twin(),
 ];
 
 /// The prefix of the symbols of system calls.

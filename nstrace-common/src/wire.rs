@@ -130,12 +130,12 @@ pub enum Mark {
     CreateUserNs = 1,
     /// Left it.
     CreateUserNsDone = 2,
-    /// Entered copy_namespaces.
-    CopyNamespaces = 3,
+    /// Left copy_namespaces.
+    CopyNamespacesDone = 3,
     /// Entered create_new_namespaces.
     CreateNewNamespaces = 4,
-    /// Left it.
-    CreateNewNamespacesDone = 5,
+    /// Left unshare_nsproxy_namespaces, which calls it in an unshare.
+    UnshareNsproxyDone = 5,
     /// Entered alloc_pid.
     AllocPid = 6,
     /// Left it.
@@ -198,7 +198,8 @@ pub struct FailRecord {
     /// What create_user_ns gave back: a negative errno; 0 if it succeeded or was not
     /// called.
     pub user_ret: i32,
-    /// The same of create_new_namespaces.
+    /// The same of copy_namespaces or unshare_nsproxy_namespaces, which give back what
+    /// create_new_namespaces gave, if they called it.
     pub create_ret: i32,
     /// The same of alloc_pid.
     pub pid_ret: i32,

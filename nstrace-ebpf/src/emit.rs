@@ -6,7 +6,7 @@
 use aya_ebpf::{
     bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
     helpers::bpf_ktime_get_ns,
-    maps::RingBuf,
+    maps::{PerCpuArray, RingBuf},
 };
 use nstrace_common::wire::{Head, RECORD_KINDS, RecordKind};
 
@@ -46,9 +46,15 @@ pub unsafe fn send<T>(ring: &RingBuf, kind: RecordKind, record: *const T, len: u
 #[inline(always)]
 pub fn count_lost(kind: u32) {
     const _: () = assert!(RECORD_KINDS > RecordKind::Cgroup as usize);
-    if let Some(lost) = LOST.get_ptr_mut(kind) {
+    count(&LOST, kind);
+}
+
+/// Counts one in a map of counters.
+#[inline(always)]
+pub fn count(counters: &PerCpuArray<u64>, index: u32) {
+    if let Some(counter) = counters.get_ptr_mut(index) {
         // SAFETY: this CPU's own counter; but another task may be preempted just here.
-        slot::add(unsafe { &mut *lost }, 1);
+        slot::add(unsafe { &mut *counter }, 1);
     }
 }
 

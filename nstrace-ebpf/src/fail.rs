@@ -1,16 +1,17 @@
 //! What a failed operation found: read at its end, while the task is still there,
 //! because an error is explained from it.
+//!
+//! All by helpers: where time does not matter, they spare the verifier what a typed
+//! pointer costs it ([`crate::read`]).
 
 use nstrace_common::{
-    field::Field,
-    kind::KINDS,
+    field::member,
     wire::{FAIL_CHROOTED, FAIL_PID_NS_DEAD, FailRecord},
 };
 
 use crate::{
-    maps::{has, offset},
-    ops,
-    read::{Current, Raw, Reader, current},
+    namespaces::{Namespace, for_each_kind},
+    read::{Raw, Reader, has, offset, raw_current},
     slot::Slot,
     tasks,
 };
@@ -51,38 +52,38 @@ pub fn explain(slot: &mut Slot, list_len: usize) {
 
 #[inline(always)]
 unsafe fn caller(fail: &mut FailRecord) {
-    let task = current();
-    // SAFETY: the caller's.
+    let task = raw_current();
+    // SAFETY: Raw reads any address.
     unsafe {
-        let cred: u64 = Current::get(task, Field::TaskCred);
-        let user: u64 = Current::get(cred, Field::CredUserNs);
-        let nsproxy: u64 = Current::get(task, Field::TaskNsproxy);
-        let pid: u64 = Current::get(nsproxy, Field::NsproxyPid);
-        fail.pid_level = Current::get(pid, Field::PidNsLevel);
-        fail.cap_effective = Current::get(cred, Field::CredCapEffective);
+        let cred: u64 = Raw::get(task, member::TaskCred);
+        let user: u64 = Raw::get(cred, member::CredUserNs);
+        let nsproxy: u64 = Raw::get(task, member::TaskNsproxy);
+        let pid: u64 = Raw::get(nsproxy, member::NsproxyPid);
+        fail.pid_level = Raw::get(pid, member::PidNsLevel);
+        fail.cap_effective = Raw::get(cred, member::CredCapEffective);
         fail.pid_active = tasks::active_pid_ns();
-        if has(Field::UserLevel) {
-            fail.user_level = Current::get(user, Field::UserLevel);
+        if has(member::UserLevel) {
+            fail.user_level = Raw::get(user, member::UserLevel);
         }
-        if has(Field::UserUidMap) {
-            fail.uid_extents = Raw::get(user, Field::UserUidMap);
+        if has(member::UserUidMap) {
+            fail.uid_extents = Raw::get(user, member::UserUidMap);
         }
-        if has(Field::TaskSignal) && has(Field::SignalThreads) {
-            let signal: u64 = Current::get(task, Field::TaskSignal);
-            fail.threads = Current::get(signal, Field::SignalThreads);
+        if has(member::TaskSignal) && has(member::SignalThreads) {
+            let signal: u64 = Raw::get(task, member::TaskSignal);
+            fail.threads = Raw::get(signal, member::SignalThreads);
         }
-        if has(Field::PidNsAllocated) {
-            let allocated: u32 = Current::get(pid, Field::PidNsAllocated);
+        if has(member::PidNsAllocated) {
+            let allocated: u32 = Raw::get(pid, member::PidNsAllocated);
             if allocated & PIDNS_ADDING == 0 {
                 fail.bits |= FAIL_PID_NS_DEAD;
             }
         }
-        if has(Field::TaskFs) && has(Field::FsUsers) {
-            let fs: u64 = Current::get(task, Field::TaskFs);
-            fail.fs_users = Current::get(fs, Field::FsUsers);
-            if has(Field::FsRootMnt) && has(Field::MntNsRoot) && has(Field::MountMnt) {
-                let ns: u64 = Current::get(nsproxy, Field::NsproxyMnt);
-                if chrooted(fs, Raw::get(ns, Field::MntNsRoot)) {
+        if has(member::TaskFs) && has(member::FsUsers) {
+            let fs: u64 = Raw::get(task, member::TaskFs);
+            fail.fs_users = Raw::get(fs, member::FsUsers);
+            if has(member::FsRootMnt) && has(member::MntNsRoot) && has(member::MountMnt) {
+                let ns: u64 = Raw::get(nsproxy, member::NsproxyMnt);
+                if chrooted(fs, Raw::get(ns, member::MntNsRoot)) {
                     fail.bits |= FAIL_CHROOTED;
                 }
             }
@@ -97,22 +98,22 @@ unsafe fn caller(fail: &mut FailRecord) {
 unsafe fn chrooted(fs: u64, first: u64) -> bool {
     // SAFETY: Raw reads any address.
     unsafe {
-        let vfsmount: u64 = Raw::get(fs, Field::FsRootMnt);
-        let root: u64 = Raw::get(vfsmount, Field::VfsmountRoot);
-        if root != Raw::get::<u64>(fs, Field::FsRootDentry) {
+        let vfsmount: u64 = Raw::get(fs, member::FsRootMnt);
+        let root: u64 = Raw::get(vfsmount, member::VfsmountRoot);
+        if root != Raw::get::<u64>(fs, member::FsRootDentry) {
             return true;
         }
-        let mut mount = vfsmount - u64::from(offset(Field::MountMnt));
+        let mut mount = vfsmount - offset(member::MountMnt);
         for _ in 0..4 {
             if mount == first {
                 return false;
             }
-            let parent: u64 = Raw::get(mount, Field::MountParent);
+            let parent: u64 = Raw::get(mount, member::MountParent);
             let under: u64 = Raw::at(
                 parent,
-                offset(Field::MountMnt) + offset(Field::VfsmountRoot),
+                offset(member::MountMnt) + offset(member::VfsmountRoot),
             );
-            if parent == mount || under != Raw::get::<u64>(mount, Field::MountPoint) {
+            if parent == mount || under != Raw::get::<u64>(mount, member::MountPoint) {
                 return true;
             }
             mount = parent;
@@ -127,28 +128,28 @@ unsafe fn chrooted(fs: u64, first: u64) -> bool {
 /// whose count is the caller's own.
 #[inline(always)]
 unsafe fn limit(slot: &Slot, fail: &mut FailRecord) {
-    if slot.charged == 0 || !has(Field::UserUcounts) || !has(Field::UserUcountMax) {
+    if slot.charged == 0 || !has(member::UserUcounts) || !has(member::UserUcountMax) {
         return;
     }
-    let of = slot.charged_type & 7;
-    let max_at = offset(Field::UserUcountMax) + of * offset(Field::UserUcountMaxSize);
-    let count_at = offset(Field::UcountsCount) + of * offset(Field::UcountsCountSize);
+    let of = u64::from(slot.charged_type & 7);
+    let max_at = offset(member::UserUcountMax) + of * offset(member::UserUcountMaxSize);
+    let count_at = offset(member::UcountsCount) + of * offset(member::UcountsCountSize);
     let mut ns = slot.charged;
     fail.limit_kind = slot.charged_kind;
     // SAFETY: user namespaces from the one that was charged upwards, and their
     // counters; Raw reads what cannot be read as zeroes.
     unsafe {
-        fail.limit_ns = Raw::get(ns, Field::UserInum);
-        fail.limit_max = number(ns, max_at, offset(Field::UserUcountMaxSize));
+        fail.limit_ns = Raw::get(ns, member::UserInum);
+        fail.limit_max = number(ns, max_at, offset(member::UserUcountMaxSize));
         for _ in 0..33 {
-            let parent: u64 = Raw::get(ns, Field::UserParent);
+            let parent: u64 = Raw::get(ns, member::UserParent);
             if parent == 0 {
                 break;
             }
-            let ucounts: u64 = Raw::get(ns, Field::UserUcounts);
-            let max = number(parent, max_at, offset(Field::UserUcountMaxSize));
-            if number(ucounts, count_at, offset(Field::UcountsCountSize)) >= max {
-                fail.limit_ns = Raw::get(parent, Field::UserInum);
+            let ucounts: u64 = Raw::get(ns, member::UserUcounts);
+            let max = number(parent, max_at, offset(member::UserUcountMaxSize));
+            if number(ucounts, count_at, offset(member::UcountsCountSize)) >= max {
+                fail.limit_ns = Raw::get(parent, member::UserInum);
                 fail.limit_max = max;
                 break;
             }
@@ -159,7 +160,7 @@ unsafe fn limit(slot: &Slot, fail: &mut FailRecord) {
 
 /// A counter of 4 bytes (up to v5.13) or 8.
 #[inline(always)]
-unsafe fn number(base: u64, at: u32, size: u32) -> u64 {
+unsafe fn number(base: u64, at: u64, size: u64) -> u64 {
     // SAFETY: Raw reads any address.
     unsafe {
         if size == 4 {
@@ -173,28 +174,17 @@ unsafe fn number(base: u64, at: u32, size: u32) -> u64 {
 /// Who owns the namespace that setns did not get into.
 #[inline(always)]
 unsafe fn target(slot: &Slot, fail: &mut FailRecord) {
-    const OWNERS: [Field; KINDS] = [
-        Field::MntOwner,
-        Field::UtsOwner,
-        Field::IpcOwner,
-        Field::PidOwner,
-        Field::NetOwner,
-        Field::UserParent,
-        Field::CgroupOwner,
-        Field::TimeOwner,
-    ];
-    let mut owner = (0, 0);
-    for kind in 0..KINDS {
-        if slot.target_kind == kind as u32 {
-            let inum = offset(ops::INUMS[kind]);
-            owner = (offset(OWNERS[kind]), inum - offset(Field::NsInum));
+    let (mut owner_at, mut ns_at) = (0, 0);
+    for_each_kind!(Ns => {
+        if slot.target_kind == Ns::KIND as u32 {
+            owner_at = offset(<Ns as Namespace>::Owner::default());
+            ns_at = offset(<Ns as Namespace>::Inum::default()) - offset(member::NsInum);
         }
-    }
-    let (owner_at, ns_at) = owner;
+    });
     // SAFETY: Raw reads any address; this is the namespace around its ns_common.
     unsafe {
-        let ns = slot.target.wrapping_sub(u64::from(ns_at));
+        let ns = slot.target.wrapping_sub(ns_at);
         let user: u64 = Raw::at(ns, owner_at);
-        fail.target_owner = Raw::get(user, Field::UserInum);
+        fail.target_owner = Raw::get(user, member::UserInum);
     }
 }

@@ -15,15 +15,15 @@
 
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_probe_read_kernel_str_bytes};
 use nstrace_common::{
-    field::Field,
+    field::member,
     kind::{KINDS, Kind},
-    wire::{CgroupRecord, LifeRecord, NO_KIND, RecordKind},
+    wire::{CgroupRecord, LifeRecord, NO_KIND, RecordKind, SLOTS},
 };
 
 use crate::{
     emit,
-    maps::{LIVES, has, offset},
-    read::{Entry, Raw, Reader, Typed},
+    maps::{BY_TWIN, LIVES, TOLD},
+    read::{Entry, Raw, Reader, Typed, has, has_twins, offset},
     slot::Slot,
 };
 
@@ -76,21 +76,81 @@ pub fn born(slot: &Slot) {
 /// `void proc_free_inum(unsigned int inum)`, called.
 #[inline(always)]
 pub fn proc_free_inum<C: Entry>(context: &C) {
+    note(context.arg(0));
+    inum_freed(context);
+}
+
+/// The twin of [`proc_free_inum`].
+#[inline(always)]
+pub fn proc_free_inum_twin<C: Entry>(context: &C) {
+    if !is_told(context.arg(0)) {
+        inum_freed(context);
+    }
+}
+
+#[inline(always)]
+fn inum_freed<C: Entry>(context: &C) {
     send(RecordKind::Death, context.arg(0) as u32, 0, 0, NO_KIND);
 }
 
 /// `void __ns_tree_remove(struct ns_common *ns, …)`, called.
 #[inline(always)]
 pub fn ns_tree_remove<C: Entry>(context: &C) {
+    note(context.arg(0));
+    removed(context);
+}
+
+/// The twin of [`ns_tree_remove`].
+#[inline(always)]
+pub fn ns_tree_remove_twin<C: Entry>(context: &C) {
+    if !is_told(context.arg(0)) {
+        removed(context);
+    }
+}
+
+#[inline(always)]
+fn removed<C: Entry>(context: &C) {
     let ns = context.arg(0);
     // SAFETY: the function's argument.
     unsafe {
-        let ns_type: u32 = C::Args::get(ns, Field::NsType);
+        let ns_type: u32 = C::Args::get(ns, member::NsType);
         let ns_kind = Kind::from_flag(u64::from(ns_type)).map_or(NO_KIND, |kind| kind as u32);
-        let inum = C::Args::get(ns, Field::NsInum);
-        let id = C::Args::get(ns, Field::NsId);
+        let inum = C::Args::get(ns, member::NsInum);
+        let id = C::Args::get(ns, member::NsId);
         send(RecordKind::Death, inum, id, 0, ns_kind);
     }
+}
+
+/// Notes that the current thread tells a death, for the twin that runs next. What comes
+/// between the two is an interrupt, which may tell one too: then the twin tells the death
+/// again, and user space, which knows who lives, leaves it out.
+#[inline(always)]
+fn note(death: u64) {
+    if has_twins()
+        && let Some(told) = told()
+    {
+        *told = death;
+    }
+}
+
+/// Whether the program whose twin this is has told a death; if not, counts it.
+#[inline(always)]
+fn is_told(death: u64) -> bool {
+    if let Some(told) = told()
+        && core::mem::take(told) == death
+    {
+        return true;
+    }
+    emit::count(&BY_TWIN, 0);
+    false
+}
+
+#[inline(always)]
+fn told() -> Option<&'static mut u64> {
+    let tid = bpf_get_current_pid_tgid() as u32;
+    // SAFETY: in the map. Threads of the same lower bits may overwrite each other's.
+    TOLD.get_ptr_mut(tid & (SLOTS as u32 - 1))
+        .map(|told| unsafe { &mut *told })
 }
 
 /// `void delayed_free_pidns(struct callback_head *)`, called: the second word of the
@@ -99,10 +159,10 @@ pub fn ns_tree_remove<C: Entry>(context: &C) {
 /// has skipped it.
 #[inline(always)]
 pub fn delayed_free_pidns<C: Entry>(context: &C) {
-    if has(Field::PidNsRcu) {
-        let address = context.arg(0) - u64::from(offset(Field::PidNsRcu));
+    if has(member::PidNsRcu) {
+        let address = context.arg(0) - offset(member::PidNsRcu);
         // SAFETY: Raw reads any address; this is the namespace around its callback.
-        let inum = unsafe { Raw::get(address, Field::PidInum) };
+        let inum = unsafe { Raw::get(address, member::PidInum) };
         send(RecordKind::Death, inum, 0, address, Kind::Pid as u32);
     }
 }
@@ -110,7 +170,7 @@ pub fn delayed_free_pidns<C: Entry>(context: &C) {
 /// The tracepoint cgroup_mkdir.
 #[inline(always)]
 pub fn cgroup_made(cgroup: u64, path: u64) {
-    if !has(Field::CgroupKn) || !has(Field::KernfsId) {
+    if !has(member::CgroupKn) || !has(member::KernfsId) {
         return;
     }
     let Some(mut entry) = LIVES.reserve::<CgroupRecord>(0) else {
@@ -120,9 +180,9 @@ pub fn cgroup_made(cgroup: u64, path: u64) {
     // SAFETY: the ring's memory, written member by member; the tracepoint's
     // arguments, of which the path is not typed.
     unsafe {
-        let kn: u64 = Typed::get(cgroup, Field::CgroupKn);
+        let kn: u64 = Typed::get(cgroup, member::CgroupKn);
         (*record).head = emit::head(RecordKind::Cgroup);
-        (*record).id = Typed::get(kn, Field::KernfsId);
+        (*record).id = Typed::get(kn, member::KernfsId);
         (*record).path[0] = 0;
         let _ = bpf_probe_read_kernel_str_bytes(path as *const u8, &mut (*record).path);
     }

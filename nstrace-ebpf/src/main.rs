@@ -9,29 +9,17 @@
 //! Every probe exists twice, for fentry/fexit and for kprobe/kretprobe, as wrappers
 //! of one handler ([`probes`]); what differs between the two is how an argument is
 //! had and how memory behind it is read ([`read`]).
+//!
+//! There is a second object for kernels before v5.11 (`v5_10.rs`). A branch in each
+//! place that reads the current task would do too; but the kernel removes what it does
+//! not need one by one, and moves the rest of the program each time.
 
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
 
-mod emit;
-mod fail;
-mod lives;
-mod maps;
-mod ops;
-mod probes;
-mod read;
-mod slot;
-mod stages;
-mod tasks;
+/// Whether bpf_get_current_task_btf is there, so that the current task can be read
+/// without a helper for each member.
+const TASK_BTF: bool = true;
 
-/// fentry, kprobe and most helpers are for programs under the GPL only.
-#[unsafe(no_mangle)]
-#[unsafe(link_section = "license")]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
-
-#[panic_handler]
-fn panic(_info: &core::panic::PanicInfo) -> ! {
-    // Nothing here panics: the verifier would find this loop.
-    loop {}
-}
+include!("modules.rs");

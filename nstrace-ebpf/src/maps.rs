@@ -1,4 +1,4 @@
-//! The maps, and the read-only data that user space sets before it loads them.
+//! The maps, and the settings that user space makes before it loads them.
 
 use aya_ebpf::{
     macros::map,
@@ -6,7 +6,6 @@ use aya_ebpf::{
 };
 use nstrace_common::{
     config::Config,
-    field::{FIELDS_LEN, Field, MISSING, Offsets},
     wire::{RECORD_KINDS, SLOTS, SlotIndex},
 };
 
@@ -37,6 +36,15 @@ pub static mut INDEX: SlotIndex = SlotIndex {
 #[map]
 pub static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(RECORD_KINDS as u32, 0);
 
+/// The death that a thread told last, by the lower bits of its id: what the twin of the
+/// program that told it has not to tell again.
+#[map]
+pub static TOLD: Array<u64> = Array::with_max_entries(SLOTS as u32, 0);
+
+/// Deaths that were told by a twin, because the kernel had skipped the first.
+#[map]
+pub static BY_TWIN: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
 /// Not 0 while user space sleeps and wants to be woken by the next record.
 #[map]
 pub static ASLEEP: Array<u32> = Array::with_max_entries(1, 0);
@@ -47,9 +55,6 @@ pub static TRACKED: HashMap<u32, u8> = HashMap::with_max_entries(65536, 0);
 
 #[unsafe(no_mangle)]
 static CONFIG: Config = Config::ALL;
-
-#[unsafe(no_mangle)]
-static OFFSETS: Offsets = [0; FIELDS_LEN];
 
 /// A member of the configuration.
 macro_rules! config {
@@ -66,18 +71,4 @@ pub(crate) use config;
 #[inline(always)]
 pub fn config_ref() -> &'static Config {
     &CONFIG
-}
-
-/// The offset of a member in the running kernel.
-#[inline(always)]
-pub fn offset(field: Field) -> u32 {
-    // SAFETY: a static, indexed by the enumeration that it was made from; volatile
-    // because it is another value once loaded.
-    unsafe { core::ptr::read_volatile(&raw const OFFSETS[field as usize]) }
-}
-
-/// Whether the running kernel has a member.
-#[inline(always)]
-pub fn has(field: Field) -> bool {
-    offset(field) != MISSING
 }

@@ -11,7 +11,7 @@ use aya_ebpf::{
     },
 };
 use nstrace_common::{
-    field::Field,
+    field::member,
     flags::CLONE_NEW_ALL,
     kind::{KINDS, Kind},
     wire::{FailRecord, IDS, LIST, Mark, Op, OpRecord, RecordKind},
@@ -19,17 +19,22 @@ use nstrace_common::{
 
 use crate::{
     emit, fail, lives,
-    maps::{EVENTS, TRACKED, config, has, offset},
-    read::{Current, Entry, Exit, Raw, Reader, current, errno, user_regs},
+    maps::{EVENTS, TRACKED, config},
+    namespaces::{Namespace, for_each_kind},
+    read::{Current, Entry, Exit, Raw, Reader, current, errno, has, may_skip, raw_current, user_regs},
     slot::{self, Slot},
     tasks,
 };
 
-/// Whether the configuration asks for operations of the current task.
+/// Whether the configuration asks for one of these operations, a bit each, of the
+/// current task.
 #[inline(always)]
-fn wanted() -> bool {
+fn wanted(ops: u32) -> bool {
     if config!(filters) == 0 {
         return true;
+    }
+    if config!(ops) & ops == 0 {
+        return false;
     }
     let ids = bpf_get_current_pid_tgid();
     if config!(pid) != 0 && config!(pid) != (ids >> 32) as u32 {
@@ -40,36 +45,29 @@ fn wanted() -> bool {
         return false;
     }
     if config!(comm_len) != 0 {
-        let comm: [u64; 2] = comm();
-        // SAFETY: in the configuration.
-        if comm != config!(comm) {
+        // SAFETY: the current task.
+        if unsafe { tasks::comm::<Current>(current()) } != config!(comm) {
             return false;
         }
     }
     true
 }
 
-#[inline(always)]
-fn comm() -> [u64; 2] {
-    let task = current();
-    // SAFETY: the current task.
-    unsafe {
-        [
-            Current::get(task, Field::TaskComm),
-            Current::at(task, offset(Field::TaskComm) + 8),
-        ]
-    }
-}
-
-/// Begins an operation of the current task. Without a slot for it, its end counts it
-/// as lost.
+/// Begins an operation of the current task. Without a slot for it, it is lost; where a
+/// beginning can be missed, its end counts it, because it cannot tell the one from the
+/// other.
 #[inline(always)]
 fn begin(op: Op, flags: u64) -> Option<&'static mut Slot> {
-    if !wanted() || config!(ops) & (1 << op as u8) == 0 {
+    if !wanted(1 << op as u8) {
         return None;
     }
-    let slot = slot::claim()?;
     let ids = bpf_get_current_pid_tgid();
+    let Some(slot) = slot::claim(ids as u32) else {
+        if !may_skip() {
+            emit::count_lost(0);
+        }
+        return None;
+    };
     let record = &mut slot.record;
     // SAFETY: no precondition.
     unsafe {
@@ -82,7 +80,7 @@ fn begin(op: Op, flags: u64) -> Option<&'static mut Slot> {
     record.op = op as u8;
     record.marks_len = 0;
     record.pids_len = 0;
-    record.ids_len = if has(Field::NsId) { IDS as u8 } else { 0 };
+    record.ids_len = if has(member::NsId) { IDS as u8 } else { 0 };
     record.pid_ns = 0;
     record.pid_parent = 0;
     record.user_parent = 0;
@@ -100,156 +98,101 @@ fn begin(op: Op, flags: u64) -> Option<&'static mut Slot> {
     let task = current();
     // SAFETY: the current task, and what it points to.
     unsafe {
-        let nsproxy: u64 = Current::get(task, Field::TaskNsproxy);
-        let cred: u64 = Current::get(task, Field::TaskCred);
-        slot.record.uid = Current::get(cred, Field::CredUid);
-        let user: u64 = Current::get(cred, Field::CredUserNs);
-        slot.record.before[Kind::Time as usize] = 0;
-        slot.list[Kind::Time as usize] = 0;
-        let ids = has(Field::NsId);
-        namespaces::<Current>(nsproxy, user, ALL_KINDS, |kind, address| {
-            slot.record.before[kind] = Current::get(address, INUMS[kind]);
-            if ids {
-                slot.list[kind] = Current::get(address, IDS_OF[kind]);
+        let nsproxy: u64 = Current::get(task, member::TaskNsproxy);
+        let cred: u64 = Current::get(task, member::TaskCred);
+        slot.record.uid = Current::get(cred, member::CredUid);
+        let user: u64 = Current::get(cred, member::CredUserNs);
+        for_each_kind!(Ns => {
+            let kind = Ns::KIND as usize;
+            slot.record.before[kind] = 0;
+            if Ns::exists() {
+                let ns = match Ns::KIND {
+                    Kind::User => user,
+                    _ => Ns::address::<Current>(nsproxy),
+                };
+                slot.record.before[kind] = Current::get(ns, <Ns as Namespace>::Inum::default());
+                if has(member::NsId) {
+                    slot.list[kind] = Current::get(ns, <Ns as Namespace>::Id::default());
+                }
             }
         });
     }
     Some(slot)
 }
 
-/// A bit for each kind.
-const ALL_KINDS: u32 = (1 << KINDS) - 1;
-
-/// The member of nsproxy for each kind; a user namespace belongs to the credentials.
-const NSPROXY: [Option<Field>; KINDS] = [
-    Some(Field::NsproxyMnt),
-    Some(Field::NsproxyUts),
-    Some(Field::NsproxyIpc),
-    Some(Field::NsproxyPid),
-    Some(Field::NsproxyNet),
-    None,
-    Some(Field::NsproxyCgroup),
-    Some(Field::NsproxyTime),
-];
-
-/// Calls `each` with the index and the address of each of a task's namespaces of the
-/// given kinds.
-///
-/// # Safety
-///
-/// `nsproxy` and `user` must be addresses that `R` can read.
+/// Whether an operation may have changed the namespace of a kind.
 #[inline(always)]
-unsafe fn namespaces<R: Reader>(
-    nsproxy: u64,
-    user: u64,
-    kinds: u32,
-    mut each: impl FnMut(usize, u64),
-) {
-    for kind in 0..KINDS {
-        if kinds & (1 << kind) != 0 {
-            let address = match NSPROXY[kind] {
-                None => user,
-                // Time namespaces can be configured out.
-                Some(Field::NsproxyTime) if !has(Field::NsproxyTime) => 0,
-                // SAFETY: the caller's promise.
-                Some(field) => unsafe { R::get(nsproxy, field) },
-            };
-            if address != 0 {
-                each(kind, address);
-            }
-        }
-    }
-}
-
-/// The kinds that an operation may have changed, a bit each.
-#[inline(always)]
-fn may_change(slot: &Slot) -> u32 {
+fn may_change<Ns: Namespace>(slot: &Slot) -> bool {
     if slot.record.op == Op::Setns as u8 {
-        return slot.installs;
-    }
-    let mut kinds = 0;
-    for kind in 0..KINDS {
-        if slot.record.flags & Kind::ALL[kind].flag() != 0 {
-            kinds |= 1 << kind;
-        }
+        return slot.installs & 1 << Ns::KIND as u32 != 0;
     }
     // An empty mount namespace is one too, by a flag of its own.
-    let mask = match slot.record.op == Op::Unshare as u8 {
-        true => config!(unshare_mask),
-        false => config!(clone_mask),
+    let empty = match slot.record.op == Op::Unshare as u8 {
+        _ if !matches!(Ns::KIND, Kind::Mnt) => 0,
+        true => config!(unshare_mask) & !CLONE_NEW_ALL,
+        false => config!(clone_mask) & !CLONE_NEW_ALL,
     };
-    if slot.record.flags & mask & !CLONE_NEW_ALL != 0 {
-        kinds |= 1 << Kind::Mnt as u32;
-    }
-    kinds
+    slot.record.flags & (Ns::KIND.flag() | empty) != 0
 }
 
-/// The number of a namespace, by kind.
-pub const INUMS: [Field; KINDS] = [
-    Field::MntInum,
-    Field::UtsInum,
-    Field::IpcInum,
-    Field::PidInum,
-    Field::NetInum,
-    Field::UserInum,
-    Field::CgroupInum,
-    Field::TimeInum,
-];
-
-/// Its id.
-const IDS_OF: [Field; KINDS] = [
-    Field::MntId,
-    Field::UtsId,
-    Field::IpcId,
-    Field::PidId,
-    Field::NetId,
-    Field::UserId,
-    Field::CgroupId,
-    Field::TimeId,
-];
-
-/// Reads the namespaces after an operation, and what is to be said of the new ones.
+/// Reads the namespaces after an operation, and what is to be said of the new ones: those
+/// of `nsproxy`, and that of the credentials of `task`, which is read by [`Raw`].
 ///
 /// # Safety
 ///
-/// As for [`namespaces`].
+/// `nsproxy` must be an address that `R` can read.
 #[inline(always)]
-unsafe fn after<R: Reader>(slot: &mut Slot, nsproxy: u64, user: u64) {
+unsafe fn after<R: Reader>(slot: &mut Slot, nsproxy: u64, task: u64) {
+    unchanged(slot);
+    // The flags of setns say what to enter, not what to make.
+    let makes = slot.record.op != Op::Setns as u8;
+    let mut owned = false;
     // SAFETY: the caller's promise.
     unsafe {
-        unchanged(slot);
-        // The flags of setns say what to enter, not what to make.
-        let flags = match slot.record.op == Op::Setns as u8 {
-            true => 0,
-            false => slot.record.flags,
-        };
-        let mut owned = false;
-        namespaces::<R>(nsproxy, user, may_change(slot), |kind, address| {
-            slot.record.after[kind] = R::get(address, INUMS[kind]);
-            if has(Field::NsId) {
-                slot.list[KINDS + kind] = R::get(address, IDS_OF[kind]);
-            }
-            if kind == Kind::Mnt as usize && flags != 0 && has(Field::MntCount) {
-                // Nobody else is in it yet: these are those that were copied.
-                slot.record.mounts = R::get(address, Field::MntCount);
-            }
-            if kind == Kind::Pid as usize && flags & Kind::Pid.flag() != 0 {
-                let parent: u64 = R::get(address, Field::PidNsParent);
-                slot.record.pid_parent = R::get(parent, Field::PidInum);
-                slot.record.pid_ns = address;
-            }
-            if kind != Kind::User as usize && flags != 0 {
-                // create_new_namespaces is given the new credentials' user namespace.
-                owned = true;
-            }
-            if kind == Kind::User as usize && flags & Kind::User.flag() != 0 {
-                let parent: u64 = R::get(address, Field::UserParent);
-                slot.record.user_parent = R::get(parent, Field::UserInum);
-                slot.record.owner_uid = R::get(address, Field::UserOwner);
+        for_each_kind!(Ns => {
+            if Ns::exists() && may_change::<Ns>(slot) {
+                if matches!(Ns::KIND, Kind::User) {
+                    let cred: u64 = Raw::get(task, member::TaskCred);
+                    is_in::<Raw, Ns>(slot, Raw::get(cred, member::CredUserNs), makes);
+                } else {
+                    is_in::<R, Ns>(slot, Ns::address::<R>(nsproxy), makes);
+                    owned = makes;
+                }
             }
         });
-        if owned {
-            slot.record.owner = slot.record.after[Kind::User as usize];
+    }
+    if owned {
+        // create_new_namespaces is given the new credentials' user namespace.
+        slot.record.owner = slot.record.after[Kind::User as usize];
+    }
+}
+
+/// Notes the namespace of a kind after an operation, which may have made it.
+#[inline(always)]
+unsafe fn is_in<R: Reader, Ns: Namespace>(slot: &mut Slot, ns: u64, makes: bool) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let kind = Ns::KIND as usize;
+        slot.record.after[kind] = R::get(ns, Ns::Inum::default());
+        if has(member::NsId) {
+            slot.list[KINDS + kind] = R::get(ns, Ns::Id::default());
+        }
+        match Ns::KIND {
+            // Nobody else is in it yet: these are those that were copied.
+            Kind::Mnt if makes && has(member::MntCount) => {
+                slot.record.mounts = R::get(ns, member::MntCount);
+            }
+            Kind::Pid if makes => {
+                let parent: u64 = R::get(ns, member::PidNsParent);
+                slot.record.pid_parent = R::get(parent, member::PidInum);
+                slot.record.pid_ns = ns;
+            }
+            Kind::User if makes => {
+                let parent: u64 = R::get(ns, member::UserParent);
+                slot.record.user_parent = R::get(parent, member::UserInum);
+                slot.record.owner_uid = R::get(ns, member::UserOwner);
+            }
+            _ => {}
         }
     }
 }
@@ -259,9 +202,8 @@ unsafe fn after<R: Reader>(slot: &mut Slot, nsproxy: u64, user: u64) {
 fn finish(slot: &mut Slot, ret: i64) {
     slot.record.ret = ret;
     slot.record.head = emit::head(RecordKind::Op);
-    let [low, high] = comm();
-    slot.record.comm[..8].copy_from_slice(&low.to_ne_bytes());
-    slot.record.comm[8..].copy_from_slice(&high.to_ne_bytes());
+    // SAFETY: the current task.
+    unsafe { slot.record.comm = tasks::bytes(tasks::comm::<Current>(current())) };
     let mut list = usize::from(slot.record.ids_len)
         + usize::from(slot.record.marks_len)
         + usize::from(slot.record.pids_len);
@@ -277,14 +219,14 @@ fn finish(slot: &mut Slot, ret: i64) {
             lives::born(slot);
         }
     }
-    slot::release();
+    slot::release(slot);
 }
 
 /// The namespaces after it are those before it.
 #[inline(always)]
 fn unchanged(slot: &mut Slot) {
     slot.record.after = slot.record.before;
-    if has(Field::NsId) {
+    if has(member::NsId) {
         for kind in 0..KINDS {
             slot.list[KINDS + kind] = slot.list[kind];
         }
@@ -293,6 +235,9 @@ fn unchanged(slot: &mut Slot) {
 
 #[inline(always)]
 fn reported(slot: &Slot) -> bool {
+    if config!(outcome) == 0 {
+        return true;
+    }
     if config!(failed) != 0 && slot.record.ret >= 0 {
         return false;
     }
@@ -307,7 +252,7 @@ fn reported(slot: &Slot) -> bool {
 #[inline(always)]
 pub fn kernel_clone<C: Entry>(context: &C) {
     // SAFETY: the function's argument.
-    let flags: u64 = unsafe { C::Args::get(context.arg(0), Field::CloneFlags) };
+    let flags: u64 = unsafe { C::Args::get(context.arg(0), member::CloneFlags) };
     if flags & config!(clone_mask) != 0 {
         begin(called_op(), flags);
     }
@@ -320,8 +265,8 @@ fn called_op() -> Op {
     let (number, cs): (u64, u64) = unsafe {
         let regs = user_regs();
         (
-            Raw::at(regs, core::mem::offset_of!(pt_regs, orig_rax) as u32),
-            Raw::at(regs, core::mem::offset_of!(pt_regs, cs) as u32),
+            Raw::at(regs, core::mem::offset_of!(pt_regs, orig_rax) as u64),
+            Raw::at(regs, core::mem::offset_of!(pt_regs, cs) as u64),
         )
     };
     const USER32_CS: u64 = 0x23;
@@ -342,26 +287,35 @@ pub fn kernel_clone_ret<C: Exit>(context: &C) {
     let ret = i64::from(context.ret() as i32);
     if ret >= 0 {
         // It has ended at sched_process_fork, if that was not missed.
-        if slot::mine().is_some() {
-            slot::abandon();
+        if let Some(slot) = slot::mine() {
+            slot::abandon(slot);
         }
         return;
     }
-    if let Some(slot) = slot::mine() {
-        return finish(slot, ret);
-    }
-    // SAFETY: the function's argument, or the registers of the current task.
-    let flags: u64 = unsafe {
-        match context.first_arg() {
-            Some(args) => C::Ret::get(args, Field::CloneFlags),
-            None => asked_flags(),
+    let slot = match slot::mine() {
+        Some(slot) => Some(slot),
+        None if asked::<C>(context) & config!(clone_mask) == 0 => plain_fork(ret),
+        None => {
+            if may_skip() {
+                missed(1 << Op::Clone as u8 | 1 << Op::Clone3 as u8);
+            }
+            None
         }
     };
-    if flags & config!(clone_mask) != 0 {
-        return missed(1 << Op::Clone as u8 | 1 << Op::Clone3 as u8);
-    }
-    if let Some(slot) = plain_fork(ret) {
+    if let Some(slot) = slot {
         finish(slot, ret);
+    }
+}
+
+/// The flags of the clone that ends.
+#[inline(always)]
+fn asked<C: Exit>(context: &C) -> u64 {
+    // SAFETY: the function's argument, or the registers of the current task.
+    unsafe {
+        match context.first_arg() {
+            Some(args) => C::Ret::get(args, member::CloneFlags),
+            None => asked_flags(),
+        }
     }
 }
 
@@ -370,7 +324,7 @@ pub fn kernel_clone_ret<C: Exit>(context: &C) {
 unsafe fn asked_flags() -> u64 {
     // SAFETY: the registers of the current task; the helper checks the user's memory.
     unsafe {
-        let first: u64 = Raw::at(user_regs(), core::mem::offset_of!(pt_regs, rdi) as u32);
+        let first: u64 = Raw::at(user_regs(), core::mem::offset_of!(pt_regs, rdi) as u64);
         match called_op() {
             Op::Clone3 => bpf_probe_read_user(first as *const u64).unwrap_or(0),
             // CSIGNAL is what clone3 has for CLONE_NEWTIME.
@@ -383,38 +337,46 @@ unsafe fn asked_flags() -> u64 {
 /// Counts an operation as lost whose beginning was missed, if it was asked for.
 #[inline(always)]
 fn missed(ops: u32) {
-    if wanted() && config!(ops) & ops != 0 {
+    if wanted(ops) {
         emit::count_lost(0);
     }
 }
 
-/// Whether a new task has other namespaces than the current one.
+/// The twin of [`kernel_clone_ret`].
 #[inline(always)]
-fn has_others<R: Reader>(child: u64) -> bool {
+pub fn kernel_clone_ret_twin<C: Exit>(context: &C) {
+    let ret = i64::from(context.ret() as i32);
+    if ret < 0
+        && let Some(slot) = slot::mine()
+    {
+        finish(slot, ret);
+    }
+}
+
+/// Whether a new task, with that nsproxy and user namespace, has other namespaces than the
+/// current one.
+#[inline(always)]
+fn has_others<R: Reader>(nsproxy: u64, user: u64) -> bool {
     let task = current();
-    // SAFETY: the current task, the child that the tracepoint gives, and their members.
+    // SAFETY: the current task, what belongs to the child, and their members.
     unsafe {
-        let cred: u64 = R::get(child, Field::TaskCred);
-        let user: u64 = R::get(cred, Field::CredUserNs);
-        let cred: u64 = Current::get(task, Field::TaskCred);
-        let others = user != Current::get::<u64>(cred, Field::CredUserNs);
-        let nsproxy: u64 = R::get(child, Field::TaskNsproxy);
-        let old: u64 = Current::get(task, Field::TaskNsproxy);
-        if nsproxy == old {
-            return others;
-        }
-        if others {
+        let cred: u64 = Current::get(task, member::TaskCred);
+        if user != Current::get::<u64>(cred, member::CredUserNs) {
             return true;
         }
+        let old: u64 = Current::get(task, member::TaskNsproxy);
+        if nsproxy == old {
+            return false;
+        }
         // A pending time namespace makes a new nsproxy with the same namespaces.
-        for kind in 0..KINDS {
-            if let Some(field) = NSPROXY[kind]
-                && has(field)
-                && R::get::<u64>(nsproxy, field) != Current::get::<u64>(old, field)
+        for_each_kind!(Ns => {
+            if !matches!(Ns::KIND, Kind::User)
+                && Ns::exists()
+                && Ns::address::<R>(nsproxy) != Ns::address::<Current>(old)
             {
                 return true;
             }
-        }
+        });
         false
     }
 }
@@ -425,12 +387,11 @@ fn has_others<R: Reader>(child: u64) -> bool {
 fn plain_fork(ret: i64) -> Option<&'static mut Slot> {
     // A signal came first; the system call restarts by itself.
     const ERESTARTNOINTR: i64 = 513;
-    let task = current();
-    // SAFETY: the current task, and what it points to.
+    // SAFETY: Raw reads any address.
     let level: u32 = unsafe {
-        let nsproxy: u64 = Current::get(task, Field::TaskNsproxy);
-        let pid_ns: u64 = Current::get(nsproxy, Field::NsproxyPid);
-        Current::get(pid_ns, Field::PidNsLevel)
+        let nsproxy: u64 = Raw::get(raw_current(), member::TaskNsproxy);
+        let pid_ns: u64 = Raw::get(nsproxy, member::NsproxyPid);
+        Raw::get(pid_ns, member::PidNsLevel)
     };
     let asked_for = config!(kinds) & (1 << Kind::Pid as u8) != 0;
     if level == 0 || ret == -ERESTARTNOINTR || !asked_for {
@@ -443,33 +404,34 @@ fn plain_fork(ret: i64) -> Option<&'static mut Slot> {
 #[inline(always)]
 pub fn forked<R: Reader>(child: u64) {
     tasks::follow::<R>(child);
-    match slot::mine() {
-        Some(slot) => {
-            // SAFETY: the child that the tracepoint gives.
-            let ret = unsafe {
-                let nsproxy: u64 = R::get(child, Field::TaskNsproxy);
-                let cred: u64 = R::get(child, Field::TaskCred);
-                after::<R>(slot, nsproxy, R::get(cred, Field::CredUserNs));
-                let pid: u64 = R::get(child, Field::TaskThreadPid);
-                let before = usize::from(slot.record.ids_len) + usize::from(slot.record.marks_len);
-                let pids = tasks::pids(pid, |i, at| {
-                    slot.put(before + i, u64::from(at.ns) << 32 | u64::from(at.nr))
-                });
-                slot.record.pids_len = pids as u8;
-                // What the caller gets: the child's id in its own pid namespace.
-                let caller: u64 = Current::get(current(), Field::TaskThreadPid);
-                let level: u32 = Current::get(caller, Field::PidLevel);
-                tasks::pid_at(pid, level)
-            };
-            finish(slot, i64::from(ret));
+    // SAFETY: the child that the tracepoint gives, and what belongs to it.
+    let (nsproxy, user, pid) = unsafe {
+        let cred: u64 = R::get(child, member::TaskCred);
+        (
+            R::get(child, member::TaskNsproxy),
+            R::get(cred, member::CredUserNs),
+            R::get(child, member::TaskThreadPid),
+        )
+    };
+    let Some(slot) = slot::mine() else {
+        if may_skip() && has_others::<R>(nsproxy, user) {
+            missed(1 << Op::Clone as u8 | 1 << Op::Clone3 as u8);
         }
-        None => {
-            if has_others::<R>(child) {
-                missed(1 << Op::Clone as u8 | 1 << Op::Clone3 as u8);
-            }
-            tasks::born::<R>(child);
-        }
-    }
+        return tasks::born::<R>(child, pid);
+    };
+    // SAFETY: as above; Raw reads any address.
+    let ret = unsafe {
+        after::<R>(slot, nsproxy, child);
+        let before = usize::from(slot.record.ids_len) + usize::from(slot.record.marks_len);
+        let pids = tasks::pids(pid, |i, at| {
+            slot.put(before + i, u64::from(at.ns) << 32 | u64::from(at.nr))
+        });
+        slot.record.pids_len = pids as u8;
+        // What the caller gets: the child's id in its own pid namespace.
+        let caller: u64 = Raw::get(raw_current(), member::TaskThreadPid);
+        tasks::pid_at(pid, Raw::get(caller, member::PidLevel))
+    };
+    finish(slot, i64::from(ret));
 }
 
 /// `int ksys_unshare(unsigned long unshare_flags)`, called.
@@ -484,10 +446,10 @@ pub fn ksys_unshare<C: Entry>(context: &C) {
 /// ksys_unshare returns.
 #[inline(always)]
 pub fn ksys_unshare_ret<C: Exit>(context: &C) {
-    if !end_in_caller(i64::from(context.ret() as i32)) {
+    if !end_in_caller(i64::from(context.ret() as i32)) && may_skip() {
         // SAFETY: the registers of the current task.
         let flags = context.first_arg().unwrap_or_else(|| unsafe {
-            Raw::at(user_regs(), core::mem::offset_of!(pt_regs, rdi) as u32)
+            Raw::at(user_regs(), core::mem::offset_of!(pt_regs, rdi) as u64)
         });
         if flags & config!(unshare_mask) != 0 {
             missed(1 << Op::Unshare as u8);
@@ -495,21 +457,33 @@ pub fn ksys_unshare_ret<C: Exit>(context: &C) {
     }
 }
 
+/// The twin of [`ksys_unshare_ret`].
+#[inline(always)]
+pub fn ksys_unshare_ret_twin<C: Exit>(context: &C) {
+    end_in_caller(i64::from(context.ret() as i32));
+}
+
 /// `long sys_setns(const struct pt_regs *regs)`, called.
 #[inline(always)]
 pub fn sys_setns<C: Entry>(context: &C) {
     // SAFETY: the function's argument.
     let flags: u64 =
-        unsafe { C::Args::at(context.arg(0), core::mem::offset_of!(pt_regs, rsi) as u32) };
+        unsafe { C::Args::at(context.arg(0), core::mem::offset_of!(pt_regs, rsi) as u64) };
     begin(Op::Setns, flags & 0xffff_ffff);
 }
 
 /// setns returns.
 #[inline(always)]
 pub fn sys_setns_ret<C: Exit>(context: &C) {
-    if !end_in_caller(context.ret() as i64) {
+    if !end_in_caller(context.ret() as i64) && may_skip() {
         missed(1 << Op::Setns as u8);
     }
+}
+
+/// The twin of [`sys_setns_ret`].
+#[inline(always)]
+pub fn sys_setns_ret_twin<C: Exit>(context: &C) {
+    end_in_caller(context.ret() as i64);
 }
 
 /// Ends an operation that changes the caller itself; says whether there was one.
@@ -519,12 +493,10 @@ fn end_in_caller(ret: i64) -> bool {
         return false;
     };
     if ret >= 0 {
-        let task = current();
         // SAFETY: the current task, and what it points to.
         unsafe {
-            let nsproxy: u64 = Current::get(task, Field::TaskNsproxy);
-            let cred: u64 = Current::get(task, Field::TaskCred);
-            after::<Current>(slot, nsproxy, Current::get(cred, Field::CredUserNs));
+            let nsproxy: u64 = Current::get(current(), member::TaskNsproxy);
+            after::<Current>(slot, nsproxy, raw_current());
         }
     }
     finish(slot, ret);
@@ -552,32 +524,14 @@ pub fn create_new_namespace_ret<C: Exit>(context: &C) {
     // SAFETY: the namespace that the function returned.
     unsafe {
         let mnt = Kind::Mnt as usize;
-        slot.record.after[mnt] = C::Ret::get(ret, Field::MntInum);
-        if has(Field::NsId) {
-            slot.list[KINDS + mnt] = C::Ret::get(ret, Field::MntId);
+        slot.record.after[mnt] = C::Ret::get(ret, member::MntInum);
+        if has(member::NsId) {
+            slot.list[KINDS + mnt] = C::Ret::get(ret, member::MntId);
         }
-        if has(Field::MntCount) {
-            slot.record.mounts = C::Ret::get(ret, Field::MntCount);
+        if has(member::MntCount) {
+            slot.record.mounts = C::Ret::get(ret, member::MntCount);
         }
         slot.record.owner = slot.record.before[Kind::User as usize];
     }
     finish(slot, 0);
-}
-
-/// create_new_namespaces returns.
-#[inline(always)]
-pub fn create_new_namespaces_ret<C: Exit>(context: &C) {
-    // setns calls it without a flag, for a copy.
-    if context
-        .first_arg()
-        .is_some_and(|flags| flags & CLONE_NEW_ALL == 0)
-    {
-        return;
-    }
-    let Some(slot) = slot::mine() else { return };
-    if slot.record.op == Op::Setns as u8 {
-        return;
-    }
-    slot.mark(Mark::CreateNewNamespacesDone as u8);
-    slot.create_ret = errno(context.ret()).unwrap_or(0) as i32;
 }

@@ -9,7 +9,7 @@ use aya_ebpf::{
 use nstrace_common::kind::Kind;
 
 use crate::{
-    lives, ops,
+    lives, ops, slot,
     read::{Fexit, Typed},
     stages, tasks,
 };
@@ -58,7 +58,45 @@ macro_rules! exit {
     };
 }
 
+/// The twin of a handler at an entry: does the same if the first did not.
+macro_rules! entry_twin {
+    ($twin:ident, $handler:expr) => {
+        #[fentry]
+        fn $twin(context: FEntryContext) -> u32 {
+            say!(context, $twin);
+            if slot::mine().is_none() {
+                ($handler)(&context);
+            }
+            0
+        }
+    };
+}
+
+/// The twin of a handler at a return; the handler itself does nothing twice.
+macro_rules! exit_twin {
+    ($twin:ident, $args:literal, $handler:expr) => {
+        #[fexit]
+        fn $twin(context: FExitContext) -> u32 {
+            say!(context, $twin);
+            ($handler)(&Fexit::<$args>(context));
+            0
+        }
+    };
+}
+
 entry!(kernel_clone_fentry, kernel_clone_kprobe, ops::kernel_clone);
+entry_twin!(kernel_clone_fentry_twin, ops::kernel_clone);
+exit_twin!(kernel_clone_fexit_twin, 1, ops::kernel_clone_ret_twin);
+entry_twin!(ksys_unshare_fentry_twin, ops::ksys_unshare);
+exit_twin!(ksys_unshare_fexit_twin, 1, ops::ksys_unshare_ret_twin);
+entry_twin!(sys_setns_fentry_twin, ops::sys_setns);
+exit_twin!(sys_setns_fexit_twin, 1, ops::sys_setns_ret_twin);
+entry_twin!(create_new_namespace_fentry_twin, ops::create_new_namespace);
+exit_twin!(
+    create_new_namespace_fexit_twin,
+    2,
+    ops::create_new_namespace_ret
+);
 exit!(
     kernel_clone_fexit,
     kernel_clone_kretprobe,
@@ -86,21 +124,22 @@ exit!(
     ops::create_new_namespace_ret
 );
 
-entry!(
-    copy_namespaces_fentry,
-    copy_namespaces_kprobe,
-    stages::copy_namespaces
+exit!(
+    copy_namespaces_fexit,
+    copy_namespaces_kretprobe,
+    2,
+    stages::copy_namespaces_ret
+);
+exit!(
+    unshare_nsproxy_namespaces_fexit,
+    unshare_nsproxy_namespaces_kretprobe,
+    4,
+    stages::unshare_nsproxy_namespaces_ret
 );
 entry!(
     create_new_namespaces_fentry,
     create_new_namespaces_kprobe,
     stages::create_new_namespaces
-);
-exit!(
-    create_new_namespaces_fexit,
-    create_new_namespaces_kretprobe,
-    4,
-    ops::create_new_namespaces_ret
 );
 entry!(
     create_user_ns_fentry,
@@ -173,6 +212,20 @@ entry!(
     __ns_tree_remove_kprobe,
     lives::ns_tree_remove
 );
+
+#[fentry]
+fn proc_free_inum_fentry_twin(context: FEntryContext) -> u32 {
+    say!(context, proc_free_inum_fentry_twin);
+    lives::proc_free_inum_twin(&context);
+    0
+}
+
+#[fentry]
+fn __ns_tree_remove_fentry_twin(context: FEntryContext) -> u32 {
+    say!(context, __ns_tree_remove_fentry_twin);
+    lives::ns_tree_remove_twin(&context);
+    0
+}
 
 #[btf_tracepoint]
 fn sched_process_fork(context: BtfTracePointContext) -> i32 {

@@ -2,9 +2,21 @@
 //!
 //! The verifier knows the type of a pointer that comes from fentry arguments, from
 //! a BTF tracepoint or from bpf_get_current_task_btf, and of every pointer loaded
-//! through one. Such memory is read by a plain load ([`Typed`]), of 3 instructions.
+//! through one. Such memory is read by a plain load ([`Typed`]), of 8 instructions.
 //! Any other takes bpf_probe_read_kernel ([`Raw`]), of 100. Handlers are generic
 //! over the two.
+//!
+//! When a program is loaded, it is the other way round: for each pointer that it loads
+//! through the current task or an argument of a tracepoint the verifier looks for up to
+//! four names among all types of the kernel (v6.12 kernel/bpf/btf.c,
+//! btf_nested_type_is_trusted), some 7 million instructions, and does so again on each
+//! path that leads there. So such a load is made once, before the paths part, and not at
+//! all where it can wait for a helper.
+//!
+//! Offsets of members are marks in the instructions (`nstrace_common::patch`), which is
+//! why the loads are in assembly.
+
+use core::arch::asm;
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -15,9 +27,100 @@ use aya_ebpf::{
     },
     programs::{FEntryContext, FExitContext, ProbeContext, RetProbeContext},
 };
-use nstrace_common::field::Field;
+use crate::TASK_BTF;
+use nstrace_common::{
+    field::{MISSING, Member, member},
+    patch::{Fact, load_mark, value_mark},
+};
 
-use crate::maps::{config, offset};
+/// A value that user space writes into the instructions.
+macro_rules! value {
+    ($index:expr) => {{
+        let value: u64;
+        // SAFETY: a constant.
+        #[allow(unused_unsafe, reason = "some callers are unsafe themselves")]
+        unsafe {
+            asm!(
+                "{value} = {mark}",
+                value = out(reg) value,
+                mark = const value_mark($index),
+                options(pure, nomem, nostack, preserves_flags),
+            )
+        }
+        value
+    }};
+}
+
+/// Whether the kernel may skip a program.
+#[inline(always)]
+pub fn may_skip() -> bool {
+    value!(Fact::MaySkip as usize) != 0
+}
+
+/// Whether programs have twins.
+#[inline(always)]
+pub fn has_twins() -> bool {
+    value!(Fact::Twins as usize) != 0
+}
+
+/// The offset of a member in the running kernel.
+#[inline(always)]
+pub fn offset<M: Member>(_member: M) -> u64 {
+    value!(M::FIELD as usize)
+}
+
+/// Whether the running kernel has a member.
+#[inline(always)]
+pub fn has<M: Member>(member: M) -> bool {
+    // The instruction extends the sign.
+    offset(member) != MISSING as i32 as u64
+}
+
+/// A number as a plain load reads it.
+pub trait Word: Copy {
+    /// The value of a member of the struct at `base`.
+    ///
+    /// # Safety
+    ///
+    /// The verifier must know what `base` points to.
+    unsafe fn load<M: Member>(base: u64, member: M) -> Self;
+}
+
+impl Word for u64 {
+    #[inline(always)]
+    unsafe fn load<M: Member>(base: u64, _member: M) -> u64 {
+        let value;
+        // SAFETY: the verifier checks the load, and the kernel makes a fault a zero.
+        unsafe {
+            asm!(
+                "{value} = *(u64 *)({base} + {mark})",
+                value = out(reg) value,
+                base = in(reg) base,
+                mark = const load_mark(M::FIELD as usize),
+                options(readonly, nostack, preserves_flags),
+            )
+        }
+        value
+    }
+}
+
+impl Word for u32 {
+    #[inline(always)]
+    unsafe fn load<M: Member>(base: u64, _member: M) -> u32 {
+        let value: u64;
+        // SAFETY: as above.
+        unsafe {
+            asm!(
+                "{value} = *(u32 *)({base} + {mark})",
+                value = out(reg) value,
+                base = in(reg) base,
+                mark = const load_mark(M::FIELD as usize),
+                options(readonly, nostack, preserves_flags),
+            )
+        }
+        value as u32
+    }
+}
 
 /// A way to read kernel memory.
 pub trait Reader {
@@ -26,18 +129,14 @@ pub trait Reader {
     /// # Safety
     ///
     /// `base` must be of a type that the implementor can read through.
-    unsafe fn at<T: Copy>(base: u64, offset: u32) -> T;
+    unsafe fn at<T: Copy>(base: u64, offset: u64) -> T;
 
     /// The value of a member of the struct at `base`.
     ///
     /// # Safety
     ///
     /// As for [`Reader::at`].
-    #[inline(always)]
-    unsafe fn get<T: Copy>(base: u64, field: Field) -> T {
-        // SAFETY: the caller's promise.
-        unsafe { Self::at(base, offset(field)) }
-    }
+    unsafe fn get<T: Word>(base: u64, member: impl Member) -> T;
 }
 
 /// Through a pointer whose type the verifier knows.
@@ -45,9 +144,15 @@ pub struct Typed;
 
 impl Reader for Typed {
     #[inline(always)]
-    unsafe fn at<T: Copy>(base: u64, offset: u32) -> T {
+    unsafe fn at<T: Copy>(base: u64, offset: u64) -> T {
         // SAFETY: the verifier checks the load, and the kernel makes a fault a zero.
-        unsafe { core::ptr::read_volatile((base + u64::from(offset)) as *const T) }
+        unsafe { core::ptr::read_volatile((base + offset) as *const T) }
+    }
+
+    #[inline(always)]
+    unsafe fn get<T: Word>(base: u64, member: impl Member) -> T {
+        // SAFETY: the caller's promise.
+        unsafe { T::load(base, member) }
     }
 }
 
@@ -56,7 +161,7 @@ pub struct Raw;
 
 impl Reader for Raw {
     #[inline(always)]
-    unsafe fn at<T: Copy>(base: u64, offset: u32) -> T {
+    unsafe fn at<T: Copy>(base: u64, offset: u64) -> T {
         // SAFETY: the helper checks the address, and leaves zeroes where it cannot
         // read: its result says nothing more, and each branch on it would double
         // what the verifier has to follow.
@@ -65,10 +170,16 @@ impl Reader for Raw {
             bpf_probe_read_kernel(
                 value.as_mut_ptr().cast(),
                 size_of::<T>() as u32,
-                (base + u64::from(offset)) as *const _,
+                (base + offset) as *const _,
             );
             value.assume_init()
         }
+    }
+
+    #[inline(always)]
+    unsafe fn get<T: Word>(base: u64, member: impl Member) -> T {
+        // SAFETY: the caller's promise.
+        unsafe { Raw::at(base, offset(member)) }
     }
 }
 
@@ -77,13 +188,25 @@ pub struct Current;
 
 impl Reader for Current {
     #[inline(always)]
-    unsafe fn at<T: Copy>(base: u64, offset: u32) -> T {
+    unsafe fn at<T: Copy>(base: u64, offset: u64) -> T {
         // SAFETY: where the kernel has the helper, `current` gave a typed pointer.
         unsafe {
-            if config!(task_btf) != 0 {
+            if TASK_BTF {
                 Typed::at(base, offset)
             } else {
                 Raw::at(base, offset)
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn get<T: Word>(base: u64, member: impl Member) -> T {
+        // SAFETY: as above.
+        unsafe {
+            if TASK_BTF {
+                Typed::get(base, member)
+            } else {
+                Raw::get(base, member)
             }
         }
     }
@@ -94,12 +217,19 @@ impl Reader for Current {
 pub fn current() -> u64 {
     // SAFETY: neither has a precondition; the branch not taken is removed at load.
     unsafe {
-        if config!(task_btf) != 0 {
+        if TASK_BTF {
             bpf_get_current_task_btf() as u64
         } else {
             bpf_get_current_task()
         }
     }
+}
+
+/// The current task, to be read by [`Raw`].
+#[inline(always)]
+pub fn raw_current() -> u64 {
+    // SAFETY: no precondition.
+    unsafe { bpf_get_current_task() }
 }
 
 /// What a handler at a function's entry is given.
@@ -182,11 +312,11 @@ impl Exit for RetProbeContext {
 pub fn user_regs() -> u64 {
     // SAFETY: the current task is valid; the branch not taken is removed at load.
     unsafe {
-        if config!(task_pt_regs) != 0 {
+        if value!(Fact::TaskPtRegs as usize) != 0 {
             bpf_task_pt_regs(current() as *mut _) as u64
         } else {
-            let stack: u64 = Current::get(current(), Field::TaskStack);
-            stack + u64::from(config!(stack_size)) - size_of::<pt_regs>() as u64
+            let stack: u64 = Current::get(current(), member::TaskStack);
+            stack + value!(Fact::StackSize as usize) - size_of::<pt_regs>() as u64
         }
     }
 }

@@ -7,12 +7,12 @@
 //! since each sees at least its own addition and those before it. Kernels before
 //! v5.12 have no compare-and-exchange for BPF programs, only this addition.
 //!
-//! An operation without a slot is counted as lost where it ends: if both slots were
-//! taken, or if its beginning was missed. The kernel skips a program that is already
-//! running on the CPU, which on a preemptible kernel can be the run of another task. An
-//! operation whose end was missed, for that reason or because a kretprobe has only so
-//! many instances, is counted when its task begins the next one, or exits. So nothing
-//! is silent.
+//! An operation without a slot is counted as lost: if both slots were taken, or if its
+//! beginning was missed. The kernel skips a program that is already running on the CPU,
+//! which on a preemptible kernel can be the run of another task; hence the twins
+//! (`nstrace_common::probe`). An operation whose end was missed, for that reason or
+//! because a kretprobe has only so many instances, is counted when its task begins the
+//! next one, or exits.
 
 use core::arch::asm;
 
@@ -40,14 +40,16 @@ pub struct Slot {
     pub charged: u64,
     pub charged_type: u32,
     pub charged_kind: u32,
-    /// What security_create_user_ns, create_user_ns, create_new_namespaces and
-    /// alloc_pid returned, if it was an error.
+    /// What security_create_user_ns, create_user_ns, copy_namespaces or
+    /// unshare_nsproxy_namespaces, and alloc_pid returned, if it was an error.
     pub lsm_ret: i32,
     pub user_ret: i32,
     pub create_ret: i32,
     pub pid_ret: i32,
+    /// Its own index.
+    pub at: u32,
     /// Explicit padding.
-    pub pad: [u32; 2],
+    pub pad: u32,
 }
 
 #[inline(always)]
@@ -86,10 +88,9 @@ pub fn mine() -> Option<&'static mut Slot> {
     slot(owned(index, tid())?)
 }
 
-/// A slot for the current task.
+/// A slot for the current task, whose thread id that is.
 #[inline(always)]
-pub fn claim() -> Option<&'static mut Slot> {
-    let tid = tid();
+pub fn claim(tid: u32) -> Option<&'static mut Slot> {
     let index = index();
     // An operation of this task whose end was missed: its slot serves the new one.
     if let Some(at) = owned(index, tid) {
@@ -106,25 +107,26 @@ pub fn claim() -> Option<&'static mut Slot> {
     };
     index.owner[at & (SLOTS - 1)] = tid;
     add(&mut index.in_flight, 1);
-    slot(at)
+    let slot = slot(at)?;
+    slot.at = at as u32;
+    Some(slot)
 }
 
 /// Gives up an operation whose end was missed.
 #[inline(always)]
-pub fn abandon() {
+pub fn abandon(slot: &Slot) {
     emit::count_lost(0);
-    release();
+    release(slot);
 }
 
 /// Gives the current task's slot back.
 #[inline(always)]
-pub fn release() {
+pub fn release(slot: &Slot) {
     let index = index();
-    if let Some(at) = owned(index, tid()) {
-        index.owner[at & (SLOTS - 1)] = 0;
-        add(&mut index.claims[at & (SLOTS - 1)], u64::MAX);
-        add(&mut index.in_flight, u64::MAX);
-    }
+    let at = slot.at as usize & (SLOTS - 1);
+    index.owner[at] = 0;
+    add(&mut index.claims[at], u64::MAX);
+    add(&mut index.in_flight, u64::MAX);
 }
 
 #[inline(always)]

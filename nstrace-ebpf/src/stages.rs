@@ -8,21 +8,36 @@
 //! inc_ucount is called by those that make a namespace, first thing, with the kind;
 //! and what it refuses is which limit was reached.
 
-use nstrace_common::{field::Field, flags::CLONE_NEW_ALL, kind::Kind, wire::Mark};
+use nstrace_common::{field::member, flags::CLONE_NEW_ALL, kind::Kind, wire::Mark};
 
 use crate::{
-    maps::{has, offset},
-    read::{Entry, Exit, Reader, errno},
+    read::{Entry, Exit, Reader, errno, has, offset},
     slot,
 };
 
-/// `int copy_namespaces(flags, struct task_struct *tsk)`, called.
+/// `int copy_namespaces(flags, struct task_struct *tsk)` returns.
 #[inline(always)]
-pub fn copy_namespaces<C: Entry>(context: &C) {
-    if context.arg(0) & CLONE_NEW_ALL != 0
-        && let Some(slot) = slot::mine()
-    {
-        slot.mark(Mark::CopyNamespaces as u8);
+pub fn copy_namespaces_ret<C: Exit>(context: &C) {
+    // A kretprobe does not know the flags; but a plain fork has no slot.
+    let is_plain = |flags| flags & CLONE_NEW_ALL == 0;
+    if !context.first_arg().is_some_and(is_plain) {
+        created(context.ret(), Mark::CopyNamespacesDone);
+    }
+}
+
+/// `int unshare_nsproxy_namespaces(flags, struct nsproxy **, struct cred *, fs)` returns.
+#[inline(always)]
+pub fn unshare_nsproxy_namespaces_ret<C: Exit>(context: &C) {
+    created(context.ret(), Mark::UnshareNsproxyDone);
+}
+
+/// What called create_new_namespaces is done. These two are probed and not that itself:
+/// setns calls it too, to no end but a copy.
+#[inline(always)]
+fn created(ret: u64, mark: Mark) {
+    if let Some(slot) = slot::mine() {
+        slot.create_ret = ret as i32;
+        slot.mark(mark as u8);
     }
 }
 
@@ -117,8 +132,8 @@ pub fn install<C: Entry>(context: &C, kind: Kind) {
     slot.installs |= 1 << kind as u8;
     slot.target = context.arg(1);
     slot.target_kind = kind as u32;
-    if has(Field::NsInum) {
+    if has(member::NsInum) {
         // SAFETY: the function's argument.
-        slot.record.target = unsafe { C::Args::at(context.arg(1), offset(Field::NsInum)) };
+        slot.record.target = unsafe { C::Args::at(context.arg(1), offset(member::NsInum)) };
     }
 }

@@ -2,19 +2,19 @@
 
 use aya_ebpf::helpers::{bpf_get_current_cgroup_id, bpf_get_current_pid_tgid};
 use nstrace_common::{
-    field::Field,
+    field::member,
     wire::{PID_LEVELS, PidAt, RecordKind, TaskRecord},
 };
 
 use crate::{
     emit,
-    maps::{EVENTS, TRACKED, config, has, offset},
-    read::{Current, Raw, Reader, current},
+    maps::{EVENTS, TRACKED, config},
+    read::{Raw, Reader, has, offset, raw_current},
     slot,
 };
 
 /// The size of a `struct upid`.
-const UPID: u32 = 16;
+const UPID: u64 = 16;
 
 /// A task record with the chain behind it, as it is sent.
 #[repr(C)]
@@ -33,7 +33,7 @@ pub fn follow<R: Reader>(child: u64) {
     unsafe {
         let parent = bpf_get_current_pid_tgid() as u32;
         if TRACKED.get(&parent).is_some() {
-            let tid: u32 = R::get(child, Field::TaskPid);
+            let tid: u32 = R::get(child, member::TaskPid);
             let _ = TRACKED.insert(&tid, &1, 0);
         }
     }
@@ -49,24 +49,24 @@ pub fn follow<R: Reader>(child: u64) {
 pub unsafe fn pids(pid: u64, mut each: impl FnMut(usize, PidAt)) -> u32 {
     // SAFETY: Raw reads any address.
     unsafe {
-        let level: u32 = Raw::get(pid, Field::PidLevel);
-        let mut len = 0;
+        let level: u32 = Raw::get(pid, member::PidLevel);
         for i in 0..PID_LEVELS {
             if i as u32 > level {
                 break;
             }
             // struct upid { int nr; struct pid_namespace *ns; }
-            let upid: [u64; 2] = Raw::at(pid, offset(Field::PidNumbers) + i as u32 * UPID);
+            let upid: [u64; 2] = Raw::at(pid, offset(member::PidNumbers) + i as u64 * UPID);
             each(
                 i,
                 PidAt {
                     nr: upid[0] as u32,
-                    ns: Raw::get(upid[1], Field::PidInum),
+                    ns: Raw::get(upid[1], member::PidInum),
                 },
             );
-            len = i as u32 + 1;
         }
-        len
+        // Not how often the loop ran: the verifier would know that exactly, and follow
+        // the rest of the program anew for each number.
+        level.min(PID_LEVELS as u32 - 1) + 1
     }
 }
 
@@ -78,28 +78,53 @@ pub unsafe fn pids(pid: u64, mut each: impl FnMut(usize, PidAt)) -> u32 {
 #[inline(always)]
 pub unsafe fn pid_at(pid: u64, level: u32) -> u32 {
     // SAFETY: Raw reads any address.
-    unsafe { Raw::at(pid, offset(Field::PidNumbers) + level * UPID) }
+    unsafe { Raw::at(pid, offset(member::PidNumbers) + u64::from(level) * UPID) }
 }
 
 /// The inum of the pid namespace that the current task is in.
 #[inline(always)]
 pub fn active_pid_ns() -> u32 {
-    // SAFETY: the current task; Raw reads any address.
+    // SAFETY: Raw reads any address.
     unsafe {
-        let pid: u64 = Current::get(current(), Field::TaskThreadPid);
-        let level: u32 = Current::get(pid, Field::PidLevel);
-        let ns: u64 = Raw::at(pid, offset(Field::PidNumbers) + level * UPID + 8);
-        Raw::get(ns, Field::PidInum)
+        let pid: u64 = Raw::get(raw_current(), member::TaskThreadPid);
+        let level: u32 = Raw::get(pid, member::PidLevel);
+        let ns: u64 = Raw::at(
+            pid,
+            offset(member::PidNumbers) + u64::from(level) * UPID + 8,
+        );
+        Raw::get(ns, member::PidInum)
     }
 }
 
-/// A plain fork has made a task.
+/// The name of a task.
+///
+/// # Safety
+///
+/// `R` must be able to read the task.
 #[inline(always)]
-pub fn born<R: Reader>(child: u64) {
+pub unsafe fn comm<R: Reader>(task: u64) -> [u64; 2] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        [
+            R::get(task, member::TaskComm),
+            R::at(task, offset(member::TaskComm) + 8),
+        ]
+    }
+}
+
+/// A name as a record has it, copied in words.
+#[inline(always)]
+pub fn bytes(comm: [u64; 2]) -> [u8; 16] {
+    // SAFETY: as long, and every bit pattern is a number.
+    unsafe { core::mem::transmute(comm) }
+}
+
+/// A plain fork has made a task, which has that `struct pid`.
+#[inline(always)]
+pub fn born<R: Reader>(child: u64, pid: u64) {
     // SAFETY: the child that the tracepoint gives.
     unsafe {
-        let pid: u64 = R::get(child, Field::TaskThreadPid);
-        if config!(tasks) != 0 && R::get::<u32>(pid, Field::PidLevel) != 0 {
+        if config!(tasks) != 0 && R::get::<u32>(pid, member::PidLevel) != 0 {
             let parent = (bpf_get_current_pid_tgid() >> 32) as u32;
             report::<R>(RecordKind::TaskNew, child, pid, parent);
         }
@@ -109,16 +134,16 @@ pub fn born<R: Reader>(child: u64) {
 /// The tracepoint sched_process_exit.
 #[inline(always)]
 pub fn exits<R: Reader>(task: u64) {
-    if slot::mine().is_some() {
-        slot::abandon();
+    if let Some(slot) = slot::mine() {
+        slot::abandon(slot);
     }
     // SAFETY: the task that the tracepoint gives.
     unsafe {
         if config!(follow) != 0 {
-            let _ = TRACKED.remove(&R::get::<u32>(task, Field::TaskPid));
+            let _ = TRACKED.remove(&R::get::<u32>(task, member::TaskPid));
         }
-        let pid: u64 = R::get(task, Field::TaskThreadPid);
-        if config!(tasks) != 0 && R::get::<u32>(pid, Field::PidLevel) != 0 {
+        let pid: u64 = R::get(task, member::TaskThreadPid);
+        if config!(tasks) != 0 && R::get::<u32>(pid, member::PidLevel) != 0 {
             report::<R>(RecordKind::TaskExit, task, pid, 0);
         }
     }
@@ -136,19 +161,16 @@ unsafe fn report<R: Reader>(kind: RecordKind, task: u64, pid: u64, parent: u32) 
         let record = &mut (*into).record;
         record.head = emit::head(kind);
         record.cgroup = bpf_get_current_cgroup_id();
-        record.pid = R::get(task, Field::TaskTgid);
-        record.tid = R::get(task, Field::TaskPid);
+        record.pid = R::get(task, member::TaskTgid);
+        record.tid = R::get(task, member::TaskPid);
         record.parent = parent;
-        let cred: u64 = R::get(task, Field::TaskCred);
-        record.uid = R::get(cred, Field::CredUid);
+        let cred: u64 = Raw::get(task, member::TaskCred);
+        record.uid = Raw::get(cred, member::CredUid);
         record.exit_code = match kind {
-            RecordKind::TaskExit if has(Field::TaskExitCode) => R::get(task, Field::TaskExitCode),
+            RecordKind::TaskExit if has(member::TaskExitCode) => R::get(task, member::TaskExitCode),
             _ => 0,
         };
-        let low: u64 = R::get(task, Field::TaskComm);
-        let high: u64 = R::at(task, offset(Field::TaskComm) + 8);
-        record.comm[..8].copy_from_slice(&low.to_ne_bytes());
-        record.comm[8..].copy_from_slice(&high.to_ne_bytes());
+        record.comm = bytes(comm::<R>(task));
         let chain = &mut (*into).pids;
         record.pids_len = pids(pid, |i, at| chain[i] = at);
     }

@@ -17,7 +17,6 @@ mod failed;
 #[cfg(test)]
 mod tests;
 
-use failed::requested_beside_user;
 pub use failed::{PID_NS_LEVEL_MAX, failed};
 
 /// A function of the kernel.
@@ -92,6 +91,9 @@ enum Point {
     Enter(Function),
     /// Everything down to this level ends.
     Leave(usize),
+    /// copy_namespaces ends. It has no mark at its beginning: it has done nothing, or
+    /// called create_new_namespaces.
+    LeaveCopyNamespaces,
 }
 
 impl Point {
@@ -99,13 +101,12 @@ impl Point {
         const MARKED: [(Mark, Point); 8] = [
             (Mark::CreateUserNs, Point::Enter(Function::CreateUserNs)),
             (Mark::CreateUserNsDone, Point::Leave(0)),
-            (Mark::CopyNamespaces, Point::Enter(Function::CopyNamespaces)),
+            (Mark::CopyNamespacesDone, Point::LeaveCopyNamespaces),
             (
                 Mark::CreateNewNamespaces,
                 Point::Enter(Function::CreateNewNamespaces),
             ),
-            // copy_namespaces does nothing after it that takes time.
-            (Mark::CreateNewNamespacesDone, Point::Leave(0)),
+            (Mark::UnshareNsproxyDone, Point::Leave(0)),
             (Mark::AllocPid, Point::Enter(Function::AllocPid)),
             (Mark::AllocPidDone, Point::Leave(0)),
             (Mark::Switch, Point::Enter(Function::Switch)),
@@ -155,8 +156,9 @@ pub struct Stage {
     pub errno: Option<i32>,
 }
 
-/// Every mark can begin a stage, and a function that failed before its mark is one.
-const STAGES: usize = MARKS + 1;
+/// Every mark can begin a stage, create_new_namespaces two, and a function that failed
+/// before its mark is one.
+const STAGES: usize = MARKS + 2;
 
 /// The functions that an operation passed, in order.
 #[derive(Clone, Debug)]
@@ -194,6 +196,34 @@ impl Stages {
         at
     }
 
+    /// A function begins, if it is not open.
+    fn enter(&mut self, open: &mut Open, function: Function, at: u64) {
+        let level = function.level();
+        // v5.19 ipc/namespace.c, create_ipc_ns: charges again when a flush of its work
+        // has freed some.
+        if open[level].is_some_and(|stage| self[stage].function == function) {
+            return;
+        }
+        self.leave(open, level, at);
+        let depth = open[..level].iter().flatten().count() as u8;
+        let stage = self.push(Stage {
+            function,
+            depth,
+            start_ns: at,
+            took_ns: 0,
+            errno: None,
+        });
+        open[level] = (stage < self.len).then_some(stage);
+    }
+
+    /// What is open down to a level ends.
+    fn leave(&mut self, open: &mut Open, level: usize, at: u64) {
+        for stage in open[level..].iter_mut().filter_map(Option::take) {
+            let stage = &mut self.list[stage];
+            stage.took_ns = at.saturating_sub(stage.start_ns);
+        }
+    }
+
     /// The one that failed.
     pub fn failed(&self) -> Option<&Stage> {
         self.iter().find(|stage| stage.errno.is_some())
@@ -212,62 +242,33 @@ impl Stages {
     }
 }
 
+/// The stages that are open, by level.
+type Open = [Option<usize>; 3];
+
 /// The functions that an operation that has ended passed.
 pub fn stages(op: &Operation) -> Stages {
-    let end = op.took_ns();
     let mut stages = Stages::EMPTY;
-    // The stages that are open, by level.
-    let mut open: [Option<usize>; 3] = [None; 3];
-    let leave = |stages: &mut Stages, open: &mut [Option<usize>; 3], level: usize, at: u64| {
-        for stage in open[level..].iter_mut().filter_map(Option::take) {
-            if let Some(stage) = stages.list.get_mut(stage) {
-                stage.took_ns = at.saturating_sub(stage.start_ns);
-            }
-        }
-    };
+    let mut open: Open = [None; 3];
     for (at, point) in points(op) {
         match point {
-            Point::Leave(level) => leave(&mut stages, &mut open, level, at),
+            Point::Leave(level) => stages.leave(&mut open, level, at),
+            Point::LeaveCopyNamespaces => {
+                stages.enter(&mut open, Function::CopyNamespaces, at);
+                stages.leave(&mut open, 0, at);
+            }
             Point::Enter(function) => {
-                let level = function.level();
-                // v5.19 ipc/namespace.c, create_ipc_ns: charges again when a flush
-                // of its work has freed some.
-                if open[level].is_some_and(|at| stages[at].function == function) {
-                    continue;
+                if function == Function::CreateNewNamespaces && op.op.makes_task() {
+                    stages.enter(&mut open, Function::CopyNamespaces, at);
                 }
-                leave(&mut stages, &mut open, level, at);
-                let depth = open[..level].iter().flatten().count() as u8;
-                open[level] = Some(stages.push(Stage {
-                    function,
-                    depth,
-                    start_ns: at,
-                    took_ns: 0,
-                    errno: None,
-                }));
+                stages.enter(&mut open, function, at);
             }
         }
     }
-    leave(&mut stages, &mut open, 0, end);
-    shorten_idle_copy(op, &mut stages);
+    stages.leave(&mut open, 0, op.took_ns());
     if let Some((function, errno)) = failed(op).zip(op.errno()) {
         mark_failed(op, &mut stages, function, errno);
     }
     stages
-}
-
-/// copy_namespaces has no mark at its exit. Without a kind but user it returns at
-/// once (v6.12 kernel/nsproxy.c), and what follows is not its time.
-fn shorten_idle_copy(op: &Operation, stages: &mut Stages) {
-    if requested_beside_user(op).next().is_some() {
-        return;
-    }
-    let len = stages.len;
-    for at in 0..len {
-        let is_leaf = at + 1 == len || stages.list[at + 1].depth <= stages.list[at].depth;
-        if stages.list[at].function == Function::CopyNamespaces && is_leaf {
-            stages.list[at].took_ns = 0;
-        }
-    }
 }
 
 fn mark_failed(op: &Operation, stages: &mut Stages, function: Function, errno: i32) {
@@ -302,7 +303,7 @@ fn mark_failed(op: &Operation, stages: &mut Stages, function: Function, errno: i
 pub fn in_stage(op: &Operation) -> Option<(Function, u64)> {
     match points(op).next_back()? {
         (at, Point::Enter(function)) => Some((function, at)),
-        (_, Point::Leave(_)) => None,
+        (_, Point::Leave(_) | Point::LeaveCopyNamespaces) => None,
     }
 }
 
@@ -339,11 +340,15 @@ pub const PRINTED: [Kind; KINDS] = [
 pub fn installed<'a>(op: &Operation<'a>) -> impl DoubleEndedIterator<Item = Kind> + use<'a> {
     points(op).filter_map(|(_, point)| match point {
         Point::Enter(Function::Install(kind)) => Some(kind),
-        Point::Enter(_) | Point::Leave(_) => None,
+        Point::Enter(_) | Point::Leave(_) | Point::LeaveCopyNamespaces => None,
     })
 }
 
-/// Whether a function was entered.
+/// Whether a function was entered by an operation that has ended.
 pub fn entered(op: &Operation, function: Function) -> bool {
-    points(op).any(|(_, point)| point == Point::Enter(function))
+    let mark = match function {
+        Function::CopyNamespaces => Point::LeaveCopyNamespaces,
+        _ => Point::Enter(function),
+    };
+    points(op).any(|(_, point)| point == mark)
 }

@@ -15,10 +15,7 @@ mod tests;
 
 pub use offsets::{Missing, offsets};
 
-use std::{
-    collections::{HashMap, HashSet},
-    ffi::CStr,
-};
+use std::{collections::HashMap, ffi::CStr};
 
 /// Why bytes are not BTF.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -67,8 +64,6 @@ const MAX_MEMBERS: u32 = 1 << 14;
 
 /// BTF, with the places of the wanted names.
 pub struct Btf<'a> {
-    /// Where the types start in the whole.
-    types_at: usize,
     types: &'a [u8],
     strings: &'a [u8],
     /// The byte at which each type starts; the first has id 1.
@@ -78,7 +73,49 @@ pub struct Btf<'a> {
 }
 
 /// The wanted names, each with the id of its type once that was found.
-type Wanted<'a> = HashMap<&'a [u8], Option<u32>>;
+struct Wanted<'a> {
+    ids: HashMap<&'a [u8], Option<u32>>,
+    /// A bit for each [`Wanted::start`] of a name: most names of the 70,000 that a kernel
+    /// has need not be looked at further.
+    starts: [u64; 16],
+}
+
+impl<'a> Wanted<'a> {
+    fn new(names: &[&'a str]) -> Self {
+        let mut starts = [0; 16];
+        for name in names {
+            let start = Self::start(name.as_bytes());
+            starts[start / 64] |= 1 << (start % 64);
+        }
+        let ids = names.iter().map(|name| (name.as_bytes(), None)).collect();
+        Wanted { ids, starts }
+    }
+
+    /// A number below 1024 from the first two bytes of a name; no name that is wanted is
+    /// shorter.
+    fn start(name: &[u8]) -> usize {
+        match name {
+            [a, b, ..] => (usize::from(*a) << 5 ^ usize::from(*b)) % 1024,
+            _ => 0,
+        }
+    }
+
+    /// Notes a type. The first of its name counts: it is the kernel's own, later ones are
+    /// of its modules.
+    fn note(&mut self, strings: &[u8], name_at: u32, id: u32) {
+        let start = Self::start(strings.get(name_at as usize..).unwrap_or_default());
+        if self.starts[start / 64] >> (start % 64) & 1 != 0
+            && let Some(name) = string(strings, name_at)
+            && let Some(found) = self.ids.get_mut(name)
+        {
+            found.get_or_insert(id);
+        }
+    }
+
+    fn id(&self, name: &str) -> Option<u32> {
+        self.ids.get(name.as_bytes()).copied().flatten()
+    }
+}
 
 /// The common part of a type.
 #[derive(Clone, Copy)]
@@ -104,22 +141,21 @@ pub struct Member {
 }
 
 impl<'a> Btf<'a> {
-    /// Reads `bytes`, and remembers the structs and functions of the given names.
+    /// Reads `bytes`, and remembers the structs and functions of the given names, and
+    /// typedefs among the functions: those stand for tracepoints (`btf_trace_NAME`).
     pub fn parse(
         bytes: &'a [u8],
         structs: &[&'a str],
         functions: &[&'a str],
     ) -> Result<Self, BtfError> {
         let (types, strings) = sections(bytes)?;
-        let wanted = |names: &[&'a str]| names.iter().map(|name| (name.as_bytes(), None)).collect();
         let mut btf = Btf {
-            types_at: types.as_ptr().addr() - bytes.as_ptr().addr(),
             types,
             strings,
             // A type takes 27 bytes on average in the kernels of the tests.
             starts: Vec::with_capacity(types.len() / 24),
-            structs: wanted(structs),
-            functions: wanted(functions),
+            structs: Wanted::new(structs),
+            functions: Wanted::new(functions),
         };
         btf.walk()?;
         Ok(btf)
@@ -135,46 +171,61 @@ impl<'a> Btf<'a> {
                 return Err(BtfError::Short(at));
             }
             self.starts.push(at as u32);
-            let wanted = match ty.kind {
-                KIND_STRUCT => Some(&mut self.structs),
-                KIND_FUNC => Some(&mut self.functions),
-                _ => None,
-            };
-            if let Some(wanted) = wanted
-                && let Some(name) = string(self.strings, ty.name)
-                && let Some(found) = wanted.get_mut(name)
-            {
-                // The first counts: it is the kernel's own, later ones of its modules.
-                found.get_or_insert(id);
+            match ty.kind {
+                KIND_STRUCT => self.structs.note(self.strings, ty.name, id),
+                KIND_FUNC | KIND_TYPEDEF => self.functions.note(self.strings, ty.name, id),
+                _ => {}
             }
             at = end;
         }
         Ok(())
     }
 
-    /// Where in the whole each function's kind stands (the word `info`), of those that
-    /// were not asked for.
-    pub fn other_functions(&self) -> Vec<usize> {
-        let wanted: HashSet<u32> = self.functions.values().copied().flatten().collect();
-        let is_other = |id: u32, start: u32| {
-            let ty = self.read(start as usize);
-            ty.is_ok_and(|ty| ty.kind == KIND_FUNC) && !wanted.contains(&id)
-        };
-        let ids = (1..).zip(&self.starts);
-        ids.filter(|(id, start)| is_other(*id, **start))
-            .map(|(_, start)| self.types_at + *start as usize + 4)
-            .collect()
+    /// BTF in which the wanted functions have the ids that they have here, and all else is
+    /// left out: who only asks for their ids need not read 100,000 types.
+    pub fn skeleton(&self) -> Vec<u8> {
+        const FORWARD: [u32; 3] = [0, KIND_FWD << 24, 0];
+        let found = self.functions.ids.iter();
+        let found: Vec<(&[u8], u32)> = found
+            .filter_map(|(name, id)| Some((*name, (*id)?)))
+            .collect();
+        let last = found.iter().map(|(_, id)| *id).max().unwrap_or(0);
+        let mut types = vec![FORWARD; last as usize];
+        let mut strings = vec![0];
+        for (name, id) in found {
+            let at = (id - 1) as usize;
+            let kind = self
+                .starts
+                .get(at)
+                .and_then(|start| self.read(*start as usize).ok());
+            types[at] = [strings.len() as u32, kind.map_or(0, |ty| ty.kind << 24), 0];
+            strings.extend(name);
+            strings.push(0);
+        }
+        let len = size_of_val(&types[..]) as u32;
+        let header = [
+            MAGIC_AND_VERSION,
+            HEADER_LEN as u32,
+            0,
+            len,
+            len,
+            strings.len() as u32,
+        ];
+        let words = header.iter().chain(types.iter().flatten());
+        let mut bytes: Vec<u8> = words.flat_map(|word| word.to_ne_bytes()).collect();
+        bytes.extend(strings);
+        bytes
     }
 
     /// Whether there is a function of that name; it must have been asked for.
     pub fn has_function(&self, name: &str) -> bool {
-        matches!(self.functions.get(name.as_bytes()), Some(Some(_)))
+        self.functions.id(name).is_some()
     }
 
     /// The member of a struct at a dotted path; the struct must have been asked for.
     /// A bitfield is none: it has no address.
     pub fn member(&self, strukt: &str, path: &str) -> Option<Member> {
-        let mut id = (*self.structs.get(strukt.as_bytes())?)?;
+        let mut id = self.structs.id(strukt)?;
         let mut offset = 0u32;
         for name in path.split('.') {
             let mut left = MAX_MEMBERS;
@@ -268,9 +319,15 @@ impl<'a> Btf<'a> {
     }
 }
 
+const MAGIC: u16 = 0xeb9f;
+const HEADER_LEN: usize = 24;
+/// The first word of the header, in this machine's byte order, without flags.
+const MAGIC_AND_VERSION: u32 = {
+    let [a, b] = MAGIC.to_ne_bytes();
+    u32::from_ne_bytes([a, b, 1, 0])
+};
+
 fn sections(bytes: &[u8]) -> Result<(&[u8], &[u8]), BtfError> {
-    const MAGIC: u16 = 0xeb9f;
-    const HEADER_LEN: usize = 24;
     let magic = bytes.get(..2).ok_or(BtfError::Header)?;
     if magic != MAGIC.to_ne_bytes() || bytes.get(2) != Some(&1) {
         return Err(BtfError::Header);

@@ -97,7 +97,7 @@ fn at(offset: u32, element_size: u32) -> Option<Member> {
 fn use_all(bytes: &[u8]) {
     if let Ok(btf) = read(bytes) {
         let _ = offsets(&btf);
-        let _ = plan(Attach::Auto, &btf);
+        let _ = plan(Attach::Auto, &btf, true);
         for row in FIELDS {
             let _ = btf.member(row.strukt, row.paths[0]);
         }
@@ -331,4 +331,16 @@ proptest! {
         }
         use_all(&bytes);
     }
+}
+
+/// What aya asks of it: the ids of names. By hand: the function is the sixth type, so
+/// five come before it.
+#[test]
+fn skeleton_has_the_wanted_functions_at_their_ids() {
+    let whole = blob(TYPES, STRINGS);
+    let skeleton = parse(&whole).unwrap().skeleton();
+    let forward = [0, 7 << 24, 0];
+    let function = [1, 12 << 24, 0];
+    let types = [[forward; 5].concat(), function.to_vec()].concat();
+    assert_eq!(skeleton, blob(&types, b"\0go\0"));
 }

@@ -80,6 +80,9 @@ fn probes(text: &mut String, outcomes: &[(Planned, Outcome)]) {
             At::Tracepoint => "tracepoint",
         };
         let what = match outcome {
+            Outcome::Attached(Way::Fentry, None) if planned.with_twin => {
+                format!("{}, and a twin", way_name(Way::Fentry, probe.at))
+            }
             Outcome::Attached(way, None) => way_name(*way, probe.at).to_owned(),
             Outcome::Attached(way, Some(why)) => {
                 format!("{} (fentry: {why})", way_name(*way, probe.at))

@@ -159,6 +159,8 @@ fn config(filter: &Filter, follow: bool) -> Config {
     config.filters = u32::from(
         follow || filter.pid.is_some() || filter.comm.is_some() || !filter.ops.is_empty(),
     );
+    config.outcome =
+        u32::from(filter.failed || filter.slower_than_ns.is_some() || !filter.kinds.is_empty());
     if let Some(comm) = &filter.comm {
         let mut bytes = [0; 16];
         let len = comm.len().min(15);

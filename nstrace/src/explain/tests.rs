@@ -5,7 +5,7 @@ use crate::render::testing::{Built, FIRST, copy, install, mark, op};
 
 const USER: u8 = mark(Mark::CreateUserNs);
 const CREATE: u8 = mark(Mark::CreateNewNamespaces);
-const COPY_NAMESPACES: u8 = mark(Mark::CopyNamespaces);
+const COPIED: u8 = mark(Mark::CopyNamespacesDone);
 const USER_DONE: u8 = mark(Mark::CreateUserNsDone);
 const ALLOC_PID: u8 = mark(Mark::AllocPid);
 const ALLOC_PID_DONE: u8 = mark(Mark::AllocPidDone);
@@ -17,7 +17,7 @@ fn failed(called: Op, flags: u64, marks: &[u8], errno: i32) -> Built {
     let marks: Vec<(u64, u8)> = marks.iter().map(|mark| (1, *mark)).collect();
     let built = op(called, flags).marks(&marks).failed(errno);
     // What was entered last is what failed.
-    let is_copy = |mark: &u8| *mark == CREATE || (16..24).contains(mark);
+    let is_copy = |mark: &u8| [CREATE, COPIED].contains(mark) || (16..24).contains(mark);
     match marks.last().map(|(_, mark)| *mark) {
         Some(USER) => built.in_user(),
         Some(mark) if is_copy(&mark) => built.in_create(),
@@ -98,12 +98,7 @@ fn flags_of_clone_that_exclude_each_other() {
         // CLONE_PARENT of an init, a bad signal, …
         (clone(CLONE_NEWPID | CLONE_PARENT), ""),
         (
-            failed(
-                Op::Clone,
-                CLONE_NEWIPC | CLONE_SYSVSEM,
-                &[COPY_NAMESPACES],
-                EINVAL,
-            ),
+            failed(Op::Clone, CLONE_NEWIPC | CLONE_SYSVSEM, &[COPIED], EINVAL),
             "CLONE_NEWIPC and CLONE_SYSVSEM exclude each other",
         ),
         (
@@ -117,7 +112,7 @@ fn flags_of_clone_that_exclude_each_other() {
 #[test]
 fn namespaces_need_a_capability() {
     let unable = |built: Built| built.found(|fail| fail.cap_effective = NO_ADMIN);
-    let clone = |flags| failed(Op::Clone, flags, &[COPY_NAMESPACES], EPERM);
+    let clone = |flags| failed(Op::Clone, flags, &[COPIED], EPERM);
     let unshare = |flags| failed(Op::Unshare, flags, &[], EPERM);
     let said = "no CAP_SYS_ADMIN in user:4026531837";
     check(&[
@@ -294,7 +289,7 @@ fn limits_of_namespaces_are_named() {
     let net = failed(
         Op::Clone,
         CLONE_NEWNET,
-        &[COPY_NAMESPACES, CREATE, copy(Kind::Net)],
+        &[CREATE, copy(Kind::Net), COPIED],
         ENOSPC,
     );
     let deep = failed(
@@ -346,7 +341,7 @@ fn copy_functions_have_reasons_of_their_own() {
             failed(
                 Op::Clone,
                 CLONE_NEWNET,
-                &[COPY_NAMESPACES, CREATE, copy(Kind::Net)],
+                &[CREATE, copy(Kind::Net), COPIED],
                 EINTR,
             ),
             "the caller is being killed",

@@ -41,6 +41,11 @@ pub enum KernelError {
         "{0}: nstrace does not know this kernel (supported: 5.10 and newer); `nstrace doctor` lists what it lacks"
     )]
     MissingField(#[from] Missing),
+    /// A member at an offset that no instruction can hold.
+    #[error(
+        "{0}.{1} is too far from the beginning of its struct: nstrace does not know this kernel (supported: 5.10 and newer)"
+    )]
+    FarField(&'static str, &'static str),
     /// A function that is needed cannot be attached to.
     #[error(
         "{function} cannot be attached to ({why}), and nothing works without it: `nstrace doctor` lists what this kernel lacks"

@@ -3,30 +3,36 @@
 
 use std::{
     fs,
+    ops::Range,
     os::fd::{AsFd as _, AsRawFd as _},
     path::Path,
 };
 
 use aya::{
-    Btf as AyaBtf, Ebpf, EbpfLoader, Endianness,
+    Btf as AyaBtf, Ebpf, EbpfLoader,
+    maps::PerCpuArray,
     programs::{BtfTracePoint, FEntry, FExit, KProbe, Program, ProgramError},
 };
 use nstrace_common::{
     config::Config,
-    field::{FIELDS, Need},
+    field::{FIELDS, FIELDS_LEN, Need},
     flags,
-    probe::At,
+    patch::{self, Fact, VALUES, Values},
+    probe::{At, Probe},
 };
+use object::{Endianness, Object as _, ObjectSection as _, SectionKind, read::elf::ElfFile64};
 use zerocopy::IntoBytes;
 
 use super::{
     KernelError,
     error::{self, errno, refused},
-    plan::{Attach, HELPERS, Planned, Step, Way, full, functions, plan, program_name},
+    plan::{Attach, HELPERS, Planned, Step, Way, full, functions, plan, program_name, twin_name},
 };
-use crate::btf::{Btf, offsets};
+use crate::btf::{Btf, Missing, offsets};
 
 const OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/nstrace-ebpf"));
+const OBJECT_5_10: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/nstrace-ebpf-v5_10"));
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
 /// What the user asked of the kernel side.
@@ -57,28 +63,29 @@ pub struct Kernel {
     pub bpf: Ebpf,
     /// What became of each probe.
     pub outcomes: Vec<(Planned, Outcome)>,
+    /// Whether some have twins.
+    pub has_twins: bool,
 }
 
 impl Kernel {
-    /// How often the kernel has skipped a program that sees deaths; see
-    /// [`Kernel::skipped_runs`].
+    /// How many deaths the kernel has skipped a program for, less those that its twin
+    /// told: 0 where the kernel does not say (before v5.12; for kprobes before v6.7).
     pub fn skipped_deaths(&self) -> u64 {
-        self.skipped_where(|function| ["proc_free_inum", "__ns_tree_remove"].contains(&function))
+        let is_death =
+            |probe: &Probe| ["proc_free_inum", "__ns_tree_remove"].contains(&probe.function);
+        self.skipped_where(is_death).saturating_sub(self.by_twin())
     }
 
-    /// How often the kernel has skipped any program, because it was running on that CPU
-    /// already: 0 where the kernel does not say (before v5.12; for kprobes before v6.7).
+    /// How often the kernel has skipped a program that has no twin.
     pub fn skipped_runs(&self) -> u64 {
-        self.skipped_where(|_| true)
+        self.skipped_where(|probe| !(self.has_twins && probe.has_twin))
     }
 
-    fn skipped_where(&self, counts: impl Fn(&str) -> bool) -> u64 {
+    fn skipped_where(&self, counts: impl Fn(&Probe) -> bool) -> u64 {
         let attached = self.outcomes.iter().filter_map(|(planned, outcome)| {
             let probe = planned.probe();
             match outcome {
-                Outcome::Attached(way, _) if counts(probe.function) => {
-                    Some(program_name(probe, *way))
-                }
+                Outcome::Attached(way, _) if counts(probe) => Some(program_name(probe, *way)),
                 _ => None,
             }
         });
@@ -93,34 +100,80 @@ impl Kernel {
             .find_map(|line| line.strip_prefix("recursion_misses:"))?;
         misses.trim().parse().ok()
     }
+
+    /// Deaths that a twin told.
+    fn by_twin(&self) -> u64 {
+        let map = self.bpf.map("BY_TWIN");
+        let counts = map.and_then(|map| PerCpuArray::<_, u64>::try_from(map).ok());
+        let counts = counts.and_then(|map| map.get(&0, 0).ok());
+        counts.map_or(0, |counts| counts.iter().sum())
+    }
 }
 
 /// Loads and attaches.
 pub fn load(options: &Options) -> Result<Kernel, KernelError> {
-    let mut raw = read_btf()?;
+    let preemptible = options.attach != Attach::Kprobe && preemptible();
+    let may_skip = preemptible || options.attach == Attach::Kprobe;
+    let kernel = load_with(options, preemptible, may_skip)?;
+    // What took a kprobe after all can be skipped, and its programs must know.
+    let is_required_kprobe = |(planned, outcome): &(Planned, Outcome)| {
+        planned.probe().need == Need::Required
+            && matches!(outcome, Outcome::Attached(Way::Kprobe, _))
+    };
+    if may_skip || !kernel.outcomes.iter().any(is_required_kprobe) {
+        return Ok(kernel);
+    }
+    drop(kernel);
+    load_with(options, preemptible, true)
+}
+
+fn load_with(options: &Options, has_twins: bool, may_skip: bool) -> Result<Kernel, KernelError> {
+    let raw = read_btf()?;
     let names = functions();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let structs: Vec<&str> = FIELDS.iter().map(|row| row.strukt).collect();
     let btf = Btf::parse(&raw, &structs, &names)?;
-    let offsets = offsets(&btf)?;
+    let mut values = values(&btf)?;
+    values[Fact::MaySkip as usize] = u32::from(may_skip);
+    values[Fact::Twins as usize] = u32::from(has_twins);
+    let object = match btf.has_function(HELPERS[0]) {
+        true => object(OBJECT, &values)?,
+        false => object(OBJECT_5_10, &values)?,
+    };
     let config = configured(options.config, &btf);
-    let plan = plan(options.attach, &btf);
-    let others = btf.other_functions();
-    hide(&mut raw, &others);
-    let btf = AyaBtf::parse(&raw, Endianness::default())
+    let plan = plan(options.attach, &btf, has_twins);
+    let btf = AyaBtf::parse(&btf.skeleton(), aya::Endianness::default())
         .map_err(|error| KernelError::AyaBtf(error::chain(&error)))?;
     drop(raw);
     unlimit_memory();
     let ring_size = ring_bytes(options.ring_size);
-    let mut bpf = EbpfLoader::new()
+    // All of it is allocated at once.
+    let tracked = if config.follow != 0 { 65536 } else { 1 };
+    let mut bpf = loader()
         .btf(Some(&btf))
         .override_global("CONFIG", config.as_bytes(), true)
-        .override_global("OFFSETS", offsets.as_bytes(), true)
         .map_max_entries("EVENTS", ring_size)
         .map_max_entries("LIVES", ring_bytes(ring_size / 4))
-        .load(OBJECT)?;
+        .map_max_entries("TRACKED", tracked)
+        .load(&object)?;
     let outcomes = attach(&mut bpf, &btf, plan)?;
-    Ok(Kernel { bpf, outcomes })
+    Ok(Kernel {
+        bpf,
+        outcomes,
+        has_twins,
+    })
+}
+
+/// Whether tasks can be preempted in the kernel (v6.12 kernel/sched/debug.c,
+/// sched_dynamic_show). Where that cannot be read they can, if the kernel was built so.
+fn preemptible() -> bool {
+    match fs::read_to_string("/sys/kernel/debug/sched/preempt") {
+        Ok(models) => ["(full)", "(lazy)"]
+            .iter()
+            .any(|model| models.contains(model)),
+        Err(_) => fs::read_to_string("/proc/sys/kernel/version")
+            .is_ok_and(|version| version.contains("PREEMPT")),
+    }
 }
 
 fn read_btf() -> Result<Vec<u8>, KernelError> {
@@ -130,20 +183,69 @@ fn read_btf() -> Result<Vec<u8>, KernelError> {
     })
 }
 
-/// Makes functions into forward declarations, which are as long: aya looks for the
-/// function of each program by comparing the names of all 60,000, which took a fifth
-/// of the whole start.
-fn hide(btf: &mut [u8], functions: &[usize]) {
-    const FORWARD: u32 = 7 << 24;
-    for at in functions {
-        btf[*at..*at + 4].copy_from_slice(&FORWARD.to_ne_bytes());
+/// A loader. To make one, aya reads the kernel's BTF as a whole (v0.14 src/bpf.rs,
+/// EbpfLoader::new), which is a tenth of the start; it goes on without if it can open no
+/// file just then.
+fn loader<'a>() -> EbpfLoader<'a> {
+    let mut limit = rlimit(0);
+    // SAFETY: valid pointers. There is no other thread yet that could open something.
+    unsafe {
+        libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit);
+        let none = libc::rlimit {
+            rlim_cur: 0,
+            ..limit
+        };
+        libc::setrlimit(libc::RLIMIT_NOFILE, &raw const none);
+        let loader = EbpfLoader::new();
+        libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
+        loader
     }
+}
+
+fn rlimit(value: libc::rlim_t) -> libc::rlimit {
+    libc::rlimit {
+        rlim_cur: value,
+        rlim_max: value,
+    }
+}
+
+/// What is written into the programs.
+fn values(btf: &Btf) -> Result<Values, Missing> {
+    let mut values = [0; VALUES];
+    values[..FIELDS_LEN].copy_from_slice(&offsets(btf)?);
+    values[Fact::TaskPtRegs as usize] = u32::from(btf.has_function(HELPERS[1]));
+    // v5.10 arch/x86/include/asm/page_64_types.h: THREAD_SIZE without KASAN.
+    values[Fact::StackSize as usize] = 16384;
+    Ok(values)
+}
+
+/// The kernel side with the values in place.
+fn object(object: &[u8], values: &Values) -> Result<Vec<u8>, KernelError> {
+    let mut bytes = object.to_vec();
+    for range in code(object) {
+        patch::apply(&mut bytes[range], values).map_err(|index| {
+            let row = &FIELDS[index];
+            KernelError::FarField(row.strukt, row.paths[0])
+        })?;
+    }
+    Ok(bytes)
+}
+
+/// Where in an object file the instructions are.
+fn code(object: &[u8]) -> Vec<Range<usize>> {
+    // The object is our own, of the same build; what is none has no programs either.
+    let Ok(file) = ElfFile64::<Endianness>::parse(object) else {
+        return Vec::new();
+    };
+    file.sections()
+        .filter(|section| section.kind() == SectionKind::Text)
+        .filter_map(|section| section.file_range())
+        .map(|(at, len)| at as usize..(at + len) as usize)
+        .collect()
 }
 
 /// The settings, with what this kernel offers.
 fn configured(mut config: Config, btf: &Btf) -> Config {
-    config.task_btf = u32::from(btf.has_function(HELPERS[0]));
-    config.task_pt_regs = u32::from(btf.has_function(HELPERS[1]));
     // v7.1 brought empty mount namespaces with create_new_namespace; before, the bit
     // of unshare meant nothing.
     if btf.has_function("create_new_namespace") {
@@ -160,10 +262,7 @@ fn ring_bytes(wanted: u32) -> u32 {
 
 /// Up to v5.10 maps are charged against the limit of locked memory.
 fn unlimit_memory() {
-    let limit = libc::rlimit {
-        rlim_cur: libc::RLIM_INFINITY,
-        rlim_max: libc::RLIM_INFINITY,
-    };
+    let limit = rlimit(libc::RLIM_INFINITY);
     // SAFETY: a valid pointer. Where it is not allowed, making the maps says so.
     unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) };
 }
@@ -200,7 +299,16 @@ fn attach_one(bpf: &mut Ebpf, btf: &AyaBtf, planned: &Planned) -> Result<Outcome
     let Step::Attach(first, second) = planned.step else {
         return Ok(Outcome::Skipped(planned.step));
     };
-    let refusal = match attach_as(bpf, btf, planned, first) {
+    let probe = planned.probe();
+    // The one that was attached last runs first (v6.12 kernel/bpf/trampoline.c,
+    // __bpf_trampoline_link_prog adds it at the head).
+    let attached = match first == Way::Fentry && planned.with_twin {
+        true => attach_as(bpf, btf, planned, first, &twin_name(probe)),
+        false => Ok(()),
+    };
+    let attached =
+        attached.and_then(|()| attach_as(bpf, btf, planned, first, &program_name(probe, first)));
+    let refusal = match attached {
         Ok(()) => return Ok(Outcome::Attached(first, None)),
         Err(error) => error,
     };
@@ -209,7 +317,10 @@ fn attach_one(bpf: &mut Ebpf, btf: &AyaBtf, planned: &Planned) -> Result<Outcome
         return Err(refused());
     }
     let why = error::program(&refusal);
-    match second.map(|way| (way, attach_as(bpf, btf, planned, way))) {
+    match second.map(|way| {
+        let name = program_name(probe, way);
+        (way, attach_as(bpf, btf, planned, way, &name))
+    }) {
         None => Ok(Outcome::Failed(why)),
         Some((way, Ok(()))) => Ok(Outcome::Attached(way, Some(why))),
         Some((_, Err(error))) => Ok(Outcome::Failed(error::program(&error))),
@@ -221,13 +332,13 @@ fn attach_as(
     btf: &AyaBtf,
     planned: &Planned,
     way: Way,
+    name: &str,
 ) -> Result<(), ProgramError> {
     let probe = planned.probe();
     let function = full(probe.function);
-    let name = program_name(probe, way);
     // The table and the object are of one build: a program is not missing.
     let program: &mut Program = bpf
-        .program_mut(&name)
+        .program_mut(name)
         .unwrap_or_else(|| unreachable!("the object has a program {name}"));
     match (way, probe.at) {
         (Way::Tracepoint, _) => {

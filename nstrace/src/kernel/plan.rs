@@ -49,6 +49,8 @@ pub struct Planned {
     pub index: usize,
     /// What to do.
     pub step: Step,
+    /// Attach its twin too, if it comes to fentry or fexit.
+    pub with_twin: bool,
 }
 
 impl Planned {
@@ -58,12 +60,15 @@ impl Planned {
     }
 }
 
-/// The kernel functions that [`plan`] asks BTF about.
+/// What [`plan`] and the loader ask BTF about: the kernel's functions, and the types that
+/// stand for tracepoints.
 pub fn functions() -> Vec<String> {
     PROBES
         .iter()
-        .filter(|probe| probe.at != At::Tracepoint)
-        .map(|probe| full(probe.function))
+        .map(|probe| match probe.at {
+            At::Tracepoint => format!("btf_trace_{}", probe.function),
+            At::Entry | At::Exit => full(probe.function),
+        })
         .chain(HELPERS.map(str::to_owned))
         .collect()
 }
@@ -77,14 +82,16 @@ pub fn full(function: &str) -> String {
     format!("{prefix}{name}")
 }
 
-/// Decides about every probe, in the order of attaching.
-pub fn plan(attach: Attach, btf: &Btf) -> Vec<Planned> {
+/// Decides about every probe, in the order of attaching. In a kernel that is
+/// `preemptible` some have twins.
+pub fn plan(attach: Attach, btf: &Btf, preemptible: bool) -> Vec<Planned> {
     PROBES
         .iter()
         .enumerate()
         .map(|(index, probe)| Planned {
             index,
             step: step(attach, btf, probe),
+            with_twin: probe.has_twin && preemptible,
         })
         .collect()
 }
@@ -106,6 +113,11 @@ fn step(attach: Attach, btf: &Btf, probe: &Probe) -> Step {
         Attach::Fentry if probe.need == Need::Required => Step::Attach(Way::Fentry, None),
         Attach::Auto | Attach::Fentry => Step::Attach(Way::Fentry, Some(Way::Kprobe)),
     }
+}
+
+/// The name of the second program of a probe.
+pub fn twin_name(probe: &Probe) -> String {
+    format!("{}_twin", program_name(probe, Way::Fentry))
 }
 
 /// The name of the program of a probe: as `nstrace-ebpf/src/probes.rs` has it.
@@ -149,7 +161,7 @@ mod tests {
             let probe = planned.probe();
             probe.function == function && probe.at == at
         };
-        let steps = plan(attach, &kernel(series));
+        let steps = plan(attach, &kernel(series), false);
         steps.iter().find(is_it).expect("a probe").step
     }
 
@@ -163,7 +175,7 @@ mod tests {
         );
         for (series, expected) in MISSING {
             for attach in ALL {
-                let mut missing: Vec<&str> = plan(attach, &kernel(series))
+                let mut missing: Vec<&str> = plan(attach, &kernel(series), false)
                     .iter()
                     .filter(|planned| planned.step == Step::NoFunction)
                     .map(|planned| planned.probe().function)
@@ -193,7 +205,7 @@ mod tests {
     #[test]
     fn only_deaths_are_covered_by_another_probe() {
         for (series, _) in KERNELS {
-            for planned in plan(Attach::Auto, &kernel(series)) {
+            for planned in plan(Attach::Auto, &kernel(series), false) {
                 if let Step::Covered(_) = planned.step {
                     assert_eq!(planned.probe().function, "proc_free_inum", "{series}");
                 }
@@ -204,7 +216,7 @@ mod tests {
     #[test]
     fn every_kernel_has_what_nstrace_cannot_do_without() {
         for (series, attach) in KERNELS.iter().flat_map(|(s, _)| ALL.map(|a| (*s, a))) {
-            for planned in plan(attach, &kernel(series)) {
+            for planned in plan(attach, &kernel(series), false) {
                 let probe = planned.probe();
                 if probe.need == Need::Required {
                     let attached = matches!(planned.step, Step::Attach(..));
@@ -218,7 +230,7 @@ mod tests {
     fn way_is_the_one_that_was_asked_for() {
         use Way::{Fentry, Kprobe, Tracepoint};
         for (series, attach) in KERNELS.iter().flat_map(|(s, _)| ALL.map(|a| (*s, a))) {
-            for planned in plan(attach, &kernel(series)) {
+            for planned in plan(attach, &kernel(series), false) {
                 let Step::Attach(first, second) = planned.step else {
                     continue;
                 };
@@ -237,8 +249,25 @@ mod tests {
 
     #[test]
     fn plan_is_in_the_order_of_the_table_and_has_all_of_it() {
-        let indexes = plan(Attach::Auto, &kernel("6.12")).into_iter();
+        let indexes = plan(Attach::Auto, &kernel("6.12"), false).into_iter();
         assert!(indexes.map(|planned| planned.index).eq(0..PROBES.len()));
+    }
+
+    /// What begins or ends something must have one; a stage may be missed.
+    #[test]
+    fn required_functions_have_twins_where_tasks_are_preempted() {
+        for planned in plan(Attach::Auto, &kernel("7.3"), true) {
+            let probe = planned.probe();
+            let is_function = probe.at != At::Tracepoint;
+            if is_function
+                && (probe.need == Need::Required || probe.without.contains("deaths of n"))
+            {
+                assert!(planned.with_twin, "{}", probe.function);
+                assert!(twin_name(probe).ends_with("_twin"));
+            }
+        }
+        let mut without = plan(Attach::Auto, &kernel("7.3"), false).into_iter();
+        assert!(without.all(|planned| !planned.with_twin));
     }
 
     /// v5.11 and v5.15: nstrace does without them on 5.10.

@@ -54,7 +54,7 @@ fn json(event: &Event) -> String {
 }
 
 const CREATE: u8 = mark(Mark::CreateNewNamespaces);
-const CREATED: u8 = mark(Mark::CreateNewNamespacesDone);
+const UNSHARED: u8 = mark(Mark::UnshareNsproxyDone);
 
 /// What `unshare -muipn` does.
 fn unshare() -> Built {
@@ -68,7 +68,7 @@ fn unshare() -> Built {
             (229_000, copy(Kind::Ipc)),
             (234_000, copy(Kind::Pid)),
             (243_000, copy(Kind::Net)),
-            (2_083_000, CREATED),
+            (2_083_000, UNSHARED),
             (2_084_000, mark(Mark::Switch)),
         ])
         .after(&[
@@ -92,10 +92,9 @@ fn clone() -> Built {
         .marks(&[
             (3_000, mark(Mark::CreateUserNs)),
             (15_000, mark(Mark::CreateUserNsDone)),
-            (200_000, mark(Mark::CopyNamespaces)),
             (201_000, CREATE),
             (202_000, copy(Kind::Pid)),
-            (211_000, CREATED),
+            (211_000, mark(Mark::CopyNamespacesDone)),
             (250_000, mark(Mark::AllocPid)),
             (262_000, mark(Mark::AllocPidDone)),
         ])
@@ -369,7 +368,7 @@ fn a_path_has_a_function_on_each_line() {
                    switch_task_namespaces                                                   16us
     23:01:15.221 clone3(NEWUSER|NEWPID|INTO_CGROUP) by runc[4242]  ->  4243 (ns: 1)       1.84ms
                    create_user_ns  user:4026531837 -> user:4026532275   owner 1000          12us
-                   copy_namespaces                                                          11us
+                   copy_namespaces                                                          10us
                      create_new_namespaces                                                  10us
                        copy_pid_ns     pid:4026531836 -> pid:4026532279                      9us
                    alloc_pid       4243 in pid:4026531836, 1 in pid:4026532279              12us
@@ -407,7 +406,7 @@ fn a_path_ends_where_it_failed() {
     23:01:15.221 clone3(NEWUSER|NEWPID|INTO_CGROUP) by runc[4242]  ->  EAGAIN             1.84ms
                    pids.max is 5 in /a\x1b[2J
                    create_user_ns                                                           12us
-                   copy_namespaces                                                          11us
+                   copy_namespaces                                                          10us
                      create_new_namespaces                                                  10us
                        copy_pid_ns                                                           9us
                    alloc_pid       4243 in pid:4026531836, 1 in pid:4026532279              12us
@@ -488,8 +487,8 @@ fn json_of_operations() {
     "start_ns":3000,
     "took_ns":12000},{"stage":"copy_namespaces",
     "depth":0,
-    "start_ns":200000,
-    "took_ns":11000},{"stage":"create_new_namespaces",
+    "start_ns":201000,
+    "took_ns":10000},{"stage":"create_new_namespaces",
     "depth":1,
     "start_ns":201000,
     "took_ns":10000},{"stage":"copy_pid_ns",
@@ -718,6 +717,6 @@ fn the_generator_makes_operations_that_decode() {
     let built = clone().bytes();
     let bytes = zerocopy::IntoBytes::as_bytes(&built[..]);
     assert!(matches!(decode(bytes), Ok(Event::Op(_))));
-    assert_eq!(bytes[60..64], [Op::Clone3 as u8, 8, 2, 0]);
+    assert_eq!(bytes[60..64], [Op::Clone3 as u8, 7, 2, 0]);
     assert_eq!(aligned(&bytes[..9]).len(), 2);
 }

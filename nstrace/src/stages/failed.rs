@@ -30,17 +30,13 @@ pub fn failed(op: &Operation) -> Option<Function> {
                 Some(Function::AllocPid)
             } else if fail.user_ret != 0 {
                 Some(Function::CreateUserNs)
-            } else if fail.create_ret != 0 {
+            } else if fail.create_ret == 0 {
+                None
+            } else if entered(op, Function::CreateNewNamespaces) {
                 Some(create_failed(op, errno))
-            } else if entered(op, Function::CreateNewNamespaces) || entered(op, Function::AllocPid)
-            {
-                None
-            } else if entered(op, Function::CopyNamespaces) {
-                // v6.12 kernel/nsproxy.c: it fails only if asked for a kind but user.
-                let fails = requested_beside_user(op).next().is_some();
-                fails.then_some(Function::CopyNamespaces)
             } else {
-                None
+                // A check of copy_namespaces; of unshare_nsproxy_namespaces, for unshare.
+                entered(op, Function::CopyNamespaces).then_some(Function::CopyNamespaces)
             }
         }
     }
@@ -66,7 +62,7 @@ fn create_failed(op: &Operation, errno: i32) -> Function {
     let last = points(op)
         .filter_map(|(_, point)| match point {
             Point::Enter(Function::Copy(kind)) => Some(kind),
-            Point::Enter(_) | Point::Leave(_) => None,
+            Point::Enter(_) | Point::Leave(_) | Point::LeaveCopyNamespaces => None,
         })
         .next_back();
     let place = |kind: Kind| ORDER.iter().position(|other| *other == kind);
