@@ -12,7 +12,7 @@ use crate::{
     explain::Facts,
     filter::Filter,
     lives::Lives,
-    render::{Format, Printer, View},
+    render::{Format, Printer, Text, View},
 };
 
 /// What to print, and how.
@@ -58,7 +58,7 @@ pub struct Screen {
     pub wall_offset_ns: i64,
     printer: Printer,
     /// Whole lines that nobody has written out yet.
-    pub text: String,
+    pub text: Text,
     /// Up to now.
     pub counts: Counts,
     /// Deaths that the kernel skipped: seen the last time, and told.
@@ -76,7 +76,7 @@ impl Screen {
             lives: Lives::default(),
             wall_offset_ns: 0,
             printer: Printer::new(zone),
-            text: String::new(),
+            text: Text::new(),
             counts: Counts::default(),
             skipped_before: 0,
             skipped_told: 0,

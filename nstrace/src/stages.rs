@@ -90,46 +90,54 @@ impl Function {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Point {
     Enter(Function),
-    /// Everything down to this level ends.
-    Leave(usize),
+    /// Everything that is open ends.
+    Leave,
 }
 
 impl Point {
-    fn of(op: Op, mark: u8) -> Option<Point> {
-        const MARKED: [(Mark, Point); 8] = [
-            (Mark::CreateUserNs, Point::Enter(Function::CreateUserNs)),
-            (Mark::CreateUserNsDone, Point::Leave(0)),
-            (Mark::CopyNamespaces, Point::Enter(Function::CopyNamespaces)),
-            (
-                Mark::CreateNewNamespaces,
-                Point::Enter(Function::CreateNewNamespaces),
-            ),
-            // copy_namespaces does nothing after it that takes time.
-            (Mark::CreateNewNamespacesDone, Point::Leave(0)),
-            (Mark::AllocPid, Point::Enter(Function::AllocPid)),
-            (Mark::AllocPidDone, Point::Leave(0)),
-            (Mark::Switch, Point::Enter(Function::Switch)),
-        ];
-        const COPY: u8 = Mark::Copy as u8;
-        const INSTALL: u8 = Mark::Install as u8;
-        if mark >= INSTALL {
-            Kind::from_index(mark - INSTALL).map(|kind| Point::Enter(Function::Install(kind)))
-        } else if mark >= COPY {
+    const fn of(op: Op, mark: u8) -> Option<Point> {
+        if (mark as usize) < POINTS.len() {
             // A namespace made from a descriptor (v7.2 fs/namespace.c,
             // create_new_namespace) pays for it in the same way, but copy_mnt_ns
             // is not called.
-            if matches!(op, Op::OpenTree | Op::Fsmount) {
-                return None;
+            match POINTS[mark as usize] {
+                Some(Point::Enter(Function::Copy(_)))
+                    if matches!(op, Op::OpenTree | Op::Fsmount) =>
+                {
+                    None
+                }
+                point => point,
             }
-            Kind::from_index(mark - COPY).map(|kind| Point::Enter(Function::Copy(kind)))
         } else {
-            MARKED
-                .iter()
-                .find(|(marked, _)| *marked as u8 == mark)
-                .map(|(_, point)| *point)
+            None
         }
     }
 }
+
+/// What marks say, by their number.
+const POINTS: [Option<Point>; Mark::Install as usize + KINDS] = {
+    let mut points = [None; _];
+    let mut kind = 0;
+    while kind < KINDS {
+        let (copy, install) = (
+            Function::Copy(Kind::ALL[kind]),
+            Function::Install(Kind::ALL[kind]),
+        );
+        points[Mark::Copy as usize + kind] = Some(Point::Enter(copy));
+        points[Mark::Install as usize + kind] = Some(Point::Enter(install));
+        kind += 1;
+    }
+    points[Mark::CreateUserNs as usize] = Some(Point::Enter(Function::CreateUserNs));
+    points[Mark::CreateUserNsDone as usize] = Some(Point::Leave);
+    points[Mark::CopyNamespaces as usize] = Some(Point::Enter(Function::CopyNamespaces));
+    points[Mark::CreateNewNamespaces as usize] = Some(Point::Enter(Function::CreateNewNamespaces));
+    // copy_namespaces does nothing after it that takes time.
+    points[Mark::CreateNewNamespacesDone as usize] = Some(Point::Leave);
+    points[Mark::AllocPid as usize] = Some(Point::Enter(Function::AllocPid));
+    points[Mark::AllocPidDone as usize] = Some(Point::Leave);
+    points[Mark::Switch as usize] = Some(Point::Enter(Function::Switch));
+    points
+};
 
 /// The points that an operation passed, with the ns since its start.
 fn points<'a>(op: &Operation<'a>) -> impl DoubleEndedIterator<Item = (u64, Point)> + use<'a> {
@@ -227,7 +235,7 @@ pub fn stages(op: &Operation) -> Stages {
     };
     for (at, point) in points(op) {
         match point {
-            Point::Leave(level) => leave(&mut stages, &mut open, level, at),
+            Point::Leave => leave(&mut stages, &mut open, 0, at),
             Point::Enter(function) => {
                 let level = function.level();
                 // v5.19 ipc/namespace.c, create_ipc_ns: charges again when a flush
@@ -302,24 +310,26 @@ fn mark_failed(op: &Operation, stages: &mut Stages, function: Function, errno: i
 pub fn in_stage(op: &Operation) -> Option<(Function, u64)> {
     match points(op).next_back()? {
         (at, Point::Enter(function)) => Some((function, at)),
-        (_, Point::Leave(_)) => None,
+        (_, Point::Leave) => None,
     }
 }
 
 /// The kinds that an operation was to make, or, for setns, asked for by its flags, in
 /// the order in which they are printed.
-pub fn requested<'a>(op: &Operation<'a>) -> impl Iterator<Item = Kind> + use<'a> {
-    let op = *op;
-    PRINTED.into_iter().filter(move |kind| match op.op {
-        Op::Setns => op.record.flags & kind.flag() != 0,
+pub fn requested(op: &Operation) -> impl Iterator<Item = Kind> + use<> {
+    let flags = match op.op {
+        Op::Setns => op.record.flags,
         Op::Clone
         | Op::Clone3
         | Op::Fork
         | Op::Vfork
         | Op::Unshare
         | Op::OpenTree
-        | Op::Fsmount => op.makes(*kind),
-    })
+        | Op::Fsmount => op.made_flags(),
+    };
+    PRINTED
+        .into_iter()
+        .filter(move |kind| flags & kind.flag() != 0)
 }
 
 /// Kinds in the order in which they are printed: that of the flags,
@@ -339,7 +349,7 @@ pub const PRINTED: [Kind; KINDS] = [
 pub fn installed<'a>(op: &Operation<'a>) -> impl DoubleEndedIterator<Item = Kind> + use<'a> {
     points(op).filter_map(|(_, point)| match point {
         Point::Enter(Function::Install(kind)) => Some(kind),
-        Point::Enter(_) | Point::Leave(_) => None,
+        Point::Enter(_) | Point::Leave => None,
     })
 }
 

@@ -32,9 +32,9 @@ fn printed(format: Format, event: &Event, change: impl FnOnce(&mut View)) -> Str
         all: false,
     };
     change(&mut view);
-    let mut out = String::new();
+    let mut out = Text::new();
     Printer::new(TimeZone::UTC).event(format, &mut out, event, &view);
-    out
+    out.to_string()
 }
 
 fn line(built: &Built) -> String {
@@ -157,8 +157,9 @@ fn death() -> Life {
 
 #[test]
 fn columns_are_where_their_names_are() {
-    let mut out = String::new();
-    Printer::new(TimeZone::UTC).header(Format::Line, &mut out, false);
+    let mut header = Text::new();
+    Printer::new(TimeZone::UTC).header(Format::Line, &mut header, false);
+    let mut out = header.to_string();
     out += &line(&unshare());
     out += &line(&clone());
     out += &line(&setns());

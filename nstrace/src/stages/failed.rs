@@ -66,7 +66,7 @@ fn create_failed(op: &Operation, errno: i32) -> Function {
     let last = points(op)
         .filter_map(|(_, point)| match point {
             Point::Enter(Function::Copy(kind)) => Some(kind),
-            Point::Enter(_) | Point::Leave(_) => None,
+            Point::Enter(_) | Point::Leave => None,
         })
         .next_back();
     let place = |kind: Kind| ORDER.iter().position(|other| *other == kind);
@@ -89,8 +89,6 @@ fn create_failed(op: &Operation, errno: i32) -> Function {
     next.map_or(Function::CreateNewNamespaces, Function::Copy)
 }
 
-pub(super) fn requested_beside_user<'a>(
-    op: &Operation<'a>,
-) -> impl Iterator<Item = Kind> + use<'a> {
+pub(super) fn requested_beside_user(op: &Operation) -> impl Iterator<Item = Kind> + use<> {
     requested(op).filter(|kind| *kind != Kind::User)
 }
