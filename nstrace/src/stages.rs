@@ -71,7 +71,7 @@ impl Function {
         }
     }
 
-    /// How deep it can be among the functions here: each is called, if at all, by
+    /// How deep it can be among the functions here, less than [`LEVELS`]: each is called, if at all, by
     /// one of the level above.
     const fn level(self) -> usize {
         match self {
@@ -85,6 +85,8 @@ impl Function {
         }
     }
 }
+
+const LEVELS: usize = 3;
 
 /// What a mark says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -206,18 +208,42 @@ impl Stages {
     pub fn failed(&self) -> Option<&Stage> {
         self.iter().find(|stage| stage.errno.is_some())
     }
+}
 
-    /// The longest of those that call no other one here.
-    pub fn slowest(&self) -> Option<&Stage> {
-        let leaf = |at: usize| {
-            self.get(at + 1)
-                .is_none_or(|next| next.depth <= self[at].depth)
+/// The function that took longest of those that called no other one here, and how
+/// long. It follows from [`stages`] too, but a line needs no list.
+pub fn slowest(op: &Operation) -> Option<(Function, u64)> {
+    let mut slowest = None;
+    let mut last: Option<(Function, u64)> = None;
+    let mut open = [None; LEVELS];
+    let mut pass = |at: u64, point: Point| {
+        let level = match point {
+            Point::Leave => 0,
+            // See `stages`.
+            Point::Enter(function) if open[function.level()] == Some(function) => return,
+            Point::Enter(function) => function.level(),
         };
-        (0..self.len)
-            .filter(|at| leaf(*at))
-            .map(|at| &self[at])
-            .max_by_key(|stage| stage.took_ns)
-    }
+        // It ends where the next point is, unless that is in a function that it calls.
+        if let Some((function, start_ns)) = last.take()
+            && level <= function.level()
+        {
+            let took_ns = match function {
+                Function::CopyNamespaces if is_idle_copy(op) => 0,
+                _ => at.saturating_sub(start_ns),
+            };
+            if slowest.is_none_or(|(_, most_ns)| took_ns >= most_ns) {
+                slowest = Some((function, took_ns));
+            }
+        }
+        open[level..].fill(None);
+        if let Point::Enter(function) = point {
+            open[level] = Some(function);
+            last = Some((function, at));
+        }
+    };
+    points(op).for_each(|(at, point)| pass(at, point));
+    pass(op.took_ns(), Point::Leave);
+    slowest
 }
 
 /// The functions that an operation that has ended passed.
@@ -225,8 +251,8 @@ pub fn stages(op: &Operation) -> Stages {
     let end = op.took_ns();
     let mut stages = Stages::EMPTY;
     // The stages that are open, by level.
-    let mut open: [Option<usize>; 3] = [None; 3];
-    let leave = |stages: &mut Stages, open: &mut [Option<usize>; 3], level: usize, at: u64| {
+    let mut open: [Option<usize>; LEVELS] = [None; LEVELS];
+    let leave = |stages: &mut Stages, open: &mut [Option<usize>; LEVELS], level: usize, at: u64| {
         for stage in open[level..].iter_mut().filter_map(Option::take) {
             if let Some(stage) = stages.list.get_mut(stage) {
                 stage.took_ns = at.saturating_sub(stage.start_ns);
@@ -265,8 +291,12 @@ pub fn stages(op: &Operation) -> Stages {
 
 /// copy_namespaces has no mark at its exit. Without a kind but user it returns at
 /// once (v6.12 kernel/nsproxy.c), and what follows is not its time.
+fn is_idle_copy(op: &Operation) -> bool {
+    requested_beside_user(op).next().is_none()
+}
+
 fn shorten_idle_copy(op: &Operation, stages: &mut Stages) {
-    if requested_beside_user(op).next().is_some() {
+    if !is_idle_copy(op) {
         return;
     }
     let len = stages.len;

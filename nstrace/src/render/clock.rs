@@ -49,7 +49,7 @@ impl Clock {
     pub fn time_of_day(&mut self, out: &mut Text, mono_ns: u64) {
         let nanos = self.tell(mono_ns);
         out.push_ascii(&self.text[DATE..]);
-        out.push_short(&Short::new().digits(nanos / 1_000_000, 3));
+        out.push_short(Short::new().digits(nanos / 1_000_000, 3));
     }
 
     /// Appends `YYYY-MM-DDTHH:MM:SS.nnnnnnnnnZ`, as RFC 3339 has it; only right for a
@@ -57,7 +57,7 @@ impl Clock {
     pub fn rfc3339(&mut self, out: &mut Text, mono_ns: u64) {
         let nanos = self.tell(mono_ns);
         out.push_ascii(&self.text);
-        out.push_short(&Short::new().text("Z").digits(nanos, 9));
+        out.push_short(Short::new().text("Z").digits(nanos, 9));
     }
 
     /// Brings `text` to the second of that time, and gives the ns within it.
@@ -89,7 +89,8 @@ impl Clock {
             (14, 2, time.minute().unsigned_abs().into()),
             (17, 2, time.second().unsigned_abs().into()),
         ] {
-            let digits = Short::new().digits(number.into(), places);
+            let mut digits = Short::new();
+            digits.digits(number.into(), places);
             self.text[at..at + digits.len()].copy_from_slice(digits.as_bytes());
         }
         nanos

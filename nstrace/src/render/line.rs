@@ -24,7 +24,7 @@ use super::{
 use crate::{
     event::{Event, Life, Lost, Now, Operation, Task},
     explain::{Facts, explain},
-    stages::{self, stages},
+    stages,
 };
 
 const PID: usize = 13;
@@ -51,7 +51,7 @@ pub(super) fn header(out: &mut Text, color: bool) {
             row.to(column);
             row.out.push_str(name);
         }
-        row.right(TOOK_END, &Short::new().text("TOOK"));
+        row.right(TOOK_END, Short::new().text("TOOK"));
         row.to(SLOWEST);
         row.out.push_str("SLOWEST");
     });
@@ -117,17 +117,16 @@ fn operation(out: &mut Text, op: &Operation, view: &View, clock: &mut Clock) {
         None => chain(row.out, op.pids),
     }
     row.right(TOOK_END, &short_length(op.took_ns()));
-    let stages = stages(op);
     if op.errno().is_some() {
-        if let Some(stage) = stages.failed() {
+        if let Some(function) = stages::failed(op) {
             row.to(SLOWEST);
-            row.styled(Style::Failed, |out| out.push_str(stage.function.name()));
+            row.styled(Style::Failed, |out| out.push_str(function.name()));
         }
-    } else if let Some(stage) = stages.slowest() {
+    } else if let Some((function, took_ns)) = stages::slowest(op) {
         row.to(SLOWEST);
-        row.out.push_str(stage.function.name());
+        row.out.push_str(function.name());
         row.out.push(' ');
-        length(row.out, stage.took_ns);
+        length(row.out, took_ns);
     }
     out.push('\n');
     reason(out, op, view, NAMESPACES);

@@ -3,6 +3,9 @@
 //! A line has a dozen short parts. What a `String` and `write!` do for each (checks
 //! that digits are UTF-8, a look at the format, a call to copy three bytes) costs more
 //! than the parts themselves, and there are lines of thousands of operations a second.
+//!
+//! A copy of a fixed length is two instructions, one that fits is a call. So what is
+//! short is copied with what is behind it, and cut.
 
 use std::fmt;
 
@@ -81,7 +84,9 @@ impl Text {
     /// Appends a short text.
     #[inline]
     pub(super) fn push_short(&mut self, short: &Short) {
-        self.push_ascii(short.as_bytes());
+        let len = self.bytes.len() + short.len();
+        self.push_ascii(&short.bytes[short.start..][..Short::SIZE]);
+        self.bytes.truncate(len);
     }
 
     /// Appends spaces.
@@ -89,7 +94,6 @@ impl Text {
     pub(super) fn spaces(&mut self, count: usize) {
         const BLANK: [u8; 32] = [b' '; 32];
         let len = self.bytes.len() + count;
-        // A copy of a fixed length is two instructions, one that fits is a call.
         while self.bytes.len() < len {
             self.bytes.extend_from_slice(&BLANK);
         }
@@ -113,7 +117,9 @@ impl fmt::Write for Text {
 /// A short text, put together from its end: that is how digits come.
 #[derive(Clone, Debug)]
 pub(super) struct Short {
-    bytes: [u8; Short::SIZE],
+    /// The text ends in the middle: so many bytes can be copied from any start, and
+    /// what is too much is cut.
+    bytes: [u8; 2 * Short::SIZE],
     start: usize,
 }
 
@@ -125,52 +131,70 @@ impl Short {
     #[inline]
     pub(super) fn new() -> Short {
         Short {
-            bytes: [0; Short::SIZE],
+            bytes: [0; 2 * Short::SIZE],
             start: Short::SIZE,
         }
     }
 
     /// Puts text of nstrace's own before it.
     #[inline]
-    pub(super) fn text(mut self, text: &str) -> Short {
+    pub(super) fn text(&mut self, text: &str) -> &mut Short {
         for byte in text.bytes().rev() {
-            self.put(byte);
+            self.start = self.put(self.start, [byte]);
         }
         self
     }
 
     /// Puts all digits of a number before it.
     #[inline]
-    pub(super) fn number(mut self, mut number: u64) -> Short {
+    pub(super) fn number(&mut self, mut number: u64) -> &mut Short {
+        let mut start = self.start;
         while number >= 100 {
-            self = self.digits(number % 100, 2);
+            start = self.put(start, PAIRS[(number % 100) as usize]);
             number /= 100;
         }
-        let places = if number < 10 { 1 } else { 2 };
-        self.digits(number, places)
+        self.start = match number {
+            0..10 => self.put(start, [b'0' + number as u8]),
+            _ => self.put(start, PAIRS[number as usize]),
+        };
+        self
     }
 
     /// Puts the last digits of a number before it, so many.
     #[inline]
-    pub(super) fn digits(mut self, mut number: u64, places: u32) -> Short {
+    pub(super) fn digits(&mut self, mut number: u64, places: u32) -> &mut Short {
         for _ in 0..places {
-            self.put(b'0' + (number % 10) as u8);
+            self.start = self.put(self.start, [b'0' + (number % 10) as u8]);
             number /= 10;
         }
         self
     }
 
+    /// Puts bytes before a place, and says where they start.
     #[inline]
-    fn put(&mut self, byte: u8) {
-        self.start -= 1;
-        self.bytes[self.start] = byte;
+    fn put<const N: usize>(&mut self, end: usize, bytes: [u8; N]) -> usize {
+        let start = end - N;
+        self.bytes[start..end].copy_from_slice(&bytes);
+        start
     }
 
+    #[inline]
     pub(super) fn len(&self) -> usize {
         Short::SIZE - self.start
     }
 
     pub(super) fn as_bytes(&self) -> &[u8] {
-        &self.bytes[self.start..]
+        &self.bytes[self.start..Short::SIZE]
     }
 }
+
+/// `00` to `99`.
+const PAIRS: [[u8; 2]; 100] = {
+    let mut pairs = [[0; 2]; 100];
+    let mut number = 0;
+    while number < 100 {
+        pairs[number] = [b'0' + number as u8 / 10, b'0' + number as u8 % 10];
+        number += 1;
+    }
+    pairs
+};

@@ -58,7 +58,7 @@ impl<'o> Row<'o> {
 
 /// Appends a number.
 pub(super) fn number(out: &mut Text, number: impl Into<u64>) {
-    out.push_short(&Short::new().number(number.into()));
+    out.push_short(Short::new().number(number.into()));
 }
 
 /// Appends a length of time, as [`short_length`] has it.
@@ -74,20 +74,22 @@ pub(super) fn short_length(ns: u64) -> Short {
     const S: u64 = 1_000 * MS;
     const M: u64 = 60 * S;
     const H: u64 = 60 * M;
-    let parts = |unit, rest, places, point, whole| {
-        let rest = Short::new().text(unit).digits(rest, places);
-        rest.text(point).number(whole)
+    let mut short = Short::new();
+    let mut parts = |unit, rest, places, point, whole| {
+        let rest = short.text(unit).digits(rest, places);
+        rest.text(point).number(whole);
     };
     match ns {
-        0..US => Short::new().text("ns").number(ns),
-        US..100_000 => Short::new().text("us").number(ns / US),
+        0..US => parts("ns", 0, 0, "", ns),
+        US..100_000 => parts("us", 0, 0, "", ns / US),
         100_000..10_000_000 => parts("ms", ns % MS / (MS / 100), 2, ".", ns / MS),
         10_000_000..100_000_000 => parts("ms", ns % MS / (MS / 10), 1, ".", ns / MS),
-        100_000_000..S => Short::new().text("ms").number(ns / MS),
+        100_000_000..S => parts("ms", 0, 0, "", ns / MS),
         S..M => parts("s", ns % S / (S / 10), 1, ".", ns / S),
         M..H => parts("s", ns % M / S, 2, "m", ns / M),
         _ => parts("m", ns % H / M, 2, "h", ns / H),
     }
+    short
 }
 
 /// Appends `net:4026532281`.
@@ -309,7 +311,7 @@ mod tests {
             row.out.push_str("too long");
             row.to(8);
             row.out.push('|');
-            row.right(20, &Short::new().text("1.2s"));
+            row.right(20, Short::new().text("1.2s"));
             let plain = out
                 .to_string()
                 .replace(Style::New.begin(), "")

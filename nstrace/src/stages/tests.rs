@@ -2,6 +2,7 @@ use std::fmt::Write;
 
 use insta::assert_snapshot;
 use nstrace_common::flags::*;
+use proptest::prelude::*;
 
 use super::{failed::*, *};
 use crate::render::testing::{Built, copy, install, mark, op};
@@ -62,12 +63,11 @@ fn a_clone_passes_three_levels() {
         copy_net_ns at 330 for 470
     alloc_pid at 850 for 20
     ");
-    let stages = stages(&clone.get());
     assert_eq!(
-        stages.slowest().unwrap().function,
-        Function::Copy(Kind::Net)
+        slowest(&clone.get()),
+        Some((Function::Copy(Kind::Net), 470))
     );
-    assert_eq!(stages.failed(), None);
+    assert_eq!(stages(&clone.get()).failed(), None);
 }
 
 #[test]
@@ -325,3 +325,24 @@ const EBADF: i32 = 9;
 const EAGAIN: i32 = 11;
 const ENOMEM: i32 = 12;
 const EEXIST: i32 = 17;
+
+proptest! {
+    #[test]
+    fn the_slowest_is_the_longest_leaf(
+        op in prop::sample::select(&Op::ALL[..]),
+        flags in prop::sample::select(vec![0, CLONE_NEWUSER, CLONE_NEWUTS]),
+        passed in prop::collection::vec((0u64..1_000, 0u8..44), 0..=MARKS),
+    ) {
+        let mut at = 0;
+        let marks: Vec<_> = passed.iter().map(|(later, mark)| {
+            at += later;
+            (at, *mark)
+        }).collect();
+        let built = self::op(op, flags).took(at + 10).marks(&marks);
+        let stages = stages(&built.get());
+        let is_leaf = |at: &usize| stages.get(at + 1).is_none_or(|next| next.depth <= stages[*at].depth);
+        let longest = (0..stages.len()).filter(is_leaf).max_by_key(|at| stages[*at].took_ns);
+        let longest = longest.map(|at| (stages[at].function, stages[at].took_ns));
+        prop_assert_eq!(slowest(&built.get()), longest);
+    }
+}
