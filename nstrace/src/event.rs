@@ -126,10 +126,8 @@ impl<'a> Operation<'a> {
     pub fn born(&self) -> impl Iterator<Item = Life> + use<'a> {
         let this = *self;
         let time = this.record.head.time;
-        let made = this.made_flags();
-        let born = Kind::ALL
-            .into_iter()
-            .filter(move |kind| made & kind.flag() != 0 && this.changes(*kind));
+        let made = flagged(&Kind::ALL, self.made_flags());
+        let born = made.filter(move |kind| this.changes(*kind));
         born.map(move |kind| Life {
             time,
             kind: Some(kind),
@@ -146,6 +144,23 @@ impl<'a> Operation<'a> {
     pub fn failure(&self) -> Option<&'a FailRecord> {
         self.fail
     }
+}
+
+/// The kinds whose `CLONE_NEW*` flags are set, in an order. Most often it is one: what
+/// comes behind the last is not looked at.
+pub fn flagged(order: &'static [Kind; KINDS], flags: u64) -> impl Iterator<Item = Kind> {
+    let mut left = flags & CLONE_NEW_ALL;
+    let mut kinds = order.iter();
+    std::iter::from_fn(move || {
+        while left != 0 {
+            let kind = *kinds.next()?;
+            if left & kind.flag() != 0 {
+                left &= !kind.flag();
+                return Some(kind);
+            }
+        }
+        None
+    })
 }
 
 /// A task below the first pid namespace.

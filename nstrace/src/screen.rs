@@ -48,6 +48,8 @@ pub struct Counts {
 #[derive(Debug)]
 pub struct Screen {
     options: Options,
+    /// Whether the filter leaves anything out.
+    filters: bool,
     /// Whether something is left out, and so are the deaths of what was not seen.
     partial: bool,
     /// Paths of cgroups.
@@ -69,8 +71,10 @@ pub struct Screen {
 impl Screen {
     /// A screen whose lines have the time of day of `zone`.
     pub fn new(options: Options, zone: TimeZone) -> Screen {
+        let filters = options.filter.is_set();
         Screen {
-            partial: options.follows || options.filter.is_set(),
+            filters,
+            partial: options.follows || filters,
             options,
             cgroups: Cgroups::default(),
             lives: Lives::default(),
@@ -118,7 +122,8 @@ impl Screen {
 
     fn born(&mut self, life: &Life) {
         self.lives.born(life);
-        if self.asked_for(life) {
+        let shown = self.options.all || self.options.format == Format::Json;
+        if shown && self.asked_for(life) {
             self.print(&Event::Birth(*life), None);
         }
     }
@@ -130,7 +135,7 @@ impl Screen {
     }
 
     fn operation(&mut self, event: &Event, op: &Operation) {
-        if !self.options.filter.matches(event, &self.cgroups) {
+        if self.filters && !self.options.filter.matches(event, &self.cgroups) {
             return;
         }
         self.counts.operations += 1;

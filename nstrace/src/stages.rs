@@ -7,17 +7,17 @@
 use std::ops::Deref;
 
 use nstrace_common::{
+    flags::{CLONE_NEW_ALL, CLONE_NEWUSER},
     kind::{KINDS, Kind},
     wire::{MARKS, Mark, Op},
 };
 
-use crate::event::Operation;
+use crate::event::{Operation, flagged};
 
 mod failed;
 #[cfg(test)]
 mod tests;
 
-use failed::requested_beside_user;
 pub use failed::{PID_NS_LEVEL_MAX, failed};
 
 /// A function of the kernel.
@@ -73,7 +73,7 @@ impl Function {
 
     /// How deep it can be among the functions here, less than [`LEVELS`]: each is called, if at all, by
     /// one of the level above.
-    const fn level(self) -> usize {
+    const fn level(self) -> u8 {
         match self {
             Function::CreateUserNs
             | Function::CopyNamespaces
@@ -91,62 +91,48 @@ const LEVELS: usize = 3;
 /// What a mark says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Point {
-    Enter(Function),
+    /// A function of this level was entered.
+    Enter(u8, Function),
     /// Everything that is open ends.
     Leave,
 }
 
-impl Point {
-    const fn of(op: Op, mark: u8) -> Option<Point> {
-        if (mark as usize) < POINTS.len() {
-            // A namespace made from a descriptor (v7.2 fs/namespace.c,
-            // create_new_namespace) pays for it in the same way, but copy_mnt_ns
-            // is not called.
-            match POINTS[mark as usize] {
-                Some(Point::Enter(Function::Copy(_)))
-                    if matches!(op, Op::OpenTree | Op::Fsmount) =>
-                {
-                    None
-                }
-                point => point,
-            }
-        } else {
-            None
-        }
-    }
-}
-
 /// What marks say, by their number.
-const POINTS: [Option<Point>; Mark::Install as usize + KINDS] = {
-    let mut points = [None; _];
-    let mut kind = 0;
-    while kind < KINDS {
-        let (copy, install) = (
-            Function::Copy(Kind::ALL[kind]),
-            Function::Install(Kind::ALL[kind]),
-        );
-        points[Mark::Copy as usize + kind] = Some(Point::Enter(copy));
-        points[Mark::Install as usize + kind] = Some(Point::Enter(install));
-        kind += 1;
+const POINTS: [Option<Point>; 256] = {
+    const fn enter(function: Function) -> Option<Point> {
+        Some(Point::Enter(function.level(), function))
     }
-    points[Mark::CreateUserNs as usize] = Some(Point::Enter(Function::CreateUserNs));
+    let mut points = [None; 256];
+    points[Mark::CreateUserNs as usize] = enter(Function::CreateUserNs);
     points[Mark::CreateUserNsDone as usize] = Some(Point::Leave);
-    points[Mark::CopyNamespaces as usize] = Some(Point::Enter(Function::CopyNamespaces));
-    points[Mark::CreateNewNamespaces as usize] = Some(Point::Enter(Function::CreateNewNamespaces));
+    points[Mark::CopyNamespaces as usize] = enter(Function::CopyNamespaces);
+    points[Mark::CreateNewNamespaces as usize] = enter(Function::CreateNewNamespaces);
     // copy_namespaces does nothing after it that takes time.
     points[Mark::CreateNewNamespacesDone as usize] = Some(Point::Leave);
-    points[Mark::AllocPid as usize] = Some(Point::Enter(Function::AllocPid));
+    points[Mark::AllocPid as usize] = enter(Function::AllocPid);
     points[Mark::AllocPidDone as usize] = Some(Point::Leave);
-    points[Mark::Switch as usize] = Some(Point::Enter(Function::Switch));
+    points[Mark::Switch as usize] = enter(Function::Switch);
+    let mut at = 0;
+    while at < KINDS {
+        let kind = Kind::ALL[at];
+        points[Mark::Copy as usize + at] = enter(Function::Copy(kind));
+        points[Mark::Install as usize + at] = enter(Function::Install(kind));
+        at += 1;
+    }
     points
 };
 
 /// The points that an operation passed, with the ns since its start.
 fn points<'a>(op: &Operation<'a>) -> impl DoubleEndedIterator<Item = (u64, Point)> + use<'a> {
-    let called = op.op;
+    // A namespace made from a descriptor (v7.2 fs/namespace.c, create_new_namespace)
+    // pays for it in the same way, but copy_mnt_ns is not called.
+    let copies = !matches!(op.op, Op::OpenTree | Op::Fsmount);
     op.marks
         .iter()
-        .filter_map(move |mark| Some((mark >> 8, Point::of(called, *mark as u8)?)))
+        .filter_map(move |mark| match POINTS[usize::from(*mark as u8)]? {
+            Point::Enter(_, Function::Copy(_)) if !copies => None,
+            point => Some((mark >> 8, point)),
+        })
 }
 
 /// A function that an operation passed.
@@ -214,36 +200,44 @@ impl Stages {
 /// long. It follows from [`stages`] too, but a line needs no list.
 pub fn slowest(op: &Operation) -> Option<(Function, u64)> {
     let mut slowest = None;
-    let mut last: Option<(Function, u64)> = None;
-    let mut open = [None; LEVELS];
-    let mut pass = |at: u64, point: Point| {
-        let level = match point {
-            Point::Leave => 0,
-            // See `stages`.
-            Point::Enter(function) if open[function.level()] == Some(function) => return,
-            Point::Enter(function) => function.level(),
-        };
-        // It ends where the next point is, unless that is in a function that it calls.
-        if let Some((function, start_ns)) = last.take()
-            && level <= function.level()
-        {
-            let took_ns = match function {
-                Function::CopyNamespaces if is_idle_copy(op) => 0,
-                _ => at.saturating_sub(start_ns),
-            };
-            if slowest.is_none_or(|(_, most_ns)| took_ns >= most_ns) {
-                slowest = Some((function, took_ns));
-            }
-        }
-        open[level..].fill(None);
-        if let Point::Enter(function) = point {
-            open[level] = Some(function);
-            last = Some((function, at));
+    let mut most_ns = 0;
+    let mut end = |function, took_ns| {
+        let idle = function == Function::CopyNamespaces && is_idle_copy(op);
+        let took_ns = if idle { 0 } else { took_ns };
+        if took_ns >= most_ns {
+            most_ns = took_ns;
+            slowest = Some(function);
         }
     };
-    points(op).for_each(|(at, point)| pass(at, point));
-    pass(op.took_ns(), Point::Leave);
-    slowest
+    // Those that are open, by level, and when the last was entered.
+    let mut open = [None; LEVELS];
+    let mut last = None;
+    for (at, point) in points(op) {
+        let (level, entered) = match point {
+            Point::Enter(level, function) => (level, Some(function)),
+            Point::Leave => (0, None),
+        };
+        // As in `stages`.
+        if entered.is_some() && entered == open[usize::from(level)] {
+            continue;
+        }
+        // A function ends where the next point is, unless that is in one that it calls.
+        if let Some((of_level, function, start_ns)) = last
+            && level <= of_level
+        {
+            end(function, at.saturating_sub(start_ns));
+        }
+        open = match level {
+            0 => [entered, None, None],
+            1 => [open[0], entered, None],
+            _ => [open[0], open[1], entered],
+        };
+        last = entered.map(|function| (level, function, at));
+    }
+    if let Some((_, function, start_ns)) = last {
+        end(function, op.took_ns().saturating_sub(start_ns));
+    }
+    slowest.map(|function| (function, most_ns))
 }
 
 /// The functions that an operation that has ended passed.
@@ -262,8 +256,8 @@ pub fn stages(op: &Operation) -> Stages {
     for (at, point) in points(op) {
         match point {
             Point::Leave => leave(&mut stages, &mut open, 0, at),
-            Point::Enter(function) => {
-                let level = function.level();
+            Point::Enter(level, function) => {
+                let level = usize::from(level);
                 // v5.19 ipc/namespace.c, create_ipc_ns: charges again when a flush
                 // of its work has freed some.
                 if open[level].is_some_and(|at| stages[at].function == function) {
@@ -292,7 +286,7 @@ pub fn stages(op: &Operation) -> Stages {
 /// copy_namespaces has no mark at its exit. Without a kind but user it returns at
 /// once (v6.12 kernel/nsproxy.c), and what follows is not its time.
 fn is_idle_copy(op: &Operation) -> bool {
-    requested_beside_user(op).next().is_none()
+    requested_flags(op) & !CLONE_NEWUSER == 0
 }
 
 fn shorten_idle_copy(op: &Operation, stages: &mut Stages) {
@@ -339,7 +333,7 @@ fn mark_failed(op: &Operation, stages: &mut Stages, function: Function, errno: i
 /// marks are looked at: the rest is not yet written.
 pub fn in_stage(op: &Operation) -> Option<(Function, u64)> {
     match points(op).next_back()? {
-        (at, Point::Enter(function)) => Some((function, at)),
+        (at, Point::Enter(_, function)) => Some((function, at)),
         (_, Point::Leave) => None,
     }
 }
@@ -347,8 +341,12 @@ pub fn in_stage(op: &Operation) -> Option<(Function, u64)> {
 /// The kinds that an operation was to make, or, for setns, asked for by its flags, in
 /// the order in which they are printed.
 pub fn requested(op: &Operation) -> impl Iterator<Item = Kind> + use<> {
-    let flags = match op.op {
-        Op::Setns => op.record.flags,
+    flagged(&PRINTED, requested_flags(op))
+}
+
+fn requested_flags(op: &Operation) -> u64 {
+    match op.op {
+        Op::Setns => op.record.flags & CLONE_NEW_ALL,
         Op::Clone
         | Op::Clone3
         | Op::Fork
@@ -356,10 +354,7 @@ pub fn requested(op: &Operation) -> impl Iterator<Item = Kind> + use<> {
         | Op::Unshare
         | Op::OpenTree
         | Op::Fsmount => op.made_flags(),
-    };
-    PRINTED
-        .into_iter()
-        .filter(move |kind| flags & kind.flag() != 0)
+    }
 }
 
 /// Kinds in the order in which they are printed: that of the flags,
@@ -378,12 +373,12 @@ pub const PRINTED: [Kind; KINDS] = [
 /// The kinds of the namespaces that setns was to enter, as far as it came.
 pub fn installed<'a>(op: &Operation<'a>) -> impl DoubleEndedIterator<Item = Kind> + use<'a> {
     points(op).filter_map(|(_, point)| match point {
-        Point::Enter(Function::Install(kind)) => Some(kind),
-        Point::Enter(_) | Point::Leave => None,
+        Point::Enter(_, Function::Install(kind)) => Some(kind),
+        Point::Enter(..) | Point::Leave => None,
     })
 }
 
 /// Whether a function was entered.
 pub fn entered(op: &Operation, function: Function) -> bool {
-    points(op).any(|(_, point)| point == Point::Enter(function))
+    points(op).any(|(_, point)| point == Point::Enter(function.level(), function))
 }

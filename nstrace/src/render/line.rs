@@ -129,7 +129,9 @@ fn operation(out: &mut Text, op: &Operation, view: &View, clock: &mut Clock) {
         length(row.out, took_ns);
     }
     out.push('\n');
-    reason(out, op, view, NAMESPACES);
+    if op.errno().is_some() {
+        reason(out, op, view, NAMESPACES);
+    }
 }
 
 fn task(out: &mut Text, task: &Task, pid: u32, op: &str, view: &View, clock: &mut Clock) {

@@ -6,7 +6,7 @@
 
 use nstrace_common::{kind::Kind, wire::Op};
 
-use super::{Function, Point, entered, installed, points, requested};
+use super::{Function, Point, entered, installed, is_idle_copy, points, requested};
 use crate::event::Operation;
 
 pub(super) const EPERM: i32 = 1;
@@ -37,8 +37,7 @@ pub fn failed(op: &Operation) -> Option<Function> {
                 None
             } else if entered(op, Function::CopyNamespaces) {
                 // v6.12 kernel/nsproxy.c: it fails only if asked for a kind but user.
-                let fails = requested_beside_user(op).next().is_some();
-                fails.then_some(Function::CopyNamespaces)
+                (!is_idle_copy(op)).then_some(Function::CopyNamespaces)
             } else {
                 None
             }
@@ -65,8 +64,8 @@ fn create_failed(op: &Operation, errno: i32) -> Function {
     ];
     let last = points(op)
         .filter_map(|(_, point)| match point {
-            Point::Enter(Function::Copy(kind)) => Some(kind),
-            Point::Enter(_) | Point::Leave => None,
+            Point::Enter(_, Function::Copy(kind)) => Some(kind),
+            Point::Enter(..) | Point::Leave => None,
         })
         .next_back();
     let place = |kind: Kind| ORDER.iter().position(|other| *other == kind);
@@ -89,6 +88,6 @@ fn create_failed(op: &Operation, errno: i32) -> Function {
     next.map_or(Function::CreateNewNamespaces, Function::Copy)
 }
 
-pub(super) fn requested_beside_user(op: &Operation) -> impl Iterator<Item = Kind> + use<> {
+fn requested_beside_user(op: &Operation) -> impl Iterator<Item = Kind> + use<> {
     requested(op).filter(|kind| *kind != Kind::User)
 }
