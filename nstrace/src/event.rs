@@ -146,21 +146,11 @@ impl<'a> Operation<'a> {
     }
 }
 
-/// The kinds whose `CLONE_NEW*` flags are set, in an order. Most often it is one: what
-/// comes behind the last is not looked at.
+/// The kinds whose `CLONE_NEW*` flags are set, in an order.
+#[inline]
 pub fn flagged(order: &'static [Kind; KINDS], flags: u64) -> impl Iterator<Item = Kind> {
-    let mut left = flags & CLONE_NEW_ALL;
-    let mut kinds = order.iter();
-    std::iter::from_fn(move || {
-        while left != 0 {
-            let kind = *kinds.next()?;
-            if left & kind.flag() != 0 {
-                left &= !kind.flag();
-                return Some(kind);
-            }
-        }
-        None
-    })
+    let is_set = move |kind: &Kind| flags & kind.flag() != 0;
+    order.iter().copied().filter(is_set)
 }
 
 /// A task below the first pid namespace.

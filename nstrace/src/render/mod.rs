@@ -77,6 +77,7 @@ impl Printer {
     }
 
     /// Appends an event, whole lines of it. Of some there is nothing to say.
+    #[inline]
     pub fn event(&mut self, format: Format, out: &mut Text, event: &Event, view: &View) {
         let clock = match format {
             Format::Line | Format::Path => &mut self.local,

@@ -50,6 +50,11 @@ impl Text {
         self.bytes.len() - self.unseen
     }
 
+    /// Bytes that take no column.
+    pub(super) fn unseen(&self) -> usize {
+        self.unseen
+    }
+
     /// Appends text of nstrace's own, which is ASCII.
     #[inline]
     pub(super) fn push_str(&mut self, text: &str) {
@@ -89,13 +94,13 @@ impl Text {
         self.bytes.truncate(len);
     }
 
-    /// Appends spaces.
+    /// Appends spaces, up to so many bytes.
     #[inline]
-    pub(super) fn spaces(&mut self, count: usize) {
+    pub(super) fn pad(&mut self, len: usize) {
         const BLANK: [u8; 32] = [b' '; 32];
-        let len = self.bytes.len() + count;
-        while self.bytes.len() < len {
-            self.bytes.extend_from_slice(&BLANK);
+        self.bytes.extend_from_slice(&BLANK);
+        if len > self.bytes.len() {
+            self.bytes.resize(len, b' ');
         }
         self.bytes.truncate(len);
     }

@@ -24,20 +24,18 @@ impl<'o> Row<'o> {
         Row { out, color, before }
     }
 
-    fn column(&self) -> usize {
-        self.out.columns() - self.before
-    }
-
     /// Pads up to a column. What is already there is kept apart by a space, and the
-    /// columns after it catch up.
+    /// columns after it catch up. Column 0 is where a line begins: nothing is there.
     #[inline]
     pub(super) fn to(&mut self, column: usize) {
-        let at = self.column();
-        let gap = column.saturating_sub(at).max(usize::from(at > 0));
-        self.out.spaces(gap);
+        let start = self.before + self.out.unseen();
+        let apart = usize::from(column > 0);
+        let len = (start + column).max(self.out.len() + apart);
+        self.out.pad(len);
     }
 
     /// Prints so that it ends at a column.
+    #[inline]
     pub(super) fn right(&mut self, column: usize, short: &Short) {
         self.to(column.saturating_sub(short.len()));
         self.out.push_short(short);
@@ -62,6 +60,7 @@ pub(super) fn number(out: &mut Text, number: impl Into<u64>) {
 }
 
 /// Appends a length of time, as [`short_length`] has it.
+#[inline]
 pub(super) fn length(out: &mut Text, ns: u64) {
     out.push_short(&short_length(ns));
 }
