@@ -10,7 +10,7 @@ use nstrace::{
     decode::decode,
     event::Event,
     explain::Facts,
-    render::{Format, Printer, View},
+    render::{Format, Printer, Text, View},
 };
 use zerocopy::IntoBytes;
 
@@ -38,7 +38,7 @@ fn print(event: &Event) {
         cgroups.learn(cgroup.id, cgroup.path);
     }
     let facts = Facts::default();
-    let mut out = String::new();
+    let mut out = Text::new();
     for format in [Format::Line, Format::Path, Format::Json] {
         for (color, facts) in [(false, None), (false, Some(&facts)), (true, Some(&facts))] {
             let view = View {
@@ -50,7 +50,7 @@ fn print(event: &Event) {
             };
             out.clear();
             printer.event(format, &mut out, event, &view);
-            check(format, &out, color);
+            check(format, &out.to_string(), color);
         }
     }
 }

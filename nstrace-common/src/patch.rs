@@ -5,12 +5,13 @@
 //! too, but then each member that is read takes four instructions more, and there are
 //! sixteen of them at the beginning of each operation.
 //!
-//! The kernel side has a mark where a number belongs, in one of two forms:
+//! The kernel side has a mark where a number belongs, in one of three forms:
 //!
 //! - a load `reg = *(u32 or u64 *)(reg + load_mark)`: the offset of a member takes the
 //!   place of the mark. Marks are odd, and no compiler reads a word at an odd offset.
 //! - a constant `reg = value_mark`, of which the lower 32 bits count: a value of the table takes its place. The
 //!   verifier removes the branches that it rules out.
+//! - a call of [`CAST_MARK`], which becomes a call of the kernel's bpf_rdonly_cast.
 
 use crate::field::FIELDS_LEN;
 
@@ -20,6 +21,10 @@ use crate::field::FIELDS_LEN;
 pub enum Fact {
     /// Not 0: bpf_task_pt_regs is there (from v5.15).
     TaskPtRegs = FIELDS_LEN,
+    /// The BTF id of bpf_rdonly_cast; 0 where there is none (before v6.2).
+    Cast,
+    /// The BTF id of `struct task_struct`.
+    TaskStruct,
     /// Size of the kernel stack of a task, in bytes, at whose end its registers are.
     StackSize,
     /// Not 0: the kernel may skip a program, so an end without a beginning is an operation
@@ -30,7 +35,7 @@ pub enum Fact {
 }
 
 /// How many values there are: the offsets, by [`crate::field::Field`], then the facts.
-pub const VALUES: usize = FIELDS_LEN + 4;
+pub const VALUES: usize = FIELDS_LEN + 6;
 
 /// All that can be written.
 pub type Values = [u32; VALUES];
@@ -49,16 +54,23 @@ pub const fn value_mark(index: usize) -> i32 {
     VALUE + index as i32
 }
 
+/// What is called in place of bpf_rdonly_cast: a helper that no kernel has.
+pub const CAST_MARK: i32 = VALUE - 1;
+
 /// The size of an instruction.
 pub const INSTRUCTION: usize = 8;
 
 /// Puts the values in place in the instructions of a program. The error is the index of
 /// an offset that does not fit: no member of a struct is so far from its beginning.
 pub fn apply(code: &mut [u8], values: &Values) -> Result<(), usize> {
-    // include/uapi/linux/bpf.h: BPF_LDX | BPF_MEM of 4 and 8 bytes, BPF_ALU64 | BPF_MOV.
+    // include/uapi/linux/bpf.h: BPF_LDX | BPF_MEM of 4 and 8 bytes, BPF_ALU64 | BPF_MOV,
+    // BPF_JMP | BPF_CALL, and BPF_PSEUDO_KFUNC_CALL as the source register.
     const LOAD_U32: u8 = 0x61;
     const LOAD_U64: u8 = 0x79;
     const MOVE_IMM: u8 = 0xb7;
+    const CALL: u8 = 0x85;
+    const KFUNC: u8 = 2 << 4;
+    let cast = values[Fact::Cast as usize];
     for instruction in code.chunks_exact_mut(INSTRUCTION) {
         match instruction[0] {
             LOAD_U32 | LOAD_U64 => {
@@ -74,18 +86,25 @@ pub fn apply(code: &mut [u8], values: &Values) -> Result<(), usize> {
                 instruction[2..4].copy_from_slice(&value.to_ne_bytes());
             }
             MOVE_IMM => {
-                let [.., a, b, c, d] = *instruction else {
-                    continue;
-                };
-                let imm = i32::from_ne_bytes([a, b, c, d]).wrapping_sub(VALUE);
-                if let Some(value) = usize::try_from(imm).ok().and_then(|i| values.get(i)) {
+                let index = usize::try_from(imm(instruction).wrapping_sub(VALUE)).ok();
+                if let Some(value) = index.and_then(|index| values.get(index)) {
                     instruction[4..8].copy_from_slice(&value.to_ne_bytes());
                 }
+            }
+            // Without it the call is never reached.
+            CALL if imm(instruction) == CAST_MARK && cast != 0 => {
+                instruction[1] = KFUNC;
+                instruction[4..8].copy_from_slice(&cast.to_ne_bytes());
             }
             _ => {}
         }
     }
     Ok(())
+}
+
+fn imm(instruction: &[u8]) -> i32 {
+    let bytes = instruction[4..].try_into();
+    bytes.map_or(0, i32::from_ne_bytes)
 }
 
 fn index_of_load(off: i16) -> Option<usize> {
@@ -124,10 +143,25 @@ mod tests {
         );
     }
 
+    /// `call` of a helper, and of a function of the kernel by its BTF id.
+    #[test]
+    fn the_cast_becomes_a_call_into_the_kernel() {
+        let [a, b, c, d] = CAST_MARK.to_ne_bytes();
+        let mark = [0x85, 0, 0, 0, a, b, c, d];
+        let (mut with, mut without) = (mark, mark);
+        let mut values = [0; VALUES];
+        apply(&mut without, &values).unwrap();
+        assert_eq!(without, mark);
+        values[Fact::Cast as usize] = 0x0102_0304;
+        apply(&mut with, &values).unwrap();
+        assert_eq!(with[..4], [0x85, 0x20, 0, 0]);
+        assert_eq!(with[4..], 0x0102_0304u32.to_ne_bytes());
+    }
+
     #[test]
     fn what_is_no_mark_stays() {
         for (off, imm) in [
-            (0x4000, VALUE - 1),
+            (0x4000, VALUE - 2),
             (0x4002, VALUE + VALUES as i32),
             (load_mark(FIELDS_LEN), i32::MIN),
             (i16::MIN, i32::MAX),

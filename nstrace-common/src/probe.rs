@@ -161,7 +161,6 @@ pub const PROBES: &[Probe] = &[
     ),
     // pid * (pid_namespace *, pid_t *set_tid, size_t)
     Probe::new("alloc_pid", Exit, Optional, "the stage alloc_pid"),
-    Probe::new("alloc_pid", Entry, Optional, "the stage alloc_pid"),
     // ucounts * (user_namespace *, kuid_t, enum ucount_type)
     Probe::new(
         "inc_ucount",
@@ -178,12 +177,6 @@ pub const PROBES: &[Probe] = &[
     ),
     // int (cred *new)
     Probe::new("create_user_ns", Exit, Optional, "the stage create_user_ns"),
-    Probe::new(
-        "create_user_ns",
-        Entry,
-        Optional,
-        "the stage create_user_ns",
-    ),
     // int (flags, task_struct *)
     Probe::new(
         "copy_namespaces",

@@ -22,7 +22,8 @@ pub enum RecordKind {
     TaskNew = 2,
     /// [`TaskRecord`]: such a task exits.
     TaskExit = 3,
-    /// [`LifeRecord`]: a namespace was born.
+    /// [`OpRecord`] without lists but the ids: an operation whose record found no room, for
+    /// the namespaces that it made.
     Birth = 4,
     /// [`LifeRecord`]: a namespace died.
     Death = 5,
@@ -126,7 +127,7 @@ pub const LIST: usize = IDS + MARKS + PID_LEVELS + size_of::<FailRecord>() / 8;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Mark {
-    /// Entered create_user_ns (from copy_creds or unshare_userns).
+    /// create_user_ns (from copy_creds or unshare_userns) began to make a namespace.
     CreateUserNs = 1,
     /// Left it.
     CreateUserNsDone = 2,
@@ -136,9 +137,7 @@ pub enum Mark {
     CreateNewNamespaces = 4,
     /// Left unshare_nsproxy_namespaces, which calls it in an unshare.
     UnshareNsproxyDone = 5,
-    /// Entered alloc_pid.
-    AllocPid = 6,
-    /// Left it.
+    /// Left alloc_pid.
     AllocPidDone = 7,
     /// Entered switch_task_namespaces.
     Switch = 8,
@@ -273,16 +272,15 @@ pub struct OpRecord {
     pub target: u32,
 }
 
-/// A namespace was born or died.
+/// A namespace died.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct LifeRecord {
-    /// [`RecordKind::Birth`] or [`RecordKind::Death`].
+    /// [`RecordKind::Death`].
     pub head: Head,
     /// `ns_common.ns_id`; 0 before v6.18.
     pub id: u64,
-    /// For the second word of the death of a pid namespace, and for its birth: its
-    /// address; else 0.
+    /// For the second word of the death of a pid namespace: its address; else 0.
     pub address: u64,
     /// `ns_common.inum`.
     pub inum: u32,

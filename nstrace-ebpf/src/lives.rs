@@ -16,8 +16,8 @@
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_probe_read_kernel_str_bytes};
 use nstrace_common::{
     field::member,
-    kind::{KINDS, Kind},
-    wire::{CgroupRecord, LifeRecord, NO_KIND, RecordKind, SLOTS},
+    kind::Kind,
+    wire::{CgroupRecord, IDS, LifeRecord, NO_KIND, Op, OpRecord, RecordKind, SLOTS},
 };
 
 use crate::{
@@ -43,33 +43,17 @@ fn send(kind: RecordKind, inum: u32, id: u64, address: u64, ns_kind: u32) {
     unsafe { emit::send(&LIVES, kind, &raw const record, size_of::<LifeRecord>()) };
 }
 
-/// The flag of each kind, by index.
-const FLAGS: [u64; KINDS] = {
-    let mut flags = [0; KINDS];
-    let mut i = 0;
-    while i < KINDS {
-        flags[i] = Kind::ALL[i].flag();
-        i += 1;
-    }
-    flags
-};
-
-/// Sends the births of an operation whose own record found no room.
+/// Sends the births of an operation whose own record found no room: the same without its
+/// lists.
 #[inline(always)]
-pub fn born(slot: &Slot) {
-    for i in 0..KINDS {
-        let inum = slot.record.after[i];
-        if inum != slot.record.before[i] && slot.record.flags & FLAGS[i] != 0 {
-            let id = match slot.record.ids_len {
-                0 => 0,
-                _ => slot.list[KINDS + i],
-            };
-            let address = match i == Kind::Pid as usize {
-                true => slot.record.pid_ns,
-                false => 0,
-            };
-            send(RecordKind::Birth, inum, id, address, i as u32);
-        }
+pub fn born(slot: &mut Slot) {
+    if slot.record.ret >= 0 && slot.record.op != Op::Setns as u8 {
+        slot.record.head.kind = RecordKind::Birth as u32;
+        slot.record.marks_len = 0;
+        slot.record.pids_len = 0;
+        let len = size_of::<OpRecord>() + usize::from(slot.record.ids_len).min(IDS) * 8;
+        // SAFETY: the slot is longer than that, and in a map.
+        unsafe { emit::send(&LIVES, RecordKind::Birth, slot as *const Slot, len) };
     }
 }
 

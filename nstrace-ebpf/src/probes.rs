@@ -10,7 +10,7 @@ use nstrace_common::kind::Kind;
 
 use crate::{
     lives, ops, slot,
-    read::{Fexit, Typed},
+    read::{Fexit, Typed, task},
     stages, tasks,
 };
 
@@ -141,11 +141,6 @@ entry!(
     create_new_namespaces_kprobe,
     stages::create_new_namespaces
 );
-entry!(
-    create_user_ns_fentry,
-    create_user_ns_kprobe,
-    stages::create_user_ns
-);
 exit!(
     create_user_ns_fexit,
     create_user_ns_kretprobe,
@@ -159,7 +154,6 @@ exit!(
     stages::security_create_user_ns_ret
 );
 entry!(inc_ucount_fentry, inc_ucount_kprobe, stages::inc_ucount);
-entry!(alloc_pid_fentry, alloc_pid_kprobe, stages::alloc_pid);
 exit!(
     alloc_pid_fexit,
     alloc_pid_kretprobe,
@@ -229,13 +223,13 @@ fn __ns_tree_remove_fentry_twin(context: FEntryContext) -> u32 {
 
 #[btf_tracepoint]
 fn sched_process_fork(context: BtfTracePointContext) -> i32 {
-    ops::forked::<Typed>(context.arg(1));
+    ops::forked::<Typed>(task(context.arg(1)));
     0
 }
 
 #[btf_tracepoint]
 fn sched_process_exit(context: BtfTracePointContext) -> i32 {
-    tasks::exits::<Typed>(context.arg(0));
+    tasks::exits::<Typed>(task(context.arg(0)));
     0
 }
 

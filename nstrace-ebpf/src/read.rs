@@ -8,10 +8,10 @@
 //!
 //! When a program is loaded, it is the other way round: for each pointer that it loads
 //! through the current task or an argument of a tracepoint the verifier looks for up to
-//! four names among all types of the kernel (v6.12 kernel/bpf/btf.c,
+//! four names among all types of the kernel (from v6.4, kernel/bpf/btf.c,
 //! btf_nested_type_is_trusted), some 7 million instructions, and does so again on each
-//! path that leads there. So such a load is made once, before the paths part, and not at
-//! all where it can wait for a helper.
+//! path that leads there: a third of the whole start. It does not for a pointer that it
+//! does not trust, so there the pointer is made such a one ([`task`]).
 //!
 //! Offsets of members are marks in the instructions (`nstrace_common::patch`), which is
 //! why the loads are in assembly.
@@ -30,7 +30,7 @@ use aya_ebpf::{
 use crate::TASK_BTF;
 use nstrace_common::{
     field::{MISSING, Member, member},
-    patch::{Fact, load_mark, value_mark},
+    patch::{CAST_MARK, Fact, load_mark, value_mark},
 };
 
 /// A value that user space writes into the instructions.
@@ -215,14 +215,47 @@ impl Reader for Current {
 /// The current task, to be read by [`Current`].
 #[inline(always)]
 pub fn current() -> u64 {
-    // SAFETY: neither has a precondition; the branch not taken is removed at load.
+    // SAFETY: none of these has a precondition; the branch not taken is removed at load.
     unsafe {
-        if TASK_BTF {
-            bpf_get_current_task_btf() as u64
-        } else {
+        if !TASK_BTF {
             bpf_get_current_task()
+        } else if value!(Fact::Cast as usize) != 0 {
+            cast(bpf_get_current_task())
+        } else {
+            bpf_get_current_task_btf() as u64
         }
     }
+}
+
+/// A task that a tracepoint gives, to be read by [`Typed`].
+#[inline(always)]
+pub fn task(pointer: u64) -> u64 {
+    if value!(Fact::Cast as usize) != 0 {
+        cast(pointer)
+    } else {
+        pointer
+    }
+}
+
+/// bpf_rdonly_cast (from v6.2) to `struct task_struct *`.
+#[inline(always)]
+fn cast(pointer: u64) -> u64 {
+    let typed;
+    // SAFETY: the call changes nothing but the type that the verifier knows.
+    unsafe {
+        asm!(
+            "call {mark}",
+            mark = const CAST_MARK,
+            inlateout("r1") pointer => _,
+            inlateout("r2") value!(Fact::TaskStruct as usize) => _,
+            lateout("r0") typed,
+            lateout("r3") _,
+            lateout("r4") _,
+            lateout("r5") _,
+            options(nomem, nostack),
+        )
+    }
+    typed
 }
 
 /// The current task, to be read by [`Raw`].
@@ -313,7 +346,7 @@ pub fn user_regs() -> u64 {
     // SAFETY: the current task is valid; the branch not taken is removed at load.
     unsafe {
         if value!(Fact::TaskPtRegs as usize) != 0 {
-            bpf_task_pt_regs(current() as *mut _) as u64
+            bpf_task_pt_regs(bpf_get_current_task_btf()) as u64
         } else {
             let stack: u64 = Current::get(current(), member::TaskStack);
             stack + value!(Fact::StackSize as usize) - size_of::<pt_regs>() as u64

@@ -53,15 +53,7 @@ pub fn create_new_namespaces<C: Entry>(context: &C) {
     }
 }
 
-/// `int create_user_ns(struct cred *new)`, called.
-#[inline(always)]
-pub fn create_user_ns<C: Entry>(_context: &C) {
-    if let Some(slot) = slot::mine() {
-        slot.mark(Mark::CreateUserNs as u8);
-    }
-}
-
-/// create_user_ns returns.
+/// `int create_user_ns(struct cred *new)` returns.
 #[inline(always)]
 pub fn create_user_ns_ret<C: Exit>(context: &C) {
     if let Some(slot) = slot::mine() {
@@ -90,20 +82,13 @@ pub fn inc_ucount<C: Entry>(context: &C) {
     slot.charged = context.arg(0);
     slot.charged_type = ucount_type;
     slot.charged_kind = kind as u32;
-    if !matches!(kind, Kind::User) {
-        slot.mark(Mark::Copy as u8 + kind as u8);
-    }
+    slot.mark(match kind {
+        Kind::User => Mark::CreateUserNs as u8,
+        _ => Mark::Copy as u8 + kind as u8,
+    });
 }
 
-/// `struct pid *alloc_pid(struct pid_namespace *, …)`, called.
-#[inline(always)]
-pub fn alloc_pid<C: Entry>(_context: &C) {
-    if let Some(slot) = slot::mine() {
-        slot.mark(Mark::AllocPid as u8);
-    }
-}
-
-/// alloc_pid returns.
+/// `struct pid *alloc_pid(struct pid_namespace *, …)` returns.
 #[inline(always)]
 pub fn alloc_pid_ret<C: Exit>(context: &C) {
     if let Some(slot) = slot::mine() {

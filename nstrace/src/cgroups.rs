@@ -1,7 +1,8 @@
 //! Paths of cgroups by their ids, and the containers that paths name.
 
-use std::{collections::HashMap, ops::Range};
+use std::ops::Range;
 
+use foldhash::HashMap;
 use nstrace_common::wire::CGROUP_PATH;
 
 use crate::event::Cgroup;

@@ -37,7 +37,7 @@ pub fn decode(bytes: &[u8]) -> Result<Event<'_>, DecodeError> {
         RecordKind::Op => operation(bytes).map(Event::Op),
         RecordKind::TaskNew => task(bytes).map(Event::TaskNew),
         RecordKind::TaskExit => task(bytes).map(Event::TaskExit),
-        RecordKind::Birth => life(bytes).map(Event::Birth),
+        RecordKind::Birth => operation(bytes).map(Event::Births),
         RecordKind::Death => life(bytes).map(Event::Death),
         RecordKind::Cgroup => {
             let (record, _) = prefix::<CgroupRecord>(bytes)?;

@@ -4,7 +4,7 @@
 //! numbers of which a view needs ten, so none is copied before it is asked for.
 
 use nstrace_common::{
-    flags::{CLONE_EMPTY_MNTNS, CLONE_NEWNS, UNSHARE_EMPTY_MNTNS},
+    flags::{CLONE_EMPTY_MNTNS, CLONE_NEW_ALL, CLONE_NEWNS, UNSHARE_EMPTY_MNTNS},
     kind::{KINDS, Kind},
     wire::{FailRecord, Op, OpRecord, PidAt, RecordKind, TaskRecord},
 };
@@ -20,6 +20,8 @@ pub enum Event<'a> {
     TaskExit(Task<'a>),
     /// A namespace was born.
     Birth(Life),
+    /// The namespaces of an operation were born whose own record found no room.
+    Births(Operation<'a>),
     /// A namespace died.
     Death(Life),
     /// A cgroup was made.
@@ -93,26 +95,41 @@ impl<'a> Operation<'a> {
         let this = *self;
         Kind::ALL
             .into_iter()
-            .filter(move |kind| this.before(*kind) != this.after(*kind))
+            .filter(move |kind| this.changes(*kind))
+    }
+
+    fn changes(&self, kind: Kind) -> bool {
+        self.before(kind) != self.after(kind)
+    }
+
+    /// The `CLONE_NEW*` flags of the kinds of which it was to make a namespace.
+    pub fn made_flags(&self) -> u64 {
+        let flags = self.record.flags;
+        let empty_mnt = match self.op {
+            Op::Setns => return 0,
+            Op::OpenTree | Op::Fsmount => return CLONE_NEWNS,
+            Op::Unshare => UNSHARE_EMPTY_MNTNS,
+            Op::Clone | Op::Clone3 | Op::Fork | Op::Vfork => CLONE_EMPTY_MNTNS,
+        };
+        let implied = if flags & empty_mnt != 0 {
+            CLONE_NEWNS
+        } else {
+            0
+        };
+        (flags | implied) & CLONE_NEW_ALL
     }
 
     /// Whether it was to make a namespace of a kind.
     pub fn makes(&self, kind: Kind) -> bool {
-        let flags = self.record.flags;
-        match (self.op, kind) {
-            (Op::Setns, _) => false,
-            (Op::OpenTree | Op::Fsmount, _) => kind == Kind::Mnt,
-            (Op::Unshare, Kind::Mnt) => flags & (CLONE_NEWNS | UNSHARE_EMPTY_MNTNS) != 0,
-            (_, Kind::Mnt) => flags & (CLONE_NEWNS | CLONE_EMPTY_MNTNS) != 0,
-            _ => flags & kind.flag() != 0,
-        }
+        self.made_flags() & kind.flag() != 0
     }
 
     /// The namespaces that it made.
     pub fn born(&self) -> impl Iterator<Item = Life> + use<'a> {
         let this = *self;
         let time = this.record.head.time;
-        let born = this.changed().filter(move |kind| this.makes(*kind));
+        let made = flagged(&Kind::ALL, self.made_flags());
+        let born = made.filter(move |kind| this.changes(*kind));
         born.map(move |kind| Life {
             time,
             kind: Some(kind),
@@ -129,6 +146,13 @@ impl<'a> Operation<'a> {
     pub fn failure(&self) -> Option<&'a FailRecord> {
         self.fail
     }
+}
+
+/// The kinds whose `CLONE_NEW*` flags are set, in an order.
+#[inline]
+pub fn flagged(order: &'static [Kind; KINDS], flags: u64) -> impl Iterator<Item = Kind> {
+    let is_set = move |kind: &Kind| flags & kind.flag() != 0;
+    order.iter().copied().filter(is_set)
 }
 
 /// A task below the first pid namespace.
@@ -214,7 +238,8 @@ pub fn record_name(kind: RecordKind) -> &'static str {
 
 /// The bytes of a C string in a fixed array.
 pub fn until_nul(bytes: &[u8]) -> &[u8] {
-    bytes.split(|byte| *byte == 0).next().unwrap_or_default()
+    let len = bytes.iter().position(|byte| *byte == 0);
+    &bytes[..len.unwrap_or(bytes.len())]
 }
 
 const _: () = assert!(KINDS == Kind::ALL.len());

@@ -49,7 +49,7 @@ impl Filter {
     pub fn matches(&self, event: &Event, cgroups: &Cgroups) -> bool {
         match event {
             Event::Lost(_) | Event::Cgroup(_) => true,
-            Event::Op(op) => {
+            Event::Op(op) | Event::Births(op) => {
                 (!self.failed || op.errno().is_some())
                     && self.long_enough(op.took_ns())
                     && self.operation(op, cgroups)
@@ -76,18 +76,20 @@ impl Filter {
         (self.ops.is_empty() || self.ops.contains(&op.op))
             && (self.kinds.is_empty() || about(op).any(|kind| self.kinds.contains(&kind)))
             && self.pid.is_none_or(|pid| pid == op.record.pid)
-            && self.who(op.comm(), op.record.cgroup, cgroups)
+            && self.who(&op.record.comm, op.record.cgroup, cgroups)
     }
 
     /// Tasks below the first pid namespace come and go: that is about kind pid, and
     /// no operation.
     fn task(&self, task: &Task, maker: u32, cgroups: &Cgroups) -> bool {
-        let TaskRecord { pid, cgroup, .. } = *task.record;
+        let TaskRecord {
+            pid, cgroup, comm, ..
+        } = task.record;
         self.events_beside_operations(Some(Kind::Pid))
             && self
                 .pid
-                .is_none_or(|wanted| wanted == pid || wanted == maker)
-            && self.who(task.comm(), cgroup, cgroups)
+                .is_none_or(|wanted| wanted == *pid || wanted == maker)
+            && self.who(comm, *cgroup, cgroups)
     }
 
     fn life(&self, life: &Life, maker: Option<u32>) -> bool {
@@ -108,7 +110,7 @@ impl Filter {
     fn who(&self, comm: &[u8], cgroup: u64, cgroups: &Cgroups) -> bool {
         let same_name = |wanted: &Vec<u8>| {
             let wanted = until_nul(wanted);
-            comm == &wanted[..wanted.len().min(COMM_LEN)]
+            until_nul(comm) == &wanted[..wanted.len().min(COMM_LEN)]
         };
         let same_container = |wanted: &String| {
             cgroups

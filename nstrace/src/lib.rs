@@ -16,4 +16,5 @@ pub mod filter;
 pub mod kernel;
 pub mod lives;
 pub mod render;
+pub mod screen;
 pub mod stages;

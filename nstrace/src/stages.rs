@@ -7,11 +7,12 @@
 use std::ops::Deref;
 
 use nstrace_common::{
+    flags::CLONE_NEW_ALL,
     kind::{KINDS, Kind},
     wire::{MARKS, Mark, Op},
 };
 
-use crate::event::Operation;
+use crate::event::{Operation, flagged};
 
 mod failed;
 #[cfg(test)]
@@ -70,9 +71,9 @@ impl Function {
         }
     }
 
-    /// How deep it can be among the functions here: each is called, if at all, by
-    /// one of the level above.
-    const fn level(self) -> usize {
+    /// How deep it can be among the functions here, less than [`LEVELS`]: each is called,
+    /// if at all, by one of the level above.
+    const fn level(self) -> u8 {
         match self {
             Function::CreateUserNs
             | Function::CopyNamespaces
@@ -85,59 +86,105 @@ impl Function {
     }
 }
 
+const LEVELS: usize = 3;
+
 /// What a mark says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Point {
-    Enter(Function),
-    /// Everything down to this level ends.
-    Leave(usize),
-    /// copy_namespaces ends. It has no mark at its beginning: it has done nothing, or
-    /// called create_new_namespaces.
-    LeaveCopyNamespaces,
+enum Step {
+    /// A function of this level was entered.
+    Enter(u8, Function),
+    /// A function of the outermost level is done; its beginning may have left no mark.
+    Done(Function),
+    /// What is open is done.
+    Leave,
 }
 
-impl Point {
-    fn of(op: Op, mark: u8) -> Option<Point> {
-        const MARKED: [(Mark, Point); 8] = [
-            (Mark::CreateUserNs, Point::Enter(Function::CreateUserNs)),
-            (Mark::CreateUserNsDone, Point::Leave(0)),
-            (Mark::CopyNamespacesDone, Point::LeaveCopyNamespaces),
-            (
-                Mark::CreateNewNamespaces,
-                Point::Enter(Function::CreateNewNamespaces),
-            ),
-            (Mark::UnshareNsproxyDone, Point::Leave(0)),
-            (Mark::AllocPid, Point::Enter(Function::AllocPid)),
-            (Mark::AllocPidDone, Point::Leave(0)),
-            (Mark::Switch, Point::Enter(Function::Switch)),
-        ];
-        const COPY: u8 = Mark::Copy as u8;
-        const INSTALL: u8 = Mark::Install as u8;
-        if mark >= INSTALL {
-            Kind::from_index(mark - INSTALL).map(|kind| Point::Enter(Function::Install(kind)))
-        } else if mark >= COPY {
-            // A namespace made from a descriptor (v7.2 fs/namespace.c,
-            // create_new_namespace) pays for it in the same way, but copy_mnt_ns
-            // is not called.
-            if matches!(op, Op::OpenTree | Op::Fsmount) {
-                return None;
-            }
-            Kind::from_index(mark - COPY).map(|kind| Point::Enter(Function::Copy(kind)))
-        } else {
-            MARKED
-                .iter()
-                .find(|(marked, _)| *marked as u8 == mark)
-                .map(|(_, point)| *point)
-        }
+/// What marks say, by their number.
+const STEPS: [Option<Step>; 256] = {
+    const fn enter(function: Function) -> Option<Step> {
+        Some(Step::Enter(function.level(), function))
     }
-}
+    let mut steps = [None; 256];
+    steps[Mark::CreateUserNs as usize] = enter(Function::CreateUserNs);
+    steps[Mark::CreateUserNsDone as usize] = Some(Step::Done(Function::CreateUserNs));
+    steps[Mark::CopyNamespacesDone as usize] = Some(Step::Done(Function::CopyNamespaces));
+    steps[Mark::CreateNewNamespaces as usize] = enter(Function::CreateNewNamespaces);
+    steps[Mark::UnshareNsproxyDone as usize] = Some(Step::Leave);
+    steps[Mark::AllocPidDone as usize] = Some(Step::Done(Function::AllocPid));
+    steps[Mark::Switch as usize] = enter(Function::Switch);
+    let mut at = 0;
+    while at < KINDS {
+        let kind = Kind::ALL[at];
+        steps[Mark::Copy as usize + at] = enter(Function::Copy(kind));
+        steps[Mark::Install as usize + at] = enter(Function::Install(kind));
+        at += 1;
+    }
+    steps
+};
 
-/// The points that an operation passed, with the ns since its start.
-fn points<'a>(op: &Operation<'a>) -> impl DoubleEndedIterator<Item = (u64, Point)> + use<'a> {
-    let called = op.op;
+/// What the marks of an operation say, with the ns since its start.
+fn steps<'a>(op: &Operation<'a>) -> impl DoubleEndedIterator<Item = (u64, Step)> + use<'a> {
+    // A namespace made from a descriptor (v7.2 fs/namespace.c, create_new_namespace)
+    // pays for it in the same way, but copy_mnt_ns is not called.
+    let copies = !matches!(op.op, Op::OpenTree | Op::Fsmount);
     op.marks
         .iter()
-        .filter_map(move |mark| Some((mark >> 8, Point::of(called, *mark as u8)?)))
+        .filter_map(move |mark| match STEPS[usize::from(*mark as u8)]? {
+            Step::Enter(_, Function::Copy(_)) if !copies => None,
+            step => Some((mark >> 8, step)),
+        })
+}
+
+/// A point of an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Point {
+    /// A function of this level begins.
+    Enter(u8, Function),
+    /// Everything that is open ends.
+    Leave,
+}
+
+/// Calls `each` with the beginnings and ends that follow from the marks, with the ns since
+/// the start of the operation. Three functions have marks at their ends alone, because an
+/// entry costs every fork a program too:
+///
+/// - copy_namespaces has done nothing, or called create_new_namespaces first thing (v6.12
+///   kernel/nsproxy.c);
+/// - create_user_ns has failed before the charge that marks it, or begun there;
+/// - alloc_pid begins when what is before it in copy_process is done (v6.12 kernel/fork.c:
+///   after copy_namespaces only copy_io and copy_thread, of less than a microsecond).
+fn walk(op: &Operation, mut each: impl FnMut(u64, Point)) {
+    let mut outermost = None;
+    let mut last_at = 0;
+    for (at, step) in steps(op) {
+        match step {
+            Step::Enter(level, function) => {
+                if function == Function::CreateNewNamespaces && op.op.makes_task() {
+                    outermost = Some(Function::CopyNamespaces);
+                    each(at, Point::Enter(0, Function::CopyNamespaces));
+                } else if level == 0 {
+                    outermost = Some(function);
+                }
+                each(at, Point::Enter(level, function));
+            }
+            Step::Done(function) => {
+                if outermost != Some(function) {
+                    let start = match function {
+                        Function::AllocPid => last_at,
+                        _ => at,
+                    };
+                    each(start, Point::Enter(0, function));
+                }
+                each(at, Point::Leave);
+                outermost = None;
+            }
+            Step::Leave => {
+                each(at, Point::Leave);
+                outermost = None;
+            }
+        }
+        last_at = at;
+    }
 }
 
 /// A function that an operation passed.
@@ -197,8 +244,7 @@ impl Stages {
     }
 
     /// A function begins, if it is not open.
-    fn enter(&mut self, open: &mut Open, function: Function, at: u64) {
-        let level = function.level();
+    fn enter(&mut self, open: &mut Open, level: usize, function: Function, at: u64) {
         // v5.19 ipc/namespace.c, create_ipc_ns: charges again when a flush of its work
         // has freed some.
         if open[level].is_some_and(|stage| self[stage].function == function) {
@@ -228,42 +274,61 @@ impl Stages {
     pub fn failed(&self) -> Option<&Stage> {
         self.iter().find(|stage| stage.errno.is_some())
     }
+}
 
-    /// The longest of those that call no other one here.
-    pub fn slowest(&self) -> Option<&Stage> {
-        let leaf = |at: usize| {
-            self.get(at + 1)
-                .is_none_or(|next| next.depth <= self[at].depth)
+/// The function that took longest of those that called no other one here, and how
+/// long. It follows from [`stages`] too, but a line needs no list.
+pub fn slowest(op: &Operation) -> Option<(Function, u64)> {
+    let mut slowest = None;
+    let mut most_ns = 0;
+    let mut end = |function, took_ns| {
+        if took_ns >= most_ns {
+            most_ns = took_ns;
+            slowest = Some(function);
+        }
+    };
+    // Those that are open, by level, and when the last was entered.
+    let mut open = [None; LEVELS];
+    let mut last = None;
+    walk(op, |at, point| {
+        let (level, entered) = match point {
+            Point::Enter(level, function) => (level, Some(function)),
+            Point::Leave => (0, None),
         };
-        (0..self.len)
-            .filter(|at| leaf(*at))
-            .map(|at| &self[at])
-            .max_by_key(|stage| stage.took_ns)
+        // As in `stages`.
+        if entered.is_some() && entered == open[usize::from(level)] {
+            return;
+        }
+        // A function ends where the next point is, unless that is in one that it calls.
+        if let Some((of_level, function, start_ns)) = last
+            && level <= of_level
+        {
+            end(function, at.saturating_sub(start_ns));
+        }
+        open = match level {
+            0 => [entered, None, None],
+            1 => [open[0], entered, None],
+            _ => [open[0], open[1], entered],
+        };
+        last = entered.map(|function| (level, function, at));
+    });
+    if let Some((_, function, start_ns)) = last {
+        end(function, op.took_ns().saturating_sub(start_ns));
     }
+    slowest.map(|function| (function, most_ns))
 }
 
 /// The stages that are open, by level.
-type Open = [Option<usize>; 3];
+type Open = [Option<usize>; LEVELS];
 
 /// The functions that an operation that has ended passed.
 pub fn stages(op: &Operation) -> Stages {
     let mut stages = Stages::EMPTY;
-    let mut open: Open = [None; 3];
-    for (at, point) in points(op) {
-        match point {
-            Point::Leave(level) => stages.leave(&mut open, level, at),
-            Point::LeaveCopyNamespaces => {
-                stages.enter(&mut open, Function::CopyNamespaces, at);
-                stages.leave(&mut open, 0, at);
-            }
-            Point::Enter(function) => {
-                if function == Function::CreateNewNamespaces && op.op.makes_task() {
-                    stages.enter(&mut open, Function::CopyNamespaces, at);
-                }
-                stages.enter(&mut open, function, at);
-            }
-        }
-    }
+    let mut open: Open = [None; LEVELS];
+    walk(op, |at, point| match point {
+        Point::Enter(level, function) => stages.enter(&mut open, level.into(), function, at),
+        Point::Leave => stages.leave(&mut open, 0, at),
+    });
     stages.leave(&mut open, 0, op.took_ns());
     if let Some((function, errno)) = failed(op).zip(op.errno()) {
         mark_failed(op, &mut stages, function, errno);
@@ -301,26 +366,29 @@ fn mark_failed(op: &Operation, stages: &mut Stages, function: Function, errno: i
 /// in ns from the beginning of the operation. Only the start of the record and its
 /// marks are looked at: the rest is not yet written.
 pub fn in_stage(op: &Operation) -> Option<(Function, u64)> {
-    match points(op).next_back()? {
-        (at, Point::Enter(function)) => Some((function, at)),
-        (_, Point::Leave(_) | Point::LeaveCopyNamespaces) => None,
+    match steps(op).next_back()? {
+        (at, Step::Enter(_, function)) => Some((function, at)),
+        (_, Step::Done(_) | Step::Leave) => None,
     }
 }
 
 /// The kinds that an operation was to make, or, for setns, asked for by its flags, in
 /// the order in which they are printed.
-pub fn requested<'a>(op: &Operation<'a>) -> impl Iterator<Item = Kind> + use<'a> {
-    let op = *op;
-    PRINTED.into_iter().filter(move |kind| match op.op {
-        Op::Setns => op.record.flags & kind.flag() != 0,
+pub fn requested(op: &Operation) -> impl Iterator<Item = Kind> + use<> {
+    flagged(&PRINTED, requested_flags(op))
+}
+
+fn requested_flags(op: &Operation) -> u64 {
+    match op.op {
+        Op::Setns => op.record.flags & CLONE_NEW_ALL,
         Op::Clone
         | Op::Clone3
         | Op::Fork
         | Op::Vfork
         | Op::Unshare
         | Op::OpenTree
-        | Op::Fsmount => op.makes(*kind),
-    })
+        | Op::Fsmount => op.made_flags(),
+    }
 }
 
 /// Kinds in the order in which they are printed: that of the flags,
@@ -338,17 +406,16 @@ pub const PRINTED: [Kind; KINDS] = [
 
 /// The kinds of the namespaces that setns was to enter, as far as it came.
 pub fn installed<'a>(op: &Operation<'a>) -> impl DoubleEndedIterator<Item = Kind> + use<'a> {
-    points(op).filter_map(|(_, point)| match point {
-        Point::Enter(Function::Install(kind)) => Some(kind),
-        Point::Enter(_) | Point::Leave(_) | Point::LeaveCopyNamespaces => None,
+    steps(op).filter_map(|(_, step)| match step {
+        Step::Enter(_, Function::Install(kind)) => Some(kind),
+        Step::Enter(..) | Step::Done(_) | Step::Leave => None,
     })
 }
 
-/// Whether a function was entered by an operation that has ended.
+/// Whether a function was entered, as far as marks tell.
 pub fn entered(op: &Operation, function: Function) -> bool {
-    let mark = match function {
-        Function::CopyNamespaces => Point::LeaveCopyNamespaces,
-        _ => Point::Enter(function),
-    };
-    points(op).any(|(_, point)| point == mark)
+    steps(op).any(|(_, step)| match step {
+        Step::Enter(_, entered) | Step::Done(entered) => entered == function,
+        Step::Leave => false,
+    })
 }

@@ -222,6 +222,16 @@ impl<'a> Btf<'a> {
         self.functions.id(name).is_some()
     }
 
+    /// The id of a function; it must have been asked for.
+    pub fn function_id(&self, name: &str) -> Option<u32> {
+        self.functions.id(name)
+    }
+
+    /// The id of a struct; it must have been asked for.
+    pub fn struct_id(&self, name: &str) -> Option<u32> {
+        self.structs.id(name)
+    }
+
     /// The member of a struct at a dotted path; the struct must have been asked for.
     /// A bitfield is none: it has no address.
     pub fn member(&self, strukt: &str, path: &str) -> Option<Member> {

@@ -8,15 +8,12 @@ use std::{
 use anyhow::Context as _;
 use aya::maps::{HashMap as BpfHashMap, MapData};
 use clap::ColorChoice;
-use nstrace_common::{config::Config, wire::RecordKind};
+use nstrace_common::config::Config;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::child::Child;
 use crate::{
-    cgroups::Cgroups,
     cli::Tail,
-    event::{Event, Life, Lost, Operation},
-    explain::Facts,
     filter::Filter,
     kernel::{
         clock,
@@ -27,8 +24,8 @@ use crate::{
         snapshot,
         stall::Stalls,
     },
-    lives::Lives,
-    render::{Format, Printer, View},
+    render::Format,
+    screen::{self, Counts, Screen},
 };
 
 /// Runs until a signal, or until the command ends.
@@ -63,11 +60,12 @@ async fn follow(args: Tail, mut child: Option<Child>) -> anyhow::Result<ExitCode
     let mut log = crate::kernel::debug::logger(&mut kernel.bpf)?;
     let mut stalls = Stalls::new(&mut kernel.bpf, args.stall)?;
     let mut signals = Signals::new()?;
-    let mut screen = Screen::new(&args, filter, child.is_some());
+    let mut screen = screen(&args, filter);
     snapshot::namespaces(&mut screen.lives);
     snapshot::cgroups(&mut screen.cgroups);
     release_memory();
-    screen.start()?;
+    screen.header();
+    flush(&mut screen)?;
     eprintln!("nstrace: ready");
     if let Some(child) = &mut child {
         track(&mut kernel, child.pid)?;
@@ -83,12 +81,12 @@ async fn follow(args: Tail, mut child: Option<Child>) -> anyhow::Result<ExitCode
         tokio::select! {
             waited = reader.wait() => {
                 waited?;
-                screen.read(&mut reader)?;
+                read(&mut reader, &mut screen)?;
             }
             _ = look.tick(), if !args.stall.is_zero() => {
                 stalls.look(|event| screen.event(&event))?;
-                screen.skipped(kernel.skipped_deaths(), false);
-                screen.flush()?;
+                screen.skipped(kernel.skipped_deaths(), false, clock::monotonic_ns());
+                flush(&mut screen)?;
             }
             end = signals.next() => {
                 status = end_of(end, child.as_ref(), &mut asked)?;
@@ -98,15 +96,15 @@ async fn follow(args: Tail, mut child: Option<Child>) -> anyhow::Result<ExitCode
     let (skipped, runs) = (kernel.skipped_deaths(), kernel.skipped_runs());
     // Nothing new from here on; what is in the rings is still to be read.
     drop(kernel);
-    screen.read(&mut reader)?;
-    screen.skipped(skipped, true);
-    screen.flush()?;
+    read(&mut reader, &mut screen)?;
+    screen.skipped(skipped, true, clock::monotonic_ns());
+    flush(&mut screen)?;
     if runs > 0 {
         eprintln!(
             "nstrace: the kernel skipped {runs} runs of its probes: a stage or a task may be missing"
         );
     }
-    screen.summary();
+    summary(screen.counts);
     Ok(status.unwrap_or(ExitCode::SUCCESS))
 }
 
@@ -192,171 +190,56 @@ fn release_memory() {
     }
 }
 
-/// What is printed, and what is known for it.
-struct Screen {
-    format: Format,
-    color: bool,
-    all: bool,
-    filter: Filter,
-    /// Whether something is left out, and so are the deaths of what was not seen.
-    partial: bool,
-    cgroups: Cgroups,
-    lives: Lives,
-    printer: Printer,
-    wall_offset_ns: i64,
-    text: String,
-    operations: u64,
-    failures: u64,
-    lost: u64,
-    /// Deaths that the kernel skipped: seen the last time, and told.
-    skipped_before: u64,
-    skipped_told: u64,
+/// More text than this is not gathered before it is written: a burst must not fill the
+/// memory.
+const TEXT_MAX: usize = 1 << 16;
+
+fn screen(args: &Tail, filter: Filter) -> Screen {
+    let options = screen::Options {
+        format: match (args.json, args.path) {
+            (true, _) => Format::Json,
+            (_, true) => Format::Path,
+            _ => Format::Line,
+        },
+        color: colored(args.color),
+        all: args.all,
+        filter,
+        follows: !args.run.is_empty(),
+        facts: facts::facts,
+    };
+    let mut screen = Screen::new(options, jiff::tz::TimeZone::system());
+    screen.wall_offset_ns = clock::wall_offset_ns();
+    screen
 }
 
-impl Screen {
-    fn new(args: &Tail, filter: Filter, follows: bool) -> Screen {
-        Screen {
-            format: match (args.json, args.path) {
-                (true, _) => Format::Json,
-                (_, true) => Format::Path,
-                _ => Format::Line,
-            },
-            color: colored(args.color),
-            all: args.all,
-            partial: follows || filter.is_set(),
-            filter,
-            cgroups: Cgroups::default(),
-            lives: Lives::default(),
-            wall_offset_ns: clock::wall_offset_ns(),
-            printer: Printer::new(jiff::tz::TimeZone::system()),
-            text: String::new(),
-            operations: 0,
-            failures: 0,
-            lost: 0,
-            skipped_before: 0,
-            skipped_told: 0,
+/// Prints everything that is in the rings.
+fn read(reader: &mut Reader, screen: &mut Screen) -> anyhow::Result<()> {
+    screen.wall_offset_ns = clock::wall_offset_ns();
+    reader.drain(|event| {
+        screen.event(&event);
+        if screen.text.len() > TEXT_MAX {
+            // What cannot be written is said by the next flush.
+            let _ = flush(screen);
         }
-    }
+    })?;
+    flush(screen)?;
+    Ok(())
+}
 
-    /// Prints the head of the columns.
-    fn start(&mut self) -> io::Result<()> {
-        self.printer.header(self.format, &mut self.text, self.color);
-        self.flush()
-    }
+fn flush(screen: &mut Screen) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    let written = stdout
+        .write_all(screen.text.as_bytes())
+        .and_then(|()| stdout.flush());
+    screen.text.clear();
+    written
+}
 
-    /// Prints everything that is in the rings.
-    fn read(&mut self, reader: &mut Reader) -> anyhow::Result<()> {
-        self.wall_offset_ns = clock::wall_offset_ns();
-        reader.drain(|event| self.event(&event))?;
-        self.flush()?;
-        Ok(())
-    }
-
-    fn event(&mut self, event: &Event) {
-        match event {
-            Event::Op(op) => self.operation(event, op),
-            Event::Cgroup(cgroup) => self.cgroups.made(cgroup),
-            Event::Birth(life) => {
-                self.lives.born(life);
-                if self.asked_for(life) {
-                    self.print(event, None);
-                }
-            }
-            Event::Death(life) => {
-                if let Some(life) = self.lives.died(*life)
-                    && (!self.partial || life.age.is_some())
-                    && self.asked_for(&life)
-                {
-                    self.print(&Event::Death(life), None);
-                }
-            }
-            Event::Lost(lost) => {
-                self.lost += lost.count;
-                self.print(event, None);
-            }
-            Event::TaskNew(_) | Event::TaskExit(_) => {
-                if self.filter.matches(event, &self.cgroups) {
-                    self.print(event, None);
-                }
-            }
-            Event::Stall(..) => self.print(event, None),
-        }
-    }
-
-    /// Whether a namespace is of a kind that was asked for.
-    fn asked_for(&self, life: &Life) -> bool {
-        let kinds = &self.filter.kinds;
-        kinds.is_empty() || life.kind.is_some_and(|kind| kinds.contains(&kind))
-    }
-
-    fn operation(&mut self, event: &Event, op: &Operation) {
-        if !self.filter.matches(event, &self.cgroups) {
-            return;
-        }
-        self.operations += 1;
-        for life in op.born() {
-            self.event(&Event::Birth(life));
-        }
-        let facts = op.errno().map(|_| facts::facts(op, &self.cgroups));
-        self.failures += u64::from(facts.is_some());
-        self.print(event, facts.as_ref());
-    }
-
-    fn print(&mut self, event: &Event, facts: Option<&Facts>) {
-        let view = View {
-            wall_offset_ns: self.wall_offset_ns,
-            cgroups: &self.cgroups,
-            facts,
-            color: self.color,
-            all: self.all,
-        };
-        self.printer
-            .event(self.format, &mut self.text, event, &view);
-        // A burst must not gather in memory; what cannot be written is said by the
-        // next flush.
-        if self.text.len() > 1 << 16 {
-            let _ = self.flush();
-        }
-    }
-
-    /// Tells of deaths that the kernel has skipped a program for, less those that were
-    /// heard of all the same. The second word of a death takes a moment: what is new is
-    /// told the next time, or at the end.
-    fn skipped(&mut self, skipped: u64, at_end: bool) {
-        let missing = skipped.saturating_sub(self.lives.recovered());
-        let count = match at_end {
-            true => missing,
-            false => missing.min(self.skipped_before),
-        }
-        .saturating_sub(self.skipped_told);
-        self.skipped_before = missing;
-        if count > 0 && !self.partial {
-            self.skipped_told += count;
-            self.lost += count;
-            let event = Event::Lost(Lost {
-                time: clock::monotonic_ns(),
-                record: RecordKind::Death,
-                count,
-            });
-            self.print(&event, None);
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        let mut stdout = io::stdout().lock();
-        let written = stdout
-            .write_all(self.text.as_bytes())
-            .and_then(|()| stdout.flush());
-        self.text.clear();
-        written
-    }
-
-    fn summary(&self) {
-        eprintln!(
-            "nstrace: {} operations, {} failed, {} lost",
-            self.operations, self.failures, self.lost
-        );
-    }
+fn summary(counts: Counts) {
+    eprintln!(
+        "nstrace: {} operations, {} failed, {} lost",
+        counts.operations, counts.failures, counts.lost
+    );
 }
 
 fn colored(choice: ColorChoice) -> bool {

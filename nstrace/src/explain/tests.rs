@@ -7,7 +7,6 @@ const USER: u8 = mark(Mark::CreateUserNs);
 const CREATE: u8 = mark(Mark::CreateNewNamespaces);
 const COPIED: u8 = mark(Mark::CopyNamespacesDone);
 const USER_DONE: u8 = mark(Mark::CreateUserNsDone);
-const ALLOC_PID: u8 = mark(Mark::AllocPid);
 const ALLOC_PID_DONE: u8 = mark(Mark::AllocPidDone);
 const NO_ADMIN: u64 = 0x1ff_ffff_ffff & !(1 << 21);
 /// A user namespace that is not the first.
@@ -21,7 +20,6 @@ fn failed(called: Op, flags: u64, marks: &[u8], errno: i32) -> Built {
     match marks.last().map(|(_, mark)| *mark) {
         Some(USER) => built.in_user(),
         Some(mark) if is_copy(&mark) => built.in_create(),
-        Some(ALLOC_PID) => built.in_alloc_pid(),
         _ => built,
     }
 }
@@ -362,8 +360,8 @@ fn copy_functions_have_reasons_of_their_own() {
 #[test]
 fn a_task_can_fail_where_its_namespaces_do_not() {
     let dead = |built: Built| built.found(|fail| fail.bits = FAIL_PID_NS_DEAD);
-    let clone = |errno| failed(Op::Clone, CLONE_NEWUTS, &[ALLOC_PID], errno);
-    let later = |errno| failed(Op::Clone, CLONE_NEWUTS, &[ALLOC_PID, ALLOC_PID_DONE], errno);
+    let clone = |errno| failed(Op::Clone, CLONE_NEWUTS, &[ALLOC_PID_DONE], errno).in_alloc_pid();
+    let later = |errno| failed(Op::Clone, CLONE_NEWUTS, &[ALLOC_PID_DONE], errno);
     let dead_said = "the init of pid:4026531836 is dead";
     check(&[
         (dead(failed(Op::Fork, 0, &[], ENOMEM)), dead_said),
@@ -399,12 +397,7 @@ fn a_full_pids_cgroup_is_named_where_it_can_have_refused() {
     let reason = r"pids.max is 10 in /a\x1b";
     assert_eq!(
         said(
-            &failed(
-                Op::Clone,
-                CLONE_NEWUTS,
-                &[ALLOC_PID, ALLOC_PID_DONE],
-                EAGAIN
-            ),
+            &failed(Op::Clone, CLONE_NEWUTS, &[ALLOC_PID_DONE], EAGAIN),
             &facts
         ),
         reason

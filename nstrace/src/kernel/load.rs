@@ -214,6 +214,13 @@ fn values(btf: &Btf) -> Result<Values, Missing> {
     let mut values = [0; VALUES];
     values[..FIELDS_LEN].copy_from_slice(&offsets(btf)?);
     values[Fact::TaskPtRegs as usize] = u32::from(btf.has_function(HELPERS[1]));
+    if let Some((cast, task)) = btf
+        .function_id(HELPERS[2])
+        .zip(btf.struct_id("task_struct"))
+    {
+        values[Fact::Cast as usize] = cast;
+        values[Fact::TaskStruct as usize] = task;
+    }
     // v5.10 arch/x86/include/asm/page_64_types.h: THREAD_SIZE without KASAN.
     values[Fact::StackSize as usize] = 16384;
     Ok(values)

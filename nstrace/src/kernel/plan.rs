@@ -74,7 +74,11 @@ pub fn functions() -> Vec<String> {
 }
 
 /// Helpers whose presence [`crate::kernel::load`] asks about.
-pub const HELPERS: [&str; 2] = ["bpf_get_current_task_btf", "bpf_task_pt_regs"];
+pub const HELPERS: [&str; 3] = [
+    "bpf_get_current_task_btf",
+    "bpf_task_pt_regs",
+    "bpf_rdonly_cast",
+];
 
 /// The symbol of a probe's function.
 pub fn full(function: &str) -> String {
@@ -270,13 +274,17 @@ mod tests {
         assert!(without.all(|planned| !planned.with_twin));
     }
 
-    /// v5.11 and v5.15: nstrace does without them on 5.10.
+    /// From v5.11, v5.15 and v6.2.
     #[test]
-    fn helpers_are_there_from_6_1_on() {
+    fn helpers_are_there_from_6_1_on_and_the_cast_from_6_12() {
         for (series, _) in KERNELS {
             for helper in HELPERS {
                 let has = kernel(series).has_function(helper);
-                assert_eq!(has, *series != "5.10", "{series} {helper}");
+                let lacks = match helper {
+                    "bpf_rdonly_cast" => ["5.10", "6.1"].contains(series),
+                    _ => *series == "5.10",
+                };
+                assert_eq!(has, !lacks, "{series} {helper}");
             }
         }
     }

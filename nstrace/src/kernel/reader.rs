@@ -61,24 +61,31 @@ impl Reader {
 
     /// Hands over everything that is there, then what was lost.
     pub fn drain(&mut self, mut each: impl FnMut(Event)) -> Result<(), KernelError> {
+        let (events, lives) = (self.events.get_mut(), self.lives.get_mut());
+        // The times of the next ones, as long as they have not been handed over.
+        let (mut event, mut life) = (None, None);
         loop {
-            let (events, lives) = (self.events.get_mut(), self.lives.get_mut());
             // A death is sent before its number can be used again, and after the
             // operation that the namespace was born in. So: if an operation is there,
             // then every death before it, looked for afterwards, is there too; and if
             // a death is there, so is its birth, looked for once more.
-            let mut event = next_time(events);
-            let life = next_time(lives);
-            if event.is_none() && life.is_some() {
-                event = next_time(events);
+            event = event.or_else(|| next_time(events));
+            if life.is_none() {
+                life = next_time(lives);
+                event = event.or_else(|| next_time(events));
             }
-            let ring = match (event, life) {
-                (Some(event), Some(life)) if event <= life => events,
-                (Some(_), None) => events,
-                (_, Some(_)) => lives,
-                (None, None) => break,
+            let item = match (event, life) {
+                (Some(at), death) if death.is_none_or(|death| at <= death) => {
+                    event = None;
+                    events.next()
+                }
+                (_, Some(_)) => {
+                    life = None;
+                    lives.next()
+                }
+                (_, None) => break,
             };
-            if let Some(item) = ring.next() {
+            if let Some(item) = item {
                 each(decode(&item)?);
             }
         }

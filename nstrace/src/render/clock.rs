@@ -2,7 +2,9 @@
 
 use jiff::{Timestamp, tz::TimeZone};
 
-const SECOND: i128 = 1_000_000_000;
+use super::{Text, out::Short};
+
+const SECOND: u64 = 1_000_000_000;
 
 /// Tells the time of day of a record. It keeps the second that it told last: a
 /// look-up of the time zone for each line would cost more than the line.
@@ -11,9 +13,17 @@ pub struct Clock {
     /// Time of day minus `CLOCK_MONOTONIC`, in ns.
     offset_ns: i64,
     zone: TimeZone,
-    second: Option<i64>,
-    text: String,
+    /// When the second of `text` begins, by `CLOCK_MONOTONIC`; none before the first,
+    /// and if the machine started within it.
+    begins_ns: Option<u64>,
+    /// `YYYY-MM-DDTHH:MM:SS.`
+    text: [u8; DATE + TIME],
 }
+
+/// The length of `YYYY-MM-DDT`.
+const DATE: usize = 11;
+/// The length of `HH:MM:SS.`
+const TIME: usize = 9;
 
 impl Clock {
     /// A clock that tells the time in `zone`.
@@ -21,64 +31,69 @@ impl Clock {
         Clock {
             offset_ns: 0,
             zone,
-            second: None,
-            text: String::new(),
+            begins_ns: None,
+            text: *b"0000-00-00T00:00:00.",
         }
     }
 
     /// Sets what to add to `CLOCK_MONOTONIC` for the time of day, since 1970 in UTC.
     pub fn set_offset(&mut self, offset_ns: i64) {
-        self.offset_ns = offset_ns;
+        if self.offset_ns != offset_ns {
+            self.offset_ns = offset_ns;
+            self.begins_ns = None;
+        }
     }
 
     /// Appends `HH:MM:SS.mmm`.
-    pub fn time_of_day(&mut self, out: &mut String, mono_ns: u64) {
+    #[inline]
+    pub fn time_of_day(&mut self, out: &mut Text, mono_ns: u64) {
         let nanos = self.tell(mono_ns);
-        out.push_str(self.text.get(11..19).unwrap_or("??:??:??"));
-        out.push('.');
-        digits(out, nanos / 1_000_000, 3);
+        out.push_ascii(&self.text[DATE..]);
+        out.push_short(Short::new().digits(nanos / 1_000_000, 3));
     }
 
     /// Appends `YYYY-MM-DDTHH:MM:SS.nnnnnnnnnZ`, as RFC 3339 has it; only right for a
     /// clock that tells UTC.
-    pub fn rfc3339(&mut self, out: &mut String, mono_ns: u64) {
+    pub fn rfc3339(&mut self, out: &mut Text, mono_ns: u64) {
         let nanos = self.tell(mono_ns);
-        out.push_str(&self.text);
-        out.push('.');
-        digits(out, nanos, 9);
-        out.push('Z');
+        out.push_ascii(&self.text);
+        out.push_short(Short::new().text("Z").digits(nanos, 9));
     }
 
     /// Brings `text` to the second of that time, and gives the ns within it.
-    fn tell(&mut self, mono_ns: u64) -> u32 {
-        let wall = i128::from(mono_ns) + i128::from(self.offset_ns);
-        let second = wall.div_euclid(SECOND) as i64;
-        if self.second != Some(second) {
-            self.second = Some(second);
-            // Outside of the years that there are: a record that lies.
-            let stamp = Timestamp::from_second(second).unwrap_or_default();
-            let time = self.zone.to_datetime(stamp);
-            self.text.clear();
-            digits(&mut self.text, time.year().unsigned_abs().into(), 4);
-            for (sign, number) in [
-                ('-', time.month()),
-                ('-', time.day()),
-                ('T', time.hour()),
-                (':', time.minute()),
-                (':', time.second()),
-            ] {
-                self.text.push(sign);
-                digits(&mut self.text, number.unsigned_abs().into(), 2);
-            }
+    #[inline]
+    fn tell(&mut self, mono_ns: u64) -> u64 {
+        match self
+            .begins_ns
+            .and_then(|begins| mono_ns.checked_sub(begins))
+        {
+            Some(nanos) if nanos < SECOND => nanos,
+            _ => self.tell_anew(mono_ns),
         }
-        wall.rem_euclid(SECOND) as u32
     }
-}
 
-fn digits(out: &mut String, number: u32, count: u32) {
-    for place in (0..count).rev() {
-        let digit = (number / 10u32.pow(place) % 10) as u8;
-        out.push(char::from(b'0' + digit));
+    #[cold]
+    fn tell_anew(&mut self, mono_ns: u64) -> u64 {
+        let wall = i128::from(mono_ns) + i128::from(self.offset_ns);
+        let nanos = wall.rem_euclid(SECOND.into()) as u64;
+        self.begins_ns = mono_ns.checked_sub(nanos);
+        let second = wall.div_euclid(SECOND.into()) as i64;
+        // Outside of the years that there are: a record that lies.
+        let stamp = Timestamp::from_second(second).unwrap_or_default();
+        let time = self.zone.to_datetime(stamp);
+        for (at, places, number) in [
+            (0, 4, time.year().unsigned_abs()),
+            (5, 2, time.month().unsigned_abs().into()),
+            (8, 2, time.day().unsigned_abs().into()),
+            (11, 2, time.hour().unsigned_abs().into()),
+            (14, 2, time.minute().unsigned_abs().into()),
+            (17, 2, time.second().unsigned_abs().into()),
+        ] {
+            let mut digits = Short::new();
+            digits.digits(number.into(), places);
+            self.text[at..at + digits.len()].copy_from_slice(digits.as_bytes());
+        }
+        nanos
     }
 }
 
@@ -90,11 +105,11 @@ mod tests {
     use super::*;
 
     fn told(clock: &mut Clock, mono_ns: u64) -> String {
-        let mut out = String::new();
+        let mut out = Text::new();
         clock.time_of_day(&mut out, mono_ns);
         out.push(' ');
         clock.rfc3339(&mut out, mono_ns);
-        out
+        out.to_string()
     }
 
     #[test]

@@ -6,6 +6,8 @@
 //!
 //! A backslash is doubled, so that what was escaped is told from what was so named.
 
+use super::Text;
+
 /// Characters that a terminal acts upon or that change how others read, beside the
 /// control characters: marks of direction, of width zero, of lines, of language
 /// (Unicode's category Cf, and U+2028 and U+2029).
@@ -25,10 +27,20 @@ fn hidden(c: char) -> bool {
 
 /// Whether a byte stands for itself, on a terminal and in a JSON string.
 fn plain(byte: &u8) -> bool {
-    matches!(byte, b' '..=b'~') && !matches!(byte, b'\\' | b'"')
+    (b' '..=b'~').contains(byte) & (*byte != b'\\') & (*byte != b'"')
 }
 
-fn hex(out: &mut String, value: u32, digits: u32) {
+/// Whether all bytes do: eight at a time, without a branch for each.
+fn all_plain(name: &[u8]) -> bool {
+    let eight = |eight: &[u8; 8]| eight.iter().fold(true, |all, byte| all & plain(byte));
+    match name.last_chunk() {
+        // The last eight overlap those before.
+        Some(last) => name.as_chunks().0.iter().all(eight) && eight(last),
+        None => name.iter().all(plain),
+    }
+}
+
+fn hex(out: &mut Text, value: u32, digits: u32) {
     for digit in (0..digits).rev() {
         out.push(char::from_digit(value >> (digit * 4) & 15, 16).unwrap_or('0'));
     }
@@ -37,11 +49,9 @@ fn hex(out: &mut String, value: u32, digits: u32) {
 /// Appends a name for a terminal: `\xNN` for control characters of ASCII and for
 /// bytes that are not UTF-8, `\u{…}` for other characters that do not show, `\\` for
 /// a backslash.
-pub fn terminal(out: &mut String, name: &[u8]) {
-    if let Ok(text) = str::from_utf8(name)
-        && name.iter().all(plain)
-    {
-        return out.push_str(text);
+pub fn terminal(out: &mut Text, name: &[u8]) {
+    if all_plain(name) {
+        return out.push_ascii(name);
     }
     for chunk in name.utf8_chunks() {
         for c in chunk.valid().chars() {
@@ -49,14 +59,14 @@ pub fn terminal(out: &mut String, name: &[u8]) {
                 '\\' => out.push_str("\\\\"),
                 c if !hidden(c) => out.push(c),
                 c if c.is_ascii() => byte(out, c as u8),
-                c => out.extend(c.escape_unicode()),
+                c => c.escape_unicode().for_each(|c| out.push(c)),
             }
         }
         chunk.invalid().iter().for_each(|b| byte(out, *b));
     }
 }
 
-fn byte(out: &mut String, byte: u8) {
+fn byte(out: &mut Text, byte: u8) {
     out.push_str("\\x");
     hex(out, byte.into(), 2);
 }
@@ -64,36 +74,48 @@ fn byte(out: &mut String, byte: u8) {
 /// Appends a name as a JSON string, quoted. In the string, bytes that are not UTF-8
 /// are `\xNN` and a backslash is `\\`; every other character is itself, written as
 /// an escape of JSON if it does not show.
-pub fn json_name(out: &mut String, name: &[u8]) {
+pub fn json_name(out: &mut Text, name: &[u8]) {
     out.push('"');
-    match str::from_utf8(name) {
-        Ok(text) if name.iter().all(plain) => out.push_str(text),
-        _ => {
-            for chunk in name.utf8_chunks() {
-                for c in chunk.valid().chars() {
-                    match c {
-                        '\\' => out.push_str("\\\\\\\\"),
-                        c => json_char(out, c),
-                    }
-                }
-                for b in chunk.invalid() {
-                    out.push('\\');
-                    byte(out, *b);
-                }
-            }
-        }
+    if all_plain(name) {
+        out.push_ascii(name);
+    } else {
+        json_escaped(out, name);
     }
     out.push('"');
 }
 
-/// Appends text of nstrace's own as a JSON string, quoted.
-pub fn json_text(out: &mut String, text: &str) {
+fn json_escaped(out: &mut Text, name: &[u8]) {
+    for chunk in name.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            match c {
+                '\\' => out.push_str("\\\\\\\\"),
+                c => json_char(out, c),
+            }
+        }
+        for b in chunk.invalid() {
+            out.push('\\');
+            byte(out, *b);
+        }
+    }
+}
+
+/// Appends text as a JSON string, quoted.
+pub fn json_text(out: &mut Text, text: &str) {
     out.push('"');
     text.chars().for_each(|c| json_char(out, c));
     out.push('"');
 }
 
-fn json_char(out: &mut String, c: char) {
+/// Appends a word of nstrace's own, in which there is nothing to escape, as a JSON
+/// string, quoted.
+pub fn json_word(out: &mut Text, word: &str) {
+    debug_assert!(word.bytes().all(|byte| plain(&byte)));
+    out.push('"');
+    out.push_str(word);
+    out.push('"');
+}
+
+fn json_char(out: &mut Text, c: char) {
     match c {
         '"' => out.push_str("\\\""),
         '\\' => out.push_str("\\\\"),
@@ -113,9 +135,9 @@ pub struct Escaped<'a>(pub &'a [u8]);
 
 impl std::fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        let mut out = String::new();
+        let mut out = Text::new();
         terminal(&mut out, self.0);
-        f.write_str(&out)
+        out.fmt(f)
     }
 }
 
@@ -131,9 +153,9 @@ mod tests {
     }
 
     fn quoted(name: &[u8]) -> String {
-        let mut out = String::new();
+        let mut out = Text::new();
         json_name(&mut out, name);
-        out
+        out.to_string()
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use nstrace_common::{kind::Kind, wire::PidAt};
 
 use super::{
-    Clock, View, errno, escape,
+    Clock, Text, View, errno, escape,
     text::{Ended, ended, flag_names, number},
 };
 use crate::{
@@ -17,12 +17,15 @@ use crate::{
 
 /// Appends an event as a line; nothing for a cgroup that was made. `clock` must
 /// tell UTC.
-pub(super) fn event(out: &mut String, event: &Event, view: &View, clock: &mut Clock) {
+pub(super) fn event(out: &mut Text, event: &Event, view: &View, clock: &mut Clock) {
     match event {
         Event::Op(op) => operation(out, op, view, clock),
         Event::TaskNew(task) => self::task(out, "task_new", task, view, clock),
         Event::TaskExit(task) => self::task(out, "task_exit", task, view, clock),
         Event::Birth(life) => self::life(out, "ns_birth", life, clock),
+        Event::Births(op) => op
+            .born()
+            .for_each(|life| self::life(out, "ns_birth", &life, clock)),
         Event::Death(life) => self::life(out, "ns_death", life, clock),
         Event::Cgroup(_) => {}
         Event::Lost(lost) => self::lost(out, lost, clock),
@@ -32,12 +35,12 @@ pub(super) fn event(out: &mut String, event: &Event, view: &View, clock: &mut Cl
 
 /// An object that is being written.
 struct Object<'o> {
-    out: &'o mut String,
+    out: &'o mut Text,
     empty: bool,
 }
 
 impl Object<'_> {
-    fn key(&mut self, key: &str) -> &mut String {
+    fn key(&mut self, key: &str) -> &mut Text {
         self.out.push_str(if self.empty { "{\"" } else { ",\"" });
         self.empty = false;
         self.out.push_str(key);
@@ -57,16 +60,17 @@ impl Object<'_> {
         }
     }
 
-    fn text(&mut self, key: &str, value: &str) {
-        escape::json_text(self.key(key), value);
+    /// A word of nstrace's own.
+    fn word(&mut self, key: &str, value: &str) {
+        escape::json_word(self.key(key), value);
     }
 
     fn name(&mut self, key: &str, value: &[u8]) {
         escape::json_name(self.key(key), value);
     }
 
-    fn texts<'t>(&mut self, key: &str, values: impl Iterator<Item = &'t str>) {
-        list(self.key(key), values, escape::json_text);
+    fn words<'t>(&mut self, key: &str, values: impl Iterator<Item = &'t str>) {
+        list(self.key(key), values, escape::json_word);
     }
 
     fn objects<T>(
@@ -81,18 +85,14 @@ impl Object<'_> {
     }
 }
 
-fn object(out: &mut String, write: impl FnOnce(&mut Object)) {
+fn object(out: &mut Text, write: impl FnOnce(&mut Object)) {
     let mut object = Object { out, empty: true };
     write(&mut object);
     let close = if object.empty { "{}" } else { "}" };
     out.push_str(close);
 }
 
-fn list<T>(
-    out: &mut String,
-    values: impl Iterator<Item = T>,
-    mut write: impl FnMut(&mut String, T),
-) {
+fn list<T>(out: &mut Text, values: impl Iterator<Item = T>, mut write: impl FnMut(&mut Text, T)) {
     out.push('[');
     for (i, value) in values.enumerate() {
         if i > 0 {
@@ -105,14 +105,14 @@ fn list<T>(
 
 /// A line of a type, and what every line has.
 fn line(
-    out: &mut String,
+    out: &mut Text,
     kind: &str,
     mono_ns: u64,
     clock: &mut Clock,
     write: impl FnOnce(&mut Object),
 ) {
     object(out, |object| {
-        object.text("type", kind);
+        object.word("type", kind);
         let out = object.key("time");
         out.push('"');
         clock.rfc3339(out, mono_ns);
@@ -123,7 +123,7 @@ fn line(
     out.push('\n');
 }
 
-fn operation(out: &mut String, op: &Operation, view: &View, clock: &mut Clock) {
+fn operation(out: &mut Text, op: &Operation, view: &View, clock: &mut Clock) {
     const NO_FACTS: &Facts = &Facts::NONE;
     let record = op.record;
     line(out, "op", record.start, clock, |object| {
@@ -137,13 +137,13 @@ fn operation(out: &mut String, op: &Operation, view: &View, clock: &mut Clock) {
         number(ret, record.ret.unsigned_abs());
         if let Some(number) = op.errno() {
             if let Some(name) = errno::name(number) {
-                object.text("errno", name);
+                object.word("errno", name);
             }
             if let Some(stage) = stages.failed() {
-                object.text("failed_stage", stage.function.name());
+                object.word("failed_stage", stage.function.name());
             }
             if let Some(reason) = explain(op, view.facts.unwrap_or(NO_FACTS)) {
-                object.text("reason", &reason.to_string());
+                escape::json_text(object.key("reason"), &reason.to_string());
             }
         }
         caller(object, op, view);
@@ -159,8 +159,8 @@ fn operation(out: &mut String, op: &Operation, view: &View, clock: &mut Clock) {
 
 /// What was called.
 fn call(object: &mut Object, op: &Operation) {
-    object.text("op", op.op.name());
-    object.texts("flags", flag_names(op.op, op.record.flags));
+    object.word("op", op.op.name());
+    object.words("flags", flag_names(op.op, op.record.flags));
     object.number("flags_raw", op.record.flags);
 }
 
@@ -200,7 +200,7 @@ fn namespaces(object: &mut Object, op: &Operation) {
             });
         }
     });
-    object.texts("changed", op.changed().map(Kind::name));
+    object.words("changed", op.changed().map(Kind::name));
 }
 
 /// What is to be said of namespaces that were made.
@@ -225,16 +225,16 @@ fn pids(object: &mut Object, pids: &[PidAt]) {
 }
 
 fn stage(object: &mut Object, stage: &Stage) {
-    object.text("stage", stage.function.name());
+    object.word("stage", stage.function.name());
     object.number("depth", stage.depth);
     object.number("start_ns", stage.start_ns);
     object.number("took_ns", stage.took_ns);
     if let Some(name) = stage.errno.and_then(errno::name) {
-        object.text("errno", name);
+        object.word("errno", name);
     }
 }
 
-fn task(out: &mut String, kind: &str, task: &Task, view: &View, clock: &mut Clock) {
+fn task(out: &mut Text, kind: &str, task: &Task, view: &View, clock: &mut Clock) {
     let record = task.record;
     line(out, kind, record.head.time, clock, |object| {
         object.number("pid", record.pid);
@@ -255,10 +255,10 @@ fn task(out: &mut String, kind: &str, task: &Task, view: &View, clock: &mut Cloc
     });
 }
 
-fn life(out: &mut String, kind: &str, life: &Life, clock: &mut Clock) {
+fn life(out: &mut Text, kind: &str, life: &Life, clock: &mut Clock) {
     line(out, kind, life.time, clock, |object| {
         if let Some(kind) = life.kind {
-            object.text("kind", kind.name());
+            object.word("kind", kind.name());
         }
         object.number("inum", life.inum);
         object.some("id", life.id);
@@ -272,14 +272,14 @@ fn life(out: &mut String, kind: &str, life: &Life, clock: &mut Clock) {
     });
 }
 
-fn stall(out: &mut String, op: &Operation, now: &Now, view: &View, clock: &mut Clock) {
+fn stall(out: &mut Text, op: &Operation, now: &Now, view: &View, clock: &mut Clock) {
     line(out, "stall", now.time, clock, |object| {
         call(object, op);
         caller(object, op, view);
         let took = now.time.saturating_sub(op.record.start);
         let stage = stages::in_stage(op);
         if let Some((function, _)) = stage {
-            object.text("stage", function.name());
+            object.word("stage", function.name());
         }
         object.number("took_ns", took);
         if let Some((_, since)) = stage {
@@ -288,9 +288,9 @@ fn stall(out: &mut String, op: &Operation, now: &Now, view: &View, clock: &mut C
     });
 }
 
-fn lost(out: &mut String, lost: &Lost, clock: &mut Clock) {
+fn lost(out: &mut Text, lost: &Lost, clock: &mut Clock) {
     line(out, "lost", lost.time, clock, |object| {
-        object.text("record", record_name(lost.record));
+        object.word("record", record_name(lost.record));
         object.number("count", lost.count);
     });
 }

@@ -15,15 +15,16 @@ use nstrace_common::{
 };
 
 use super::{
-    Clock, View,
+    Clock, Text, View,
     color::Style,
     escape,
-    text::{Row, chain, ending, error, length, namespace, number},
+    out::Short,
+    text::{Row, chain, ending, error, length, namespace, number, short_length},
 };
 use crate::{
     event::{Event, Life, Lost, Now, Operation, Task},
     explain::{Facts, explain},
-    stages::{self, stages},
+    stages,
 };
 
 const PID: usize = 13;
@@ -35,7 +36,7 @@ const TOOK_END: usize = 80;
 const SLOWEST: usize = 82;
 
 /// Appends the names of the columns.
-pub(super) fn header(out: &mut String, color: bool) {
+pub(super) fn header(out: &mut Text, color: bool) {
     let mut row = Row::new(out, color);
     row.styled(Style::Bold, |out| {
         let mut row = Row::new(out, false);
@@ -50,7 +51,7 @@ pub(super) fn header(out: &mut String, color: bool) {
             row.to(column);
             row.out.push_str(name);
         }
-        row.right(TOOK_END, |out| out.push_str("TOOK"));
+        row.right(TOOK_END, Short::new().text("TOOK"));
         row.to(SLOWEST);
         row.out.push_str("SLOWEST");
     });
@@ -59,7 +60,7 @@ pub(super) fn header(out: &mut String, color: bool) {
 
 /// Appends an event. Of those that are not for people (a cgroup was made; a
 /// birth, unless asked for) nothing is appended.
-pub(super) fn event(out: &mut String, event: &Event, view: &View, clock: &mut Clock) {
+pub(super) fn event(out: &mut Text, event: &Event, view: &View, clock: &mut Clock) {
     match event {
         Event::Op(op) => operation(out, op, view, clock),
         // With threads, the start of one Java process would fill the screen.
@@ -70,7 +71,10 @@ pub(super) fn event(out: &mut String, event: &Event, view: &View, clock: &mut Cl
         }
         Event::TaskExit(task) => self::task(out, task, task.record.pid, "exit", view, clock),
         Event::Birth(life) if view.all => self::life(out, life, "born", view, clock),
-        Event::Birth(_) | Event::Cgroup(_) => {}
+        Event::Births(op) if view.all => op
+            .born()
+            .for_each(|life| self::life(out, &life, "born", view, clock)),
+        Event::Birth(_) | Event::Births(_) | Event::Cgroup(_) => {}
         Event::Death(life) => self::life(out, life, "died", view, clock),
         Event::Lost(lost) => self::lost(out, lost, view, clock),
         Event::Stall(op, now) => stall(out, op, now, view, clock),
@@ -79,7 +83,7 @@ pub(super) fn event(out: &mut String, event: &Event, view: &View, clock: &mut Cl
 
 /// Begins a line with the time, and with who it is about.
 fn begin<'o>(
-    out: &'o mut String,
+    out: &'o mut Text,
     view: &View,
     clock: &mut Clock,
     time: u64,
@@ -98,7 +102,7 @@ fn begin<'o>(
     row
 }
 
-fn operation(out: &mut String, op: &Operation, view: &View, clock: &mut Clock) {
+fn operation(out: &mut Text, op: &Operation, view: &View, clock: &mut Clock) {
     let record = op.record;
     let who = Some((record.pid, op.comm()));
     let mut row = begin(out, view, clock, record.start, who);
@@ -115,24 +119,25 @@ fn operation(out: &mut String, op: &Operation, view: &View, clock: &mut Clock) {
         None if op.pids.is_empty() => row.out.push_str("ok"),
         None => chain(row.out, op.pids),
     }
-    row.right(TOOK_END, |out| length(out, op.took_ns()));
-    let stages = stages(op);
+    row.right(TOOK_END, &short_length(op.took_ns()));
     if op.errno().is_some() {
-        if let Some(stage) = stages.failed() {
+        if let Some(function) = stages::failed(op) {
             row.to(SLOWEST);
-            row.styled(Style::Failed, |out| out.push_str(stage.function.name()));
+            row.styled(Style::Failed, |out| out.push_str(function.name()));
         }
-    } else if let Some(stage) = stages.slowest() {
+    } else if let Some((function, took_ns)) = stages::slowest(op) {
         row.to(SLOWEST);
-        row.out.push_str(stage.function.name());
+        row.out.push_str(function.name());
         row.out.push(' ');
-        length(row.out, stage.took_ns);
+        length(row.out, took_ns);
     }
     out.push('\n');
-    reason(out, op, view, NAMESPACES);
+    if op.errno().is_some() {
+        reason(out, op, view, NAMESPACES);
+    }
 }
 
-fn task(out: &mut String, task: &Task, pid: u32, op: &str, view: &View, clock: &mut Clock) {
+fn task(out: &mut Text, task: &Task, pid: u32, op: &str, view: &View, clock: &mut Clock) {
     let who = Some((pid, task.comm()));
     let mut row = begin(out, view, clock, task.record.head.time, who);
     row.to(OP);
@@ -153,7 +158,7 @@ fn task(out: &mut String, task: &Task, pid: u32, op: &str, view: &View, clock: &
 
 /// A namespace dies in the context of whoever drops its last reference, or of a
 /// kernel worker: that says nothing, so only a birth says who.
-fn life(out: &mut String, life: &Life, op: &str, view: &View, clock: &mut Clock) {
+fn life(out: &mut Text, life: &Life, op: &str, view: &View, clock: &mut Clock) {
     let mut row = begin(out, view, clock, life.time, None);
     if op == "born" {
         row.to(PID);
@@ -177,7 +182,7 @@ fn life(out: &mut String, life: &Life, op: &str, view: &View, clock: &mut Clock)
     out.push('\n');
 }
 
-fn lost(out: &mut String, lost: &Lost, view: &View, clock: &mut Clock) {
+fn lost(out: &mut Text, lost: &Lost, view: &View, clock: &mut Clock) {
     let mut row = begin(out, view, clock, lost.time, None);
     row.to(PID);
     row.styled(Style::Lost, |out| {
@@ -195,7 +200,7 @@ fn lost(out: &mut String, lost: &Lost, view: &View, clock: &mut Clock) {
     out.push('\n');
 }
 
-fn stall(out: &mut String, op: &Operation, now: &Now, view: &View, clock: &mut Clock) {
+fn stall(out: &mut Text, op: &Operation, now: &Now, view: &View, clock: &mut Clock) {
     let record = op.record;
     let mut row = begin(out, view, clock, now.time, Some((record.pid, op.comm())));
     row.to(OP);
@@ -287,7 +292,7 @@ fn entered(row: &mut Row, op: &Operation) {
 }
 
 /// Appends a line that says why an operation failed, if that is known.
-pub(super) fn reason(out: &mut String, op: &Operation, view: &View, column: usize) {
+pub(super) fn reason(out: &mut Text, op: &Operation, view: &View, column: usize) {
     const NO_FACTS: &Facts = &Facts::NONE;
     let Some(reason) = explain(op, view.facts.unwrap_or(NO_FACTS)) else {
         return;
@@ -295,7 +300,7 @@ pub(super) fn reason(out: &mut String, op: &Operation, view: &View, column: usiz
     let mut row = Row::new(out, view.color);
     row.to(column);
     row.styled(Style::Reason, |out| {
-        // Writing to a String does not fail.
+        // Writing to a text does not fail.
         let _ = std::fmt::Write::write_fmt(out, format_args!("{reason}"));
     });
     out.push('\n');

@@ -1,7 +1,7 @@
 //! What nstrace prints: one line for each event ([`line`]), the call tree of an
 //! operation ([`path`]), JSON ([`json`]).
 //!
-//! All append to a `String` that the caller writes out and uses again: on the way
+//! All append to a [`Text`] that the caller writes out and uses again: on the way
 //! of an event nothing is allocated. What the traced chose goes through [`escape`].
 
 mod clock;
@@ -10,6 +10,7 @@ mod errno;
 pub mod escape;
 mod json;
 mod line;
+mod out;
 mod path;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -22,6 +23,7 @@ use jiff::tz::TimeZone;
 
 use crate::{cgroups::Cgroups, event::Event, explain::Facts};
 use clock::Clock;
+pub use out::Text;
 
 /// What an event is printed as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,7 +69,7 @@ impl Printer {
     }
 
     /// Appends the names of the columns, if the format has columns.
-    pub fn header(&self, format: Format, out: &mut String, color: bool) {
+    pub fn header(&self, format: Format, out: &mut Text, color: bool) {
         match format {
             Format::Line => line::header(out, color),
             Format::Path | Format::Json => {}
@@ -75,7 +77,8 @@ impl Printer {
     }
 
     /// Appends an event, whole lines of it. Of some there is nothing to say.
-    pub fn event(&mut self, format: Format, out: &mut String, event: &Event, view: &View) {
+    #[inline]
+    pub fn event(&mut self, format: Format, out: &mut Text, event: &Event, view: &View) {
         let clock = match format {
             Format::Line | Format::Path => &mut self.local,
             Format::Json => &mut self.utc,

@@ -4,10 +4,10 @@
 use nstrace_common::{kind::Kind, wire::Op};
 
 use super::{
-    Clock, View,
+    Clock, Text, View,
     color::Style,
     line,
-    text::{Row, chain, error, flags, length, namespace, number, task},
+    text::{Row, chain, error, flags, namespace, number, short_length, task},
 };
 use crate::{
     event::Operation,
@@ -24,7 +24,7 @@ const DID: usize = 16;
 const TIME: usize = 13;
 
 /// Appends an operation and the functions that it passed.
-pub(super) fn operation(out: &mut String, op: &Operation, view: &View, clock: &mut Clock) {
+pub(super) fn operation(out: &mut Text, op: &Operation, view: &View, clock: &mut Clock) {
     head(out, op, view, clock);
     line::reason(out, op, view, TIME + INDENT);
     for stage in stages(op).iter() {
@@ -32,7 +32,7 @@ pub(super) fn operation(out: &mut String, op: &Operation, view: &View, clock: &m
     }
 }
 
-fn head(out: &mut String, op: &Operation, view: &View, clock: &mut Clock) {
+fn head(out: &mut Text, op: &Operation, view: &View, clock: &mut Clock) {
     let record = op.record;
     let mut row = Row::new(out, view.color);
     row.styled(Style::Dim, |out| clock.time_of_day(out, record.start));
@@ -58,11 +58,11 @@ fn head(out: &mut String, op: &Operation, view: &View, clock: &mut Clock) {
         }
         None => number(row.out, record.ret.unsigned_abs()),
     }
-    row.right(TOOK_END, |out| length(out, op.took_ns()));
+    row.right(TOOK_END, &short_length(op.took_ns()));
     out.push('\n');
 }
 
-fn function(out: &mut String, op: &Operation, stage: &Stage, view: &View) {
+fn function(out: &mut Text, op: &Operation, stage: &Stage, view: &View) {
     let mut row = Row::new(out, view.color);
     let indent = TIME + INDENT * (1 + usize::from(stage.depth));
     row.to(indent);
@@ -75,12 +75,12 @@ fn function(out: &mut String, op: &Operation, stage: &Stage, view: &View) {
         }
         None => did(&mut row, op, stage.function),
     }
-    row.right(TOOK_END, |out| length(out, stage.took_ns));
+    row.right(TOOK_END, &short_length(stage.took_ns));
     out.push('\n');
 }
 
 /// What a function that failed was to enter.
-fn wanted(out: &mut String, op: &Operation, function: Function) {
+fn wanted(out: &mut Text, op: &Operation, function: Function) {
     if let Function::Install(kind) = function
         && op.record.target != 0
     {
@@ -121,7 +121,7 @@ fn did(row: &mut Row, op: &Operation, function: Function) {
     }
 }
 
-fn mounts(out: &mut String, op: &Operation) {
+fn mounts(out: &mut Text, op: &Operation) {
     if op.record.mounts != 0 {
         out.push_str("   ");
         number(out, op.record.mounts);

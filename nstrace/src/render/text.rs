@@ -1,136 +1,105 @@
 //! The parts that lines and call trees are made of.
 
-use std::fmt::Write;
-
 use nstrace_common::{
     flags,
     kind::Kind,
     wire::{Op, PidAt},
 };
 
-use super::{color::Style, errno, escape};
+use super::{Text, color::Style, errno, escape, out::Short};
 
 /// One line on its way to the terminal: it knows its width without what does not
 /// show, so that columns stay aligned whatever was printed in them.
 pub(super) struct Row<'o> {
-    pub(super) out: &'o mut String,
+    pub(super) out: &'o mut Text,
     color: bool,
-    /// Columns up to `counted`.
-    column: usize,
-    /// Bytes of `out` that `column` accounts for.
-    counted: usize,
+    /// Columns of `out` before this line.
+    before: usize,
 }
 
 impl<'o> Row<'o> {
     /// A line that begins at the end of `out`.
-    pub(super) fn new(out: &'o mut String, color: bool) -> Row<'o> {
-        let counted = out.len();
-        Row {
-            out,
-            color,
-            column: 0,
-            counted,
-        }
-    }
-
-    fn count(&mut self) -> usize {
-        let added = &self.out[self.counted..];
-        self.column += if added.is_ascii() {
-            added.len()
-        } else {
-            added.chars().count()
-        };
-        self.counted = self.out.len();
-        self.column
+    pub(super) fn new(out: &'o mut Text, color: bool) -> Row<'o> {
+        let before = out.columns();
+        Row { out, color, before }
     }
 
     /// Pads up to a column. What is already there is kept apart by a space, and the
-    /// columns after it catch up.
+    /// columns after it catch up. Column 0 is where a line begins: nothing is there.
+    #[inline]
     pub(super) fn to(&mut self, column: usize) {
-        let at = self.count();
-        let gap = column.saturating_sub(at).max(usize::from(at > 0));
-        self.spaces(gap);
+        let start = self.before + self.out.unseen();
+        let apart = usize::from(column > 0);
+        let len = (start + column).max(self.out.len() + apart);
+        self.out.pad(len);
     }
 
-    fn spaces(&mut self, count: usize) {
-        self.out.extend(std::iter::repeat_n(' ', count));
-    }
-
-    /// Prints what `print` prints so that it ends at a column.
-    pub(super) fn right(&mut self, column: usize, print: impl FnOnce(&mut String)) {
-        let at = self.count();
-        let start = self.out.len();
-        print(self.out);
-        let width = self.out.len() - start;
-        let gap = column.saturating_sub(at + width).max(usize::from(at > 0));
-        const BLANK: &str = "                                                            ";
-        let mut left = gap;
-        while left > 0 {
-            let blank = &BLANK[..left.min(BLANK.len())];
-            self.out.insert_str(start, blank);
-            left -= blank.len();
-        }
+    /// Prints so that it ends at a column.
+    #[inline]
+    pub(super) fn right(&mut self, column: usize, short: &Short) {
+        self.to(column.saturating_sub(short.len()));
+        self.out.push_short(short);
     }
 
     /// Prints in a style.
-    pub(super) fn styled(&mut self, style: Style, print: impl FnOnce(&mut String)) {
-        if !self.color {
-            return print(self.out);
+    #[inline]
+    pub(super) fn styled(&mut self, style: Style, print: impl FnOnce(&mut Text)) {
+        if self.color {
+            self.out.push_unseen(style.begin());
         }
-        self.count();
-        self.out.push_str(style.begin());
-        self.counted = self.out.len();
         print(self.out);
-        self.count();
-        self.out.push_str(Style::END);
-        self.counted = self.out.len();
+        if self.color {
+            self.out.push_unseen(Style::END);
+        }
     }
 }
 
 /// Appends a number.
-pub(super) fn number(out: &mut String, number: impl Into<u64>) {
-    let mut number = number.into();
-    let mut digits = [0; 20];
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            break;
-        }
-    }
-    out.extend(digits[at..].iter().map(|digit| char::from(*digit)));
+pub(super) fn number(out: &mut Text, number: impl Into<u64>) {
+    out.push_short(Short::new().number(number.into()));
 }
 
-/// Appends a length of time in three digits or so, never more than it was: `9us`,
-/// `0.21ms`, `1.84ms`, `1.2s`.
-pub(super) fn length(out: &mut String, ns: u64) {
+/// Appends a length of time, as [`short_length`] has it.
+#[inline]
+pub(super) fn length(out: &mut Text, ns: u64) {
+    out.push_short(&short_length(ns));
+}
+
+/// A length of time in three digits or so, never more than it was: `9us`, `0.21ms`,
+/// `1.84ms`, `1.2s`.
+pub(super) fn short_length(ns: u64) -> Short {
     const US: u64 = 1_000;
     const MS: u64 = 1_000 * US;
     const S: u64 = 1_000 * MS;
-    // Writing to a String does not fail.
-    let _ = match ns {
-        0..US => write!(out, "{ns}ns"),
-        US..100_000 => write!(out, "{}us", ns / US),
-        100_000..10_000_000 => write!(out, "{}.{:02}ms", ns / MS, ns % MS / (MS / 100)),
-        10_000_000..100_000_000 => write!(out, "{}.{}ms", ns / MS, ns % MS / (MS / 10)),
-        100_000_000..S => write!(out, "{}ms", ns / MS),
-        S..60_000_000_000 => write!(out, "{}.{}s", ns / S, ns % S / (S / 10)),
-        60_000_000_000..3_600_000_000_000 => write!(out, "{}m{:02}s", ns / S / 60, ns / S % 60),
-        _ => write!(out, "{}h{:02}m", ns / S / 3600, ns / S / 60 % 60),
+    const M: u64 = 60 * S;
+    const H: u64 = 60 * M;
+    let mut short = Short::new();
+    let mut parts = |unit, rest, places, point, whole| {
+        let rest = short.text(unit).digits(rest, places);
+        rest.text(point).number(whole);
     };
+    match ns {
+        0..US => parts("ns", 0, 0, "", ns),
+        US..100_000 => parts("us", 0, 0, "", ns / US),
+        100_000..10_000_000 => parts("ms", ns % MS / (MS / 100), 2, ".", ns / MS),
+        10_000_000..100_000_000 => parts("ms", ns % MS / (MS / 10), 1, ".", ns / MS),
+        100_000_000..S => parts("ms", 0, 0, "", ns / MS),
+        S..M => parts("s", ns % S / (S / 10), 1, ".", ns / S),
+        M..H => parts("s", ns % M / S, 2, "m", ns / M),
+        _ => parts("m", ns % H / M, 2, "h", ns / H),
+    }
+    short
 }
 
 /// Appends `net:4026532281`.
-pub(super) fn namespace(out: &mut String, kind: Kind, inum: u32) {
+pub(super) fn namespace(out: &mut Text, kind: Kind, inum: u32) {
     out.push_str(kind.name());
     out.push(':');
     number(out, inum);
 }
 
 /// Appends the name of an errno, or its number.
-pub(super) fn error(out: &mut String, value: i32) {
+pub(super) fn error(out: &mut Text, value: i32) {
     match errno::name(value) {
         Some(name) => out.push_str(name),
         None => {
@@ -142,7 +111,7 @@ pub(super) fn error(out: &mut String, value: i32) {
 
 /// Appends a process id as the first pid namespace has it, and those of the
 /// namespaces below: `4243 (ns: 1)`.
-pub(super) fn chain(out: &mut String, pids: &[PidAt]) {
+pub(super) fn chain(out: &mut Text, pids: &[PidAt]) {
     let Some((first, below)) = pids.split_first() else {
         return;
     };
@@ -172,7 +141,7 @@ pub fn flag_names(op: Op, mut flags: u64) -> impl Iterator<Item = &'static str> 
 }
 
 /// Appends the names of an operation's flags, `NEWNS|NEWPID`.
-pub(super) fn flags(out: &mut String, op: Op, flags: u64) {
+pub(super) fn flags(out: &mut Text, op: Op, flags: u64) {
     for (i, name) in flag_names(op, flags).enumerate() {
         if i > 0 {
             out.push('|');
@@ -182,7 +151,7 @@ pub(super) fn flags(out: &mut String, op: Op, flags: u64) {
 }
 
 /// Appends how a task ended, from what wait(2) gives.
-pub(super) fn ending(out: &mut String, status: u32) {
+pub(super) fn ending(out: &mut Text, status: u32) {
     match ended(status) {
         Ended::Exit(code) => {
             out.push_str("exit ");
@@ -255,7 +224,7 @@ const SIGNALS: [&str; 32] = [
 ];
 
 /// Appends `by runc[4242]`'s `runc[4242]`.
-pub(super) fn task(out: &mut String, comm: &[u8], pid: u32) {
+pub(super) fn task(out: &mut Text, comm: &[u8], pid: u32) {
     escape::terminal(out, comm);
     out.push('[');
     number(out, pid);
@@ -266,10 +235,10 @@ pub(super) fn task(out: &mut String, comm: &[u8], pid: u32) {
 mod tests {
     use super::*;
 
-    fn text(print: impl FnOnce(&mut String)) -> String {
-        let mut out = String::new();
+    fn text(print: impl FnOnce(&mut Text)) -> String {
+        let mut out = Text::new();
         print(&mut out);
-        out
+        out.to_string()
     }
 
     #[test]
@@ -333,15 +302,19 @@ mod tests {
     #[test]
     fn columns_catch_up_and_colour_has_no_width() {
         for color in [false, true] {
-            let mut out = String::from("kept\n");
+            let mut out = Text::new();
+            out.push_str("kept\n");
             let mut row = Row::new(&mut out, color);
             row.styled(Style::New, |out| out.push('ü'));
             row.to(4);
             row.out.push_str("too long");
             row.to(8);
             row.out.push('|');
-            row.right(20, |out| out.push_str("1.2s"));
-            let plain = out.replace(Style::New.begin(), "").replace(Style::END, "");
+            row.right(20, Short::new().text("1.2s"));
+            let plain = out
+                .to_string()
+                .replace(Style::New.begin(), "")
+                .replace(Style::END, "");
             assert_eq!(plain, "kept\nü   too long |  1.2s");
         }
     }

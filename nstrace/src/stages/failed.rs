@@ -6,7 +6,7 @@
 
 use nstrace_common::{kind::Kind, wire::Op};
 
-use super::{Function, Point, entered, installed, points, requested};
+use super::{Function, Step, entered, installed, requested, steps};
 use crate::event::Operation;
 
 pub(super) const EPERM: i32 = 1;
@@ -59,10 +59,10 @@ fn create_failed(op: &Operation, errno: i32) -> Function {
         Kind::Net,
         Kind::Time,
     ];
-    let last = points(op)
-        .filter_map(|(_, point)| match point {
-            Point::Enter(Function::Copy(kind)) => Some(kind),
-            Point::Enter(_) | Point::Leave(_) | Point::LeaveCopyNamespaces => None,
+    let last = steps(op)
+        .filter_map(|(_, step)| match step {
+            Step::Enter(_, Function::Copy(kind)) => Some(kind),
+            Step::Enter(..) | Step::Done(_) | Step::Leave => None,
         })
         .next_back();
     let place = |kind: Kind| ORDER.iter().position(|other| *other == kind);
@@ -85,8 +85,6 @@ fn create_failed(op: &Operation, errno: i32) -> Function {
     next.map_or(Function::CreateNewNamespaces, Function::Copy)
 }
 
-pub(super) fn requested_beside_user<'a>(
-    op: &Operation<'a>,
-) -> impl Iterator<Item = Kind> + use<'a> {
+fn requested_beside_user(op: &Operation) -> impl Iterator<Item = Kind> + use<> {
     requested(op).filter(|kind| *kind != Kind::User)
 }

@@ -2,6 +2,7 @@ use std::fmt::Write;
 
 use insta::assert_snapshot;
 use nstrace_common::flags::*;
+use proptest::prelude::*;
 
 use super::{failed::*, *};
 use crate::render::testing::{Built, copy, install, mark, op};
@@ -30,7 +31,6 @@ const CREATE: u8 = mark(Mark::CreateNewNamespaces);
 const UNSHARED: u8 = mark(Mark::UnshareNsproxyDone);
 const USER: u8 = mark(Mark::CreateUserNs);
 const USER_DONE: u8 = mark(Mark::CreateUserNsDone);
-const ALLOC_PID: u8 = mark(Mark::AllocPid);
 const ALLOC_PID_DONE: u8 = mark(Mark::AllocPidDone);
 const SWITCH: u8 = mark(Mark::Switch);
 
@@ -49,7 +49,6 @@ fn a_clone_passes_three_levels() {
         (320, copy(Kind::Pid)),
         (330, copy(Kind::Net)),
         (800, COPIED),
-        (850, ALLOC_PID),
         (870, ALLOC_PID_DONE),
     ]);
     assert_snapshot!(shown(&clone), @"
@@ -59,14 +58,13 @@ fn a_clone_passes_three_levels() {
         copy_mnt_ns at 120 for 200
         copy_pid_ns at 320 for 10
         copy_net_ns at 330 for 470
-    alloc_pid at 850 for 20
+    alloc_pid at 800 for 70
     ");
-    let stages = stages(&clone.get());
     assert_eq!(
-        stages.slowest().unwrap().function,
-        Function::Copy(Kind::Net)
+        slowest(&clone.get()),
+        Some((Function::Copy(Kind::Net), 470))
     );
-    assert_eq!(stages.failed(), None);
+    assert_eq!(stages(&clone.get()).failed(), None);
 }
 
 #[test]
@@ -110,13 +108,12 @@ fn copy_namespaces_takes_no_time_for_a_user_namespace() {
         (10, USER),
         (50, USER_DONE),
         (100, COPIED),
-        (850, ALLOC_PID),
         (870, ALLOC_PID_DONE),
     ]);
     assert_snapshot!(shown(&clone), @"
     create_user_ns at 10 for 40
     copy_namespaces at 100 for 0
-    alloc_pid at 850 for 20
+    alloc_pid at 100 for 770
     ");
 }
 
@@ -194,7 +191,7 @@ fn an_operation_in_flight_is_in_its_last_stage() {
             Some((Function::Copy(Kind::Net), 12)),
         ),
         (&[(11, CREATE), (12, copy(Kind::Net)), (90, COPIED)], None),
-        (&[(91, ALLOC_PID)], Some((Function::AllocPid, 91))),
+        (&[(91, ALLOC_PID_DONE)], None),
         (
             &[(1, install(Kind::Mnt))],
             Some((Function::Install(Kind::Mnt), 1)),
@@ -269,11 +266,11 @@ fn the_failed_stage_follows_from_marks_and_errno() {
         (Op::Unshare, IPC_CGROUP, &[CREATE, copy(Kind::Ipc), UNSHARED], Gave::Create, EPERM, Some(Copy(Kind::Cgroup))),
         (Op::Unshare, IPC_CGROUP, &[CREATE, copy(Kind::Ipc), copy(Kind::Cgroup), UNSHARED], Gave::Create, ENOSPC, Some(Copy(Kind::Cgroup))),
         // alloc_pid, and what comes behind it.
-        (Op::Clone3, CLONE_NEWPID, &[CREATE, copy(Kind::Pid), COPIED, ALLOC_PID, ALLOC_PID_DONE], Gave::Pid, EEXIST, Some(AllocPid)),
-        (Op::Clone, CLONE_NEWPID, &[CREATE, copy(Kind::Pid), COPIED, ALLOC_PID, ALLOC_PID_DONE], Gave::Pid, EAGAIN, Some(AllocPid)),
-        (Op::Clone, CLONE_NEWPID, &[CREATE, copy(Kind::Pid), COPIED, ALLOC_PID, ALLOC_PID_DONE], Gave::None, EAGAIN, None),
-        (Op::Clone, CLONE_NEWPID, &[CREATE, copy(Kind::Pid), COPIED, ALLOC_PID, ALLOC_PID_DONE], Gave::None, EINTR, None),
-        (Op::Clone, CLONE_NEWUTS, &[CREATE, copy(Kind::Uts), COPIED, ALLOC_PID, ALLOC_PID_DONE], Gave::None, ENOMEM, None),
+        (Op::Clone3, CLONE_NEWPID, &[CREATE, copy(Kind::Pid), COPIED, ALLOC_PID_DONE], Gave::Pid, EEXIST, Some(AllocPid)),
+        (Op::Clone, CLONE_NEWPID, &[CREATE, copy(Kind::Pid), COPIED, ALLOC_PID_DONE], Gave::Pid, EAGAIN, Some(AllocPid)),
+        (Op::Clone, CLONE_NEWPID, &[CREATE, copy(Kind::Pid), COPIED, ALLOC_PID_DONE], Gave::None, EAGAIN, None),
+        (Op::Clone, CLONE_NEWPID, &[CREATE, copy(Kind::Pid), COPIED, ALLOC_PID_DONE], Gave::None, EINTR, None),
+        (Op::Clone, CLONE_NEWUTS, &[CREATE, copy(Kind::Uts), COPIED, ALLOC_PID_DONE], Gave::None, ENOMEM, None),
         // setns: before an install, and the last one.
         (Op::Setns, CLONE_NEWNET, &[], Gave::None, EBADF, None),
         (Op::Setns, CLONE_NEWNET, &[install(Kind::Net)], Gave::None, EPERM, Some(Install(Kind::Net))),
@@ -313,3 +310,24 @@ const EBADF: i32 = 9;
 const EAGAIN: i32 = 11;
 const ENOMEM: i32 = 12;
 const EEXIST: i32 = 17;
+
+proptest! {
+    #[test]
+    fn the_slowest_is_the_longest_leaf(
+        op in prop::sample::select(&Op::ALL[..]),
+        flags in prop::sample::select(vec![0, CLONE_NEWUSER, CLONE_NEWUTS]),
+        passed in prop::collection::vec((0u64..1_000, 0u8..44), 0..=MARKS),
+    ) {
+        let mut at = 0;
+        let marks: Vec<_> = passed.iter().map(|(later, mark)| {
+            at += later;
+            (at, *mark)
+        }).collect();
+        let built = self::op(op, flags).took(at + 10).marks(&marks);
+        let stages = stages(&built.get());
+        let is_leaf = |at: &usize| stages.get(at + 1).is_none_or(|next| next.depth <= stages[*at].depth);
+        let longest = (0..stages.len()).filter(is_leaf).max_by_key(|at| stages[*at].took_ns);
+        let longest = longest.map(|at| (stages[at].function, stages[at].took_ns));
+        prop_assert_eq!(slowest(&built.get()), longest);
+    }
+}

@@ -11,7 +11,11 @@ use nstrace_common::probe::{At, PROBES, symbol};
 
 /// Functions that nstrace asks about without a probe on them: `HELPERS` in
 /// nstrace/src/kernel/plan.rs, where a test misses what is not here.
-const HELPERS: [&str; 2] = ["bpf_get_current_task_btf", "bpf_task_pt_regs"];
+const HELPERS: [&str; 3] = [
+    "bpf_get_current_task_btf",
+    "bpf_task_pt_regs",
+    "bpf_rdonly_cast",
+];
 
 const INT: u32 = 1;
 const PTR: u32 = 2;

@@ -1,0 +1,205 @@
+//! Text on its way out, and how numbers get into it.
+//!
+//! A line has a dozen short parts. What a `String` and `write!` do for each (checks
+//! that digits are UTF-8, a look at the format, a call to copy three bytes) costs more
+//! than the parts themselves, and there are lines of thousands of operations a second.
+//!
+//! A copy of a fixed length is two instructions, one that fits is a call. So what is
+//! short is copied with what is behind it, and cut.
+
+use std::fmt;
+
+/// Text that grows at its end. It is UTF-8, since only strings, characters and digits
+/// get in.
+#[derive(Clone, Debug, Default)]
+pub struct Text {
+    bytes: Vec<u8>,
+    /// Bytes that take no column: escape sequences, and all but one of a character.
+    unseen: usize,
+}
+
+impl Text {
+    /// No text.
+    pub fn new() -> Text {
+        Text::default()
+    }
+
+    /// Its bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// How many bytes it has.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// Forgets the text, and keeps its memory.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.unseen = 0;
+    }
+
+    /// How many columns it would take, were it one line.
+    pub(super) fn columns(&self) -> usize {
+        self.bytes.len() - self.unseen
+    }
+
+    /// Bytes that take no column.
+    pub(super) fn unseen(&self) -> usize {
+        self.unseen
+    }
+
+    /// Appends text of nstrace's own, which is ASCII.
+    #[inline]
+    pub(super) fn push_str(&mut self, text: &str) {
+        self.push_ascii(text.as_bytes());
+    }
+
+    #[inline]
+    pub(super) fn push_ascii(&mut self, text: &[u8]) {
+        debug_assert!(text.is_ascii());
+        self.bytes.extend_from_slice(text);
+    }
+
+    /// Appends a character.
+    #[inline]
+    pub(super) fn push(&mut self, c: char) {
+        if c.is_ascii() {
+            self.bytes.push(c as u8);
+        } else {
+            let mut buffer = [0; 4];
+            let bytes = c.encode_utf8(&mut buffer).as_bytes();
+            self.unseen += bytes.len() - 1;
+            self.bytes.extend_from_slice(bytes);
+        }
+    }
+
+    /// Appends what takes no column.
+    pub(super) fn push_unseen(&mut self, sequence: &str) {
+        self.push_str(sequence);
+        self.unseen += sequence.len();
+    }
+
+    /// Appends a short text.
+    #[inline]
+    pub(super) fn push_short(&mut self, short: &Short) {
+        let len = self.bytes.len() + short.len();
+        self.push_ascii(&short.bytes[short.start..][..Short::SIZE]);
+        self.bytes.truncate(len);
+    }
+
+    /// Appends spaces, up to so many bytes.
+    #[inline]
+    pub(super) fn pad(&mut self, len: usize) {
+        const BLANK: [u8; 32] = [b' '; 32];
+        self.bytes.extend_from_slice(&BLANK);
+        if len > self.bytes.len() {
+            self.bytes.resize(len, b' ');
+        }
+        self.bytes.truncate(len);
+    }
+}
+
+impl fmt::Display for Text {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(str::from_utf8(&self.bytes).map_err(|_| fmt::Error)?)
+    }
+}
+
+impl fmt::Write for Text {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        text.chars().for_each(|c| self.push(c));
+        Ok(())
+    }
+}
+
+/// A short text, put together from its end: that is how digits come.
+#[derive(Clone, Debug)]
+pub(super) struct Short {
+    /// The text ends in the middle: so many bytes can be copied from any start, and
+    /// what is too much is cut.
+    bytes: [u8; 2 * Short::SIZE],
+    start: usize,
+}
+
+impl Short {
+    /// The digits of `u64::MAX`, and a unit.
+    const SIZE: usize = 24;
+
+    /// No text.
+    #[inline]
+    pub(super) fn new() -> Short {
+        Short {
+            bytes: [0; 2 * Short::SIZE],
+            start: Short::SIZE,
+        }
+    }
+
+    /// Puts text of nstrace's own before it.
+    #[inline]
+    pub(super) fn text(&mut self, text: &str) -> &mut Short {
+        for byte in text.bytes().rev() {
+            self.start = self.put(self.start, [byte]);
+        }
+        self
+    }
+
+    /// Puts all digits of a number before it.
+    #[inline]
+    pub(super) fn number(&mut self, mut number: u64) -> &mut Short {
+        let mut start = self.start;
+        while number >= 100 {
+            start = self.put(start, PAIRS[(number % 100) as usize]);
+            number /= 100;
+        }
+        self.start = match number {
+            0..10 => self.put(start, [b'0' + number as u8]),
+            _ => self.put(start, PAIRS[number as usize]),
+        };
+        self
+    }
+
+    /// Puts the last digits of a number before it, so many.
+    #[inline]
+    pub(super) fn digits(&mut self, mut number: u64, places: u32) -> &mut Short {
+        for _ in 0..places {
+            self.start = self.put(self.start, [b'0' + (number % 10) as u8]);
+            number /= 10;
+        }
+        self
+    }
+
+    /// Puts bytes before a place, and says where they start.
+    #[inline]
+    fn put<const N: usize>(&mut self, end: usize, bytes: [u8; N]) -> usize {
+        let start = end - N;
+        self.bytes[start..end].copy_from_slice(&bytes);
+        start
+    }
+
+    #[inline]
+    pub(super) fn len(&self) -> usize {
+        Short::SIZE - self.start
+    }
+
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.bytes[self.start..Short::SIZE]
+    }
+}
+
+/// `00` to `99`.
+const PAIRS: [[u8; 2]; 100] = {
+    let mut pairs = [[0; 2]; 100];
+    let mut number = 0;
+    while number < 100 {
+        pairs[number] = [b'0' + number as u8 / 10, b'0' + number as u8 % 10];
+        number += 1;
+    }
+    pairs
+};

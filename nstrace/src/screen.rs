@@ -1,0 +1,186 @@
+//! What is printed of the events, and what has to be known for it.
+//!
+//! The tail without its terminal: no output, no clock, nothing of the machine. The
+//! text gathers here, and whoever has the terminal writes it out.
+
+use jiff::tz::TimeZone;
+use nstrace_common::wire::RecordKind;
+
+use crate::{
+    cgroups::Cgroups,
+    event::{Event, Life, Lost, Operation},
+    explain::Facts,
+    filter::Filter,
+    lives::Lives,
+    render::{Format, Printer, Text, View},
+};
+
+/// What to print, and how.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// As what.
+    pub format: Format,
+    /// Whether to use colours.
+    pub color: bool,
+    /// Whether text has births of namespaces and threads too.
+    pub all: bool,
+    /// Which events.
+    pub filter: Filter,
+    /// Whether the kernel side leaves something out that `filter` does not know of: a
+    /// command is followed.
+    pub follows: bool,
+    /// What the machine says about an operation that has just failed.
+    pub facts: fn(&Operation, &Cgroups) -> Facts,
+}
+
+/// How many there were.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Operations that were printed.
+    pub operations: u64,
+    /// Those of them that failed.
+    pub failures: u64,
+    /// Records that did not get through.
+    pub lost: u64,
+}
+
+/// What is printed, and what is known for it.
+#[derive(Debug)]
+pub struct Screen {
+    options: Options,
+    /// Whether the filter leaves anything out.
+    filters: bool,
+    /// Whether something is left out, and so are the deaths of what was not seen.
+    partial: bool,
+    /// Paths of cgroups.
+    pub cgroups: Cgroups,
+    /// The living namespaces.
+    pub lives: Lives,
+    /// What to add to `CLOCK_MONOTONIC` for the time of day, in ns.
+    pub wall_offset_ns: i64,
+    printer: Printer,
+    /// Whole lines that nobody has written out yet.
+    pub text: Text,
+    /// Up to now.
+    pub counts: Counts,
+    /// Deaths that the kernel skipped: seen the last time, and told.
+    skipped_before: u64,
+    skipped_told: u64,
+}
+
+impl Screen {
+    /// A screen whose lines have the time of day of `zone`.
+    pub fn new(options: Options, zone: TimeZone) -> Screen {
+        let filters = options.filter.is_set();
+        Screen {
+            filters,
+            partial: options.follows || filters,
+            options,
+            cgroups: Cgroups::default(),
+            lives: Lives::default(),
+            wall_offset_ns: 0,
+            printer: Printer::new(zone),
+            text: Text::new(),
+            counts: Counts::default(),
+            skipped_before: 0,
+            skipped_told: 0,
+        }
+    }
+
+    /// Prints the head of the columns.
+    pub fn header(&mut self) {
+        let Options { format, color, .. } = self.options;
+        self.printer.header(format, &mut self.text, color);
+    }
+
+    /// Learns from an event, and prints it if it is shown.
+    pub fn event(&mut self, event: &Event) {
+        match event {
+            Event::Op(op) => self.operation(event, op),
+            Event::Cgroup(cgroup) => self.cgroups.made(cgroup),
+            Event::Birth(life) => self.born(life),
+            Event::Births(op) => {
+                if self.options.filter.matches(event, &self.cgroups) {
+                    op.born().for_each(|life| self.born(&life));
+                }
+            }
+            Event::Death(life) => {
+                if let Some(life) = self.lives.died(*life)
+                    && (!self.partial || life.age.is_some())
+                    && self.asked_for(&life)
+                {
+                    self.print(&Event::Death(life), None);
+                }
+            }
+            Event::Lost(lost) => {
+                self.counts.lost += lost.count;
+                self.print(event, None);
+            }
+            Event::TaskNew(_) | Event::TaskExit(_) | Event::Stall(..) => {
+                if self.options.filter.matches(event, &self.cgroups) {
+                    self.print(event, None);
+                }
+            }
+        }
+    }
+
+    fn born(&mut self, life: &Life) {
+        self.lives.born(life);
+        let shown = self.options.all || self.options.format == Format::Json;
+        if shown && self.asked_for(life) {
+            self.print(&Event::Birth(*life), None);
+        }
+    }
+
+    /// Whether a namespace is of a kind that was asked for.
+    fn asked_for(&self, life: &Life) -> bool {
+        let kinds = &self.options.filter.kinds;
+        kinds.is_empty() || life.kind.is_some_and(|kind| kinds.contains(&kind))
+    }
+
+    fn operation(&mut self, event: &Event, op: &Operation) {
+        if self.filters && !self.options.filter.matches(event, &self.cgroups) {
+            return;
+        }
+        self.counts.operations += 1;
+        for life in op.born() {
+            self.born(&life);
+        }
+        let facts = op.errno().map(|_| (self.options.facts)(op, &self.cgroups));
+        self.counts.failures += u64::from(facts.is_some());
+        self.print(event, facts.as_ref());
+    }
+
+    fn print(&mut self, event: &Event, facts: Option<&Facts>) {
+        let view = View {
+            wall_offset_ns: self.wall_offset_ns,
+            cgroups: &self.cgroups,
+            facts,
+            color: self.options.color,
+            all: self.options.all,
+        };
+        self.printer
+            .event(self.options.format, &mut self.text, event, &view);
+    }
+
+    /// Tells of deaths that the kernel has skipped a program for, less those that were
+    /// heard of all the same. The second word of a death takes a moment: what is new is
+    /// told the next time, or at the end.
+    pub fn skipped(&mut self, skipped: u64, at_end: bool, now_ns: u64) {
+        let missing = skipped.saturating_sub(self.lives.recovered());
+        let count = match at_end {
+            true => missing,
+            false => missing.min(self.skipped_before),
+        }
+        .saturating_sub(self.skipped_told);
+        self.skipped_before = missing;
+        if count > 0 && !self.partial {
+            self.skipped_told += count;
+            self.event(&Event::Lost(Lost {
+                time: now_ns,
+                record: RecordKind::Death,
+                count,
+            }));
+        }
+    }
+}
