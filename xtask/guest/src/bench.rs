@@ -178,9 +178,10 @@ fn setns(target: &File) -> Result<()> {
 
 /// Prints a line per figure: what is measured, then pairs of a word and a number.
 ///
-/// What the loads cost with nothing attached is measured in the same guest, before:
-/// between two guests a fork differs by 1,000 instructions, which is as much as a
-/// tracer may add.
+/// What the loads cost with nothing attached is measured in the same guest: between two
+/// guests a fork differs by 1,000 instructions, which is as much as a tracer may add. Before
+/// and after, because within one guest it drifts by as much: a fork that follows others
+/// costs more, whoever is attached.
 fn measure(kind: Kind) -> Result<()> {
     sleep_ms(SETTLE_MS);
     measure_loads("bare-", None)?;
@@ -190,6 +191,8 @@ fn measure(kind: Kind) -> Result<()> {
     println!("memory kb {}", tracer.pid.rss_kb()?);
     measure_loads("", Some(tracer.pid))?;
     tracer.stop()?;
+    sleep_ms(REST_MS);
+    measure_loads("after-", None)?;
     measure_burst(kind)
 }
 
