@@ -160,14 +160,16 @@ impl Tracer {
         let child = crate::act::marker()?;
         let is_marked = |seen: &mut Seen| {
             let lines = &seen.lines[from..];
-            let op = lines.iter().find_map(|line| match line {
-                Line::Op(op) if op.tid == child => Some(op.after[crate::kinds::UTS]),
+            let op = lines.iter().enumerate().find_map(|(at, line)| match line {
+                Line::Op(op) if op.tid == child => Some((at, op.after[crate::kinds::UTS])),
                 _ => None,
             });
-            op.is_some_and(|inum| {
-                lines
-                    .iter()
-                    .any(|line| matches!(line, Line::Death(life) if life.inum == inum))
+            // The number may be that of a namespace of another kind that died just before.
+            op.is_some_and(|(at, inum)| {
+                lines[at..].iter().any(|line| {
+                    matches!(line, Line::Death(life)
+                        if life.inum == inum && life.kind.as_deref() == Some("uts"))
+                })
             })
         };
         self.wait_for(DELAY, is_marked)
