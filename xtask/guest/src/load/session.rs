@@ -26,7 +26,9 @@ pub struct Session<'a> {
     recorder: &'a mut Recorder,
     shared: &'static Shared,
     depth: u32,
-    /// Children that wait, to enter their namespaces.
+    /// Children that wait, to enter their namespaces; in the order in which they were
+    /// made, because the first of a pid namespace cannot end before those are waited for
+    /// that we put there after it (v6.12 kernel/pid_namespace.c, zap_pid_ns_processes).
     kept: Vec<Child>,
     /// Namespaces that we or our parents were in: kind, inum, and a descriptor.
     seen: Vec<(usize, u32, File)>,
@@ -326,22 +328,20 @@ impl<'a> Session<'a> {
         self.enter(fd, kinds, inum)
     }
 
-    /// Takes a child that waits, if there is one; to be put back.
-    fn take_kept(&mut self) -> Option<Child> {
+    /// A child that waits, if there is one.
+    fn choose_kept(&self) -> Option<usize> {
         let at = self.shared.rng.below(self.kept.len().max(1));
-        (at < self.kept.len()).then(|| self.kept.swap_remove(at))
+        (at < self.kept.len()).then_some(at)
     }
 
     fn enter_kept(&mut self) -> Result<()> {
-        let Some(child) = self.take_kept() else {
+        let Some(at) = self.choose_kept() else {
             return self.keep();
         };
         let kind = self.shared.rng.below(COUNT);
-        let path = format!("{}/{}", child.tid, KINDS[kind].file);
-        let opened = self.recorder.procfs.namespace(&path);
-        self.kept.push(child);
+        let path = format!("{}/{}", self.kept[at].tid, KINDS[kind].file);
         // We may have lost the right to look at it.
-        let Ok((file, inum)) = opened else {
+        let Ok((file, inum)) = self.recorder.procfs.namespace(&path) else {
             return Ok(());
         };
         let kinds = if self.coin() { KINDS[kind].flag } else { 0 };
@@ -349,14 +349,12 @@ impl<'a> Session<'a> {
     }
 
     fn enter_pidfd(&mut self) -> Result<()> {
-        let Some(child) = self.take_kept() else {
+        let Some(at) = self.choose_kept() else {
             return self.keep();
         };
         let kinds = self.flags(u64::MAX);
         self.shared.count();
-        let entered = self.recorder.setns_child(&child, kinds);
-        self.kept.push(child);
-        entered?;
+        self.recorder.setns_child(&self.kept[at], kinds)?;
         Ok(())
     }
 
