@@ -93,6 +93,8 @@ async fn follow(args: Tail, mut child: Option<Child>) -> anyhow::Result<ExitCode
             }
         }
     }
+    #[cfg(feature = "debug")]
+    log.flush();
     let (skipped, runs) = (kernel.skipped_deaths(), kernel.skipped_runs());
     // Nothing new from here on; what is in the rings is still to be read.
     drop(kernel);
