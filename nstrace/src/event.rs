@@ -71,7 +71,7 @@ impl<'a> Operation<'a> {
 
     /// The caller's name, as bytes: it may hold anything.
     pub fn comm(&self) -> &'a [u8] {
-        until_nul(&self.record.comm)
+        &self.record.comm[..comm_len(&self.record.comm)]
     }
 
     /// The caller's namespace of a kind when it began.
@@ -167,7 +167,7 @@ pub struct Task<'a> {
 impl<'a> Task<'a> {
     /// Its name, as bytes: it may hold anything.
     pub fn comm(&self) -> &'a [u8] {
-        until_nul(&self.record.comm)
+        &self.record.comm[..comm_len(&self.record.comm)]
     }
 
     /// Whether it is a thread of a process, not its leader.
@@ -240,6 +240,18 @@ pub fn record_name(kind: RecordKind) -> &'static str {
 pub fn until_nul(bytes: &[u8]) -> &[u8] {
     let len = bytes.iter().position(|byte| *byte == 0);
     &bytes[..len.unwrap_or(bytes.len())]
+}
+
+/// The length of a task's name, up to its NUL: [`until_nul`] for the array that every
+/// line has, all of whose bytes are looked at as one number.
+#[inline]
+pub fn comm_len(comm: &[u8; 16]) -> usize {
+    const ONES: u128 = u128::from_le_bytes([1; 16]);
+    let bytes = u128::from_le_bytes(*comm);
+    // The lowest bit that is set is the highest of the first byte that is 0: only there,
+    // or above, does the subtraction borrow.
+    let zeros = bytes.wrapping_sub(ONES) & !bytes & (ONES << 7);
+    zeros.trailing_zeros() as usize / 8
 }
 
 const _: () = assert!(KINDS == Kind::ALL.len());

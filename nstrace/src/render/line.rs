@@ -87,24 +87,22 @@ fn begin<'o>(
     view: &View,
     clock: &mut Clock,
     time: u64,
-    who: Option<(u32, &[u8])>,
+    who: Option<(u32, &[u8; 16])>,
 ) -> Row<'o> {
     let mut row = Row::new(out, view.color);
     row.styled(Style::Dim, |out| clock.time_of_day(out, time));
     if let Some((pid, comm)) = who {
         row.to(PID);
         number(row.out, pid);
-        if !comm.is_empty() {
-            row.to(COMM);
-            escape::terminal(row.out, comm);
-        }
+        row.to(COMM);
+        escape::comm(row.out, comm);
     }
     row
 }
 
 fn operation(out: &mut Text, op: &Operation, view: &View, clock: &mut Clock) {
     let record = op.record;
-    let who = Some((record.pid, op.comm()));
+    let who = Some((record.pid, &record.comm));
     let mut row = begin(out, view, clock, record.start, who);
     row.to(OP);
     row.out.push_str(op.op.name());
@@ -138,7 +136,7 @@ fn operation(out: &mut Text, op: &Operation, view: &View, clock: &mut Clock) {
 }
 
 fn task(out: &mut Text, task: &Task, pid: u32, op: &str, view: &View, clock: &mut Clock) {
-    let who = Some((pid, task.comm()));
+    let who = Some((pid, &task.record.comm));
     let mut row = begin(out, view, clock, task.record.head.time, who);
     row.to(OP);
     row.out.push_str(op);
@@ -202,7 +200,7 @@ fn lost(out: &mut Text, lost: &Lost, view: &View, clock: &mut Clock) {
 
 fn stall(out: &mut Text, op: &Operation, now: &Now, view: &View, clock: &mut Clock) {
     let record = op.record;
-    let mut row = begin(out, view, clock, now.time, Some((record.pid, op.comm())));
+    let mut row = begin(out, view, clock, now.time, Some((record.pid, &record.comm)));
     row.to(OP);
     row.styled(Style::Reason, |out| {
         out.push_str("STALL ");

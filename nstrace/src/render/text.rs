@@ -13,25 +13,21 @@ use super::{Text, color::Style, errno, escape, out::Short};
 pub(super) struct Row<'o> {
     pub(super) out: &'o mut Text,
     color: bool,
-    /// Columns of `out` before this line.
-    before: usize,
 }
 
 impl<'o> Row<'o> {
     /// A line that begins at the end of `out`.
+    #[inline]
     pub(super) fn new(out: &'o mut Text, color: bool) -> Row<'o> {
-        let before = out.columns();
-        Row { out, color, before }
+        out.begin_line();
+        Row { out, color }
     }
 
     /// Pads up to a column. What is already there is kept apart by a space, and the
     /// columns after it catch up. Column 0 is where a line begins: nothing is there.
     #[inline]
     pub(super) fn to(&mut self, column: usize) {
-        let start = self.before + self.out.unseen();
-        let apart = usize::from(column > 0);
-        let len = (start + column).max(self.out.len() + apart);
-        self.out.pad(len);
+        self.out.pad(column, usize::from(column > 0));
     }
 
     /// Prints so that it ends at a column.
