@@ -95,11 +95,7 @@ impl<'a> Operation<'a> {
         let this = *self;
         Kind::ALL
             .into_iter()
-            .filter(move |kind| this.changes(*kind))
-    }
-
-    fn changes(&self, kind: Kind) -> bool {
-        self.before(kind) != self.after(kind)
+            .filter(move |kind| this.before(*kind) != this.after(*kind))
     }
 
     /// The `CLONE_NEW*` flags of the kinds of which it was to make a namespace.
@@ -125,20 +121,20 @@ impl<'a> Operation<'a> {
     }
 
     /// The namespaces that it made.
-    pub fn born(&self) -> impl Iterator<Item = Life> + use<'a> {
-        let this = *self;
-        let time = this.record.head.time;
+    pub fn born(&self) -> impl Iterator<Item = Life> {
         let made = flagged(&Kind::ALL, self.made_flags());
-        let born = made.filter(move |kind| this.changes(*kind));
-        born.map(move |kind| Life {
-            time,
-            kind: Some(kind),
-            inum: this.after(kind).inum,
-            id: this.after(kind).id,
-            pid: this.record.pid,
-            tid: this.record.tid,
-            address: (kind == Kind::Pid).then_some(this.record.pid_ns),
-            age: None,
+        made.filter_map(|kind| {
+            let after = self.after(kind);
+            (after != self.before(kind)).then(|| Life {
+                time: self.record.head.time,
+                kind: Some(kind),
+                inum: after.inum,
+                id: after.id,
+                pid: self.record.pid,
+                tid: self.record.tid,
+                address: (kind == Kind::Pid).then_some(self.record.pid_ns),
+                age: None,
+            })
         })
     }
 
@@ -151,8 +147,16 @@ impl<'a> Operation<'a> {
 /// The kinds whose `CLONE_NEW*` flags are set, in an order.
 #[inline]
 pub fn flagged(order: &'static [Kind; KINDS], flags: u64) -> impl Iterator<Item = Kind> {
-    let is_set = move |kind: &Kind| flags & kind.flag() != 0;
-    order.iter().copied().filter(is_set)
+    let mut left = flags & CLONE_NEW_ALL;
+    let mut order = order.iter().copied();
+    std::iter::from_fn(move || {
+        if left == 0 {
+            return None;
+        }
+        let kind = order.find(|kind| left & kind.flag() != 0)?;
+        left &= !kind.flag();
+        Some(kind)
+    })
 }
 
 /// A task below the first pid namespace.

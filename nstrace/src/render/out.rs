@@ -233,6 +233,13 @@ impl Short {
     }
 }
 
+/// The digits of a number below 1,000.
+#[inline]
+pub(super) fn three_digits(number: u64) -> [u8; 3] {
+    let [tens, ones] = PAIRS[(number % 100) as usize];
+    [b'0' + (number / 100) as u8, tens, ones]
+}
+
 /// `00` to `99`.
 const PAIRS: [[u8; 2]; 100] = {
     let mut pairs = [[0; 2]; 100];
