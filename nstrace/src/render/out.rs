@@ -72,23 +72,26 @@ impl Text {
     #[inline]
     fn put<const N: usize>(&mut self, bytes: &[u8; N], len: usize) {
         debug_assert!(bytes[len..].iter().all(|byte| *byte == BLANK));
-        self.room(N).copy_from_slice(bytes);
+        self.write(bytes);
         self.end += len;
     }
 
     #[inline]
     fn put_slice(&mut self, bytes: &[u8]) {
-        self.room(bytes.len()).copy_from_slice(bytes);
+        self.write(bytes);
         self.end += bytes.len();
     }
 
-    /// The next bytes, so many.
+    /// Writes over the blanks behind the text.
     #[inline]
-    fn room(&mut self, len: usize) -> &mut [u8] {
-        if self.bytes.len() < self.end + len {
-            self.grow(len);
+    fn write(&mut self, bytes: &[u8]) {
+        match self.bytes.get_mut(self.end..self.end + bytes.len()) {
+            Some(room) => room.copy_from_slice(bytes),
+            None => {
+                self.grow(bytes.len());
+                self.bytes[self.end..][..bytes.len()].copy_from_slice(bytes);
+            }
         }
-        &mut self.bytes[self.end..self.end + len]
     }
 
     /// Makes room for more bytes. A step is a few lines, so that they are still in the
