@@ -125,7 +125,11 @@ impl Text {
     #[inline]
     pub(super) fn push(&mut self, c: char) {
         if c.is_ascii() {
-            self.put(&[c as u8], 1);
+            match self.bytes.get_mut(self.end) {
+                Some(place) => *place = c as u8,
+                None => self.write(&[c as u8]),
+            }
+            self.end += 1;
         } else {
             let mut buffer = [0; 4];
             let bytes = c.encode_utf8(&mut buffer).as_bytes();
@@ -138,6 +142,12 @@ impl Text {
     pub(super) fn push_unseen(&mut self, sequence: &str) {
         self.push_str(sequence);
         self.line += sequence.len();
+    }
+
+    /// Appends a word.
+    #[inline]
+    pub(super) fn push_word(&mut self, word: &Word) {
+        self.push_padded(&word.bytes, word.len.into());
     }
 
     /// Appends a short text.
@@ -233,6 +243,30 @@ impl Short {
 
     pub(super) fn as_bytes(&self) -> &[u8] {
         &self.bytes[self.start..Short::SIZE]
+    }
+}
+
+/// A word of nstrace's own, and blanks behind it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Word {
+    bytes: [u8; Word::SIZE],
+    len: u8,
+}
+
+impl Word {
+    const SIZE: usize = 16;
+
+    /// Of text that is ASCII and fits: of a constant, the compiler sees that.
+    pub(super) const fn new(text: &str) -> Word {
+        assert!(text.is_ascii() && text.len() <= Word::SIZE);
+        let mut bytes = [BLANK; Word::SIZE];
+        let mut at = 0;
+        while at < text.len() {
+            bytes[at] = text.as_bytes()[at];
+            at += 1;
+        }
+        let len = text.len() as u8;
+        Word { bytes, len }
     }
 }
 
