@@ -71,7 +71,7 @@ impl<'a> Operation<'a> {
 
     /// The caller's name, as bytes: it may hold anything.
     pub fn comm(&self) -> &'a [u8] {
-        until_nul(&self.record.comm)
+        &self.record.comm[..comm_len(&self.record.comm)]
     }
 
     /// The caller's namespace of a kind when it began.
@@ -95,11 +95,7 @@ impl<'a> Operation<'a> {
         let this = *self;
         Kind::ALL
             .into_iter()
-            .filter(move |kind| this.changes(*kind))
-    }
-
-    fn changes(&self, kind: Kind) -> bool {
-        self.before(kind) != self.after(kind)
+            .filter(move |kind| this.before(*kind) != this.after(*kind))
     }
 
     /// The `CLONE_NEW*` flags of the kinds of which it was to make a namespace.
@@ -125,20 +121,20 @@ impl<'a> Operation<'a> {
     }
 
     /// The namespaces that it made.
-    pub fn born(&self) -> impl Iterator<Item = Life> + use<'a> {
-        let this = *self;
-        let time = this.record.head.time;
+    pub fn born(&self) -> impl Iterator<Item = Life> {
         let made = flagged(&Kind::ALL, self.made_flags());
-        let born = made.filter(move |kind| this.changes(*kind));
-        born.map(move |kind| Life {
-            time,
-            kind: Some(kind),
-            inum: this.after(kind).inum,
-            id: this.after(kind).id,
-            pid: this.record.pid,
-            tid: this.record.tid,
-            address: (kind == Kind::Pid).then_some(this.record.pid_ns),
-            age: None,
+        made.filter_map(|kind| {
+            let after = self.after(kind);
+            (after != self.before(kind)).then(|| Life {
+                time: self.record.head.time,
+                kind: Some(kind),
+                inum: after.inum,
+                id: after.id,
+                pid: self.record.pid,
+                tid: self.record.tid,
+                address: (kind == Kind::Pid).then_some(self.record.pid_ns),
+                age: None,
+            })
         })
     }
 
@@ -151,8 +147,16 @@ impl<'a> Operation<'a> {
 /// The kinds whose `CLONE_NEW*` flags are set, in an order.
 #[inline]
 pub fn flagged(order: &'static [Kind; KINDS], flags: u64) -> impl Iterator<Item = Kind> {
-    let is_set = move |kind: &Kind| flags & kind.flag() != 0;
-    order.iter().copied().filter(is_set)
+    let mut left = flags & CLONE_NEW_ALL;
+    let mut order = order.iter().copied();
+    std::iter::from_fn(move || {
+        if left == 0 {
+            return None;
+        }
+        let kind = order.find(|kind| left & kind.flag() != 0)?;
+        left &= !kind.flag();
+        Some(kind)
+    })
 }
 
 /// A task below the first pid namespace.
@@ -167,7 +171,7 @@ pub struct Task<'a> {
 impl<'a> Task<'a> {
     /// Its name, as bytes: it may hold anything.
     pub fn comm(&self) -> &'a [u8] {
-        until_nul(&self.record.comm)
+        &self.record.comm[..comm_len(&self.record.comm)]
     }
 
     /// Whether it is a thread of a process, not its leader.
@@ -240,6 +244,18 @@ pub fn record_name(kind: RecordKind) -> &'static str {
 pub fn until_nul(bytes: &[u8]) -> &[u8] {
     let len = bytes.iter().position(|byte| *byte == 0);
     &bytes[..len.unwrap_or(bytes.len())]
+}
+
+/// The length of a task's name, up to its NUL: [`until_nul`] for the array that every
+/// line has, all of whose bytes are looked at as one number.
+#[inline]
+pub fn comm_len(comm: &[u8; 16]) -> usize {
+    const ONES: u128 = u128::from_le_bytes([1; 16]);
+    let bytes = u128::from_le_bytes(*comm);
+    // The lowest bit that is set is the highest of the first byte that is 0: only there,
+    // or above, does the subtraction borrow.
+    let zeros = bytes.wrapping_sub(ONES) & !bytes & (ONES << 7);
+    zeros.trailing_zeros() as usize / 8
 }
 
 const _: () = assert!(KINDS == Kind::ALL.len());

@@ -51,7 +51,7 @@ impl Lives {
     /// Completes a death with the kind and the age. None for what was not known to
     /// live: what an operation made, failed, and gave back; and the second word of a
     /// death whose first was heard.
-    pub fn died(&mut self, life: Life) -> Option<Life> {
+    pub fn died(&mut self, life: &Life) -> Option<Life> {
         let Entry::Occupied(entry) = self.living.entry(life.inum) else {
             return None;
         };
@@ -66,7 +66,7 @@ impl Lives {
         Some(Life {
             kind: Some(living.kind),
             age: living.born.map(|born| life.time.saturating_sub(born)),
-            ..life
+            ..*life
         })
     }
 
@@ -103,16 +103,16 @@ mod tests {
     fn a_death_gets_kind_and_age_from_the_birth() {
         let mut lives = Lives::default();
         lives.born(&PID);
-        let died = lives.died(FIRST_WORD).expect("it was born");
+        let died = lives.died(&FIRST_WORD).expect("it was born");
         assert_eq!((died.kind, died.age), (Some(Kind::Pid), Some(50)));
-        assert_eq!(lives.died(FIRST_WORD), None);
+        assert_eq!(lives.died(&FIRST_WORD), None);
     }
 
     #[test]
     fn the_second_word_counts_if_the_first_was_missed() {
         let mut lives = Lives::default();
         lives.born(&PID);
-        assert!(lives.died(Life { time: 200, ..PID }).is_some());
+        assert!(lives.died(&Life { time: 200, ..PID }).is_some());
         assert_eq!(lives.recovered(), 1);
     }
 
@@ -120,17 +120,17 @@ mod tests {
     fn the_second_word_does_not_kill_the_next_life_of_the_number() {
         let mut lives = Lives::default();
         lives.born(&PID);
-        assert!(lives.died(FIRST_WORD).is_some());
+        assert!(lives.died(&FIRST_WORD).is_some());
         lives.born(&Life {
             address: Some(0x2000),
             ..PID
         });
-        assert_eq!(lives.died(Life { time: 200, ..PID }), None);
-        assert!(lives.died(FIRST_WORD).is_some());
+        assert_eq!(lives.died(&Life { time: 200, ..PID }), None);
+        assert!(lives.died(&FIRST_WORD).is_some());
     }
 
     #[test]
     fn what_was_never_born_does_not_die() {
-        assert_eq!(Lives::default().died(FIRST_WORD), None);
+        assert_eq!(Lives::default().died(&FIRST_WORD), None);
     }
 }

@@ -105,7 +105,7 @@ impl Screen {
                 }
             }
             Event::Death(life) => {
-                if let Some(life) = self.lives.died(*life)
+                if let Some(life) = self.lives.died(life)
                     && (!self.partial || life.age.is_some())
                     && self.asked_for(&life)
                 {

@@ -88,41 +88,80 @@ impl Function {
 
 const LEVELS: usize = 3;
 
+/// A function, by a mark that tells of it: that is what is compared for each mark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Id(u8);
+
+impl Id {
+    /// No function: no mark is 0.
+    const NONE: Id = Id(0);
+    const CREATE_USER_NS: Id = Id(Mark::CreateUserNs as u8);
+    const COPY_NAMESPACES: Id = Id(Mark::CopyNamespacesDone as u8);
+    const CREATE_NEW_NAMESPACES: Id = Id(Mark::CreateNewNamespaces as u8);
+    const ALLOC_PID: Id = Id(Mark::AllocPidDone as u8);
+    const SWITCH: Id = Id(Mark::Switch as u8);
+
+    fn function(self) -> Function {
+        FUNCTIONS[usize::from(self.0)]
+    }
+}
+
+/// By their ids; what is none of them is not asked for.
+const FUNCTIONS: [Function; 256] = {
+    let mut functions = [Function::Switch; 256];
+    functions[Id::CREATE_USER_NS.0 as usize] = Function::CreateUserNs;
+    functions[Id::COPY_NAMESPACES.0 as usize] = Function::CopyNamespaces;
+    functions[Id::CREATE_NEW_NAMESPACES.0 as usize] = Function::CreateNewNamespaces;
+    functions[Id::ALLOC_PID.0 as usize] = Function::AllocPid;
+    let mut at = 0;
+    while at < KINDS {
+        let kind = Kind::ALL[at];
+        functions[Mark::Copy as usize + at] = Function::Copy(kind);
+        functions[Mark::Install as usize + at] = Function::Install(kind);
+        at += 1;
+    }
+    functions
+};
+
 /// What a mark says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     /// A function of this level was entered.
-    Enter(u8, Function),
+    Enter(u8, Id),
     /// A function of the outermost level is done; its beginning may have left no mark.
-    Done(Function),
+    Done(Id),
     /// What is open is done.
     Leave,
 }
 
 /// What marks say, by their number.
 const STEPS: [Option<Step>; 256] = {
-    const fn enter(function: Function) -> Option<Step> {
-        Some(Step::Enter(function.level(), function))
+    const fn enter(id: Id) -> Option<Step> {
+        Some(Step::Enter(FUNCTIONS[id.0 as usize].level(), id))
     }
     let mut steps = [None; 256];
-    steps[Mark::CreateUserNs as usize] = enter(Function::CreateUserNs);
-    steps[Mark::CreateUserNsDone as usize] = Some(Step::Done(Function::CreateUserNs));
-    steps[Mark::CopyNamespacesDone as usize] = Some(Step::Done(Function::CopyNamespaces));
-    steps[Mark::CreateNewNamespaces as usize] = enter(Function::CreateNewNamespaces);
+    steps[Mark::CreateUserNs as usize] = enter(Id::CREATE_USER_NS);
+    steps[Mark::CreateUserNsDone as usize] = Some(Step::Done(Id::CREATE_USER_NS));
+    steps[Mark::CopyNamespacesDone as usize] = Some(Step::Done(Id::COPY_NAMESPACES));
+    steps[Mark::CreateNewNamespaces as usize] = enter(Id::CREATE_NEW_NAMESPACES);
     steps[Mark::UnshareNsproxyDone as usize] = Some(Step::Leave);
-    steps[Mark::AllocPidDone as usize] = Some(Step::Done(Function::AllocPid));
-    steps[Mark::Switch as usize] = enter(Function::Switch);
+    steps[Mark::AllocPidDone as usize] = Some(Step::Done(Id::ALLOC_PID));
+    steps[Mark::Switch as usize] = enter(Id::SWITCH);
     let mut at = 0;
     while at < KINDS {
-        let kind = Kind::ALL[at];
-        steps[Mark::Copy as usize + at] = enter(Function::Copy(kind));
-        steps[Mark::Install as usize + at] = enter(Function::Install(kind));
+        let (copy, install) = (Mark::Copy as usize + at, Mark::Install as usize + at);
+        steps[copy] = enter(Id(copy as u8));
+        steps[install] = enter(Id(install as u8));
         at += 1;
     }
     steps
 };
 
+/// The level of the functions that copy.
+const COPY_LEVEL: u8 = Function::Copy(Kind::Mnt).level();
+
 /// What the marks of an operation say, with the ns since its start.
+#[inline]
 fn steps<'a>(op: &Operation<'a>) -> impl DoubleEndedIterator<Item = (u64, Step)> + use<'a> {
     // A namespace made from a descriptor (v7.2 fs/namespace.c, create_new_namespace)
     // pays for it in the same way, but copy_mnt_ns is not called.
@@ -130,7 +169,7 @@ fn steps<'a>(op: &Operation<'a>) -> impl DoubleEndedIterator<Item = (u64, Step)>
     op.marks
         .iter()
         .filter_map(move |mark| match STEPS[usize::from(*mark as u8)]? {
-            Step::Enter(_, Function::Copy(_)) if !copies => None,
+            Step::Enter(COPY_LEVEL, _) if !copies => None,
             step => Some((mark >> 8, step)),
         })
 }
@@ -139,7 +178,7 @@ fn steps<'a>(op: &Operation<'a>) -> impl DoubleEndedIterator<Item = (u64, Step)>
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Point {
     /// A function of this level begins.
-    Enter(u8, Function),
+    Enter(u8, Id),
     /// Everything that is open ends.
     Leave,
 }
@@ -153,34 +192,32 @@ enum Point {
 /// - create_user_ns has failed before the charge that marks it, or begun there;
 /// - alloc_pid begins when what is before it in copy_process is done (v6.12 kernel/fork.c:
 ///   after copy_namespaces only copy_io and copy_thread, of less than a microsecond).
+#[inline]
 fn walk(op: &Operation, mut each: impl FnMut(u64, Point)) {
-    let mut outermost = None;
+    let mut outermost = Id::NONE;
     let mut last_at = 0;
     for (at, step) in steps(op) {
         match step {
-            Step::Enter(level, function) => {
-                if function == Function::CreateNewNamespaces && op.op.makes_task() {
-                    outermost = Some(Function::CopyNamespaces);
-                    each(at, Point::Enter(0, Function::CopyNamespaces));
+            Step::Enter(level, id) => {
+                if id == Id::CREATE_NEW_NAMESPACES && op.op.makes_task() {
+                    outermost = Id::COPY_NAMESPACES;
+                    each(at, Point::Enter(0, Id::COPY_NAMESPACES));
                 } else if level == 0 {
-                    outermost = Some(function);
+                    outermost = id;
                 }
-                each(at, Point::Enter(level, function));
+                each(at, Point::Enter(level, id));
             }
-            Step::Done(function) => {
-                if outermost != Some(function) {
-                    let start = match function {
-                        Function::AllocPid => last_at,
-                        _ => at,
-                    };
-                    each(start, Point::Enter(0, function));
+            Step::Done(id) => {
+                if outermost != id {
+                    let start = if id == Id::ALLOC_PID { last_at } else { at };
+                    each(start, Point::Enter(0, id));
                 }
                 each(at, Point::Leave);
-                outermost = None;
+                outermost = Id::NONE;
             }
             Step::Leave => {
                 each(at, Point::Leave);
-                outermost = None;
+                outermost = Id::NONE;
             }
         }
         last_at = at;
@@ -279,43 +316,74 @@ impl Stages {
 /// The function that took longest of those that called no other one here, and how
 /// long. It follows from [`stages`] too, but a line needs no list.
 pub fn slowest(op: &Operation) -> Option<(Function, u64)> {
-    let mut slowest = None;
-    let mut most_ns = 0;
-    let mut end = |function, took_ns| {
-        if took_ns >= most_ns {
-            most_ns = took_ns;
-            slowest = Some(function);
-        }
+    let mut leaves = Leaves::NONE;
+    walk(op, |at, point| match point {
+        Point::Enter(level, id) => leaves.enter(level, id, at),
+        Point::Leave => leaves.leave(at),
+    });
+    leaves.leave(op.took_ns());
+    let found = leaves.slowest != Id::NONE;
+    found.then(|| (leaves.slowest.function(), leaves.most_ns))
+}
+
+/// What [`slowest`] has seen.
+struct Leaves {
+    /// The ids of the functions that are open, a byte for each level.
+    open: u32,
+    /// The one that was entered last, if it is open, with its level and its beginning.
+    last: Id,
+    level: u8,
+    start_ns: u64,
+    slowest: Id,
+    most_ns: u64,
+}
+
+const _: () = assert!(LEVELS <= size_of::<u32>());
+
+impl Leaves {
+    const NONE: Leaves = Leaves {
+        open: 0,
+        last: Id::NONE,
+        level: 0,
+        start_ns: 0,
+        slowest: Id::NONE,
+        most_ns: 0,
     };
-    // Those that are open, by level, and when the last was entered.
-    let mut open = [None; LEVELS];
-    let mut last = None;
-    walk(op, |at, point| {
-        let (level, entered) = match point {
-            Point::Enter(level, function) => (level, Some(function)),
-            Point::Leave => (0, None),
-        };
+
+    /// Not inlined: `walk` would have it three times, and no register for any.
+    #[inline(never)]
+    fn enter(&mut self, level: u8, id: Id, at: u64) {
+        let shift = u32::from(level) * u8::BITS;
         // As in `stages`.
-        if entered.is_some() && entered == open[usize::from(level)] {
+        if (self.open >> shift) as u8 == id.0 {
             return;
         }
-        // A function ends where the next point is, unless that is in one that it calls.
-        if let Some((of_level, function, start_ns)) = last
-            && level <= of_level
-        {
-            end(function, at.saturating_sub(start_ns));
+        // A function ends where the next one begins, unless it calls that.
+        if level <= self.level {
+            self.end(at);
         }
-        open = match level {
-            0 => [entered, None, None],
-            1 => [open[0], entered, None],
-            _ => [open[0], open[1], entered],
-        };
-        last = entered.map(|function| (level, function, at));
-    });
-    if let Some((_, function, start_ns)) = last {
-        end(function, op.took_ns().saturating_sub(start_ns));
+        let outer = self.open & ((1 << shift) - 1);
+        self.open = outer | u32::from(id.0) << shift;
+        self.last = id;
+        self.level = level;
+        self.start_ns = at;
     }
-    slowest.map(|function| (function, most_ns))
+
+    #[inline(never)]
+    fn leave(&mut self, at: u64) {
+        self.end(at);
+        self.open = 0;
+        self.last = Id::NONE;
+    }
+
+    #[inline]
+    fn end(&mut self, at: u64) {
+        let took_ns = at.saturating_sub(self.start_ns);
+        if self.last != Id::NONE && took_ns >= self.most_ns {
+            self.slowest = self.last;
+            self.most_ns = took_ns;
+        }
+    }
 }
 
 /// The stages that are open, by level.
@@ -326,7 +394,7 @@ pub fn stages(op: &Operation) -> Stages {
     let mut stages = Stages::EMPTY;
     let mut open: Open = [None; LEVELS];
     walk(op, |at, point| match point {
-        Point::Enter(level, function) => stages.enter(&mut open, level.into(), function, at),
+        Point::Enter(level, id) => stages.enter(&mut open, level.into(), id.function(), at),
         Point::Leave => stages.leave(&mut open, 0, at),
     });
     stages.leave(&mut open, 0, op.took_ns());
@@ -367,7 +435,7 @@ fn mark_failed(op: &Operation, stages: &mut Stages, function: Function, errno: i
 /// marks are looked at: the rest is not yet written.
 pub fn in_stage(op: &Operation) -> Option<(Function, u64)> {
     match steps(op).next_back()? {
-        (at, Step::Enter(_, function)) => Some((function, at)),
+        (at, Step::Enter(_, id)) => Some((id.function(), at)),
         (_, Step::Done(_) | Step::Leave) => None,
     }
 }
@@ -406,16 +474,29 @@ pub const PRINTED: [Kind; KINDS] = [
 
 /// The kinds of the namespaces that setns was to enter, as far as it came.
 pub fn installed<'a>(op: &Operation<'a>) -> impl DoubleEndedIterator<Item = Kind> + use<'a> {
+    entries(op).filter_map(|function| match function {
+        Function::Install(kind) => Some(kind),
+        Function::CreateUserNs
+        | Function::CopyNamespaces
+        | Function::CreateNewNamespaces
+        | Function::AllocPid
+        | Function::Switch
+        | Function::Copy(_) => None,
+    })
+}
+
+/// The functions that have marks at their entries, in the order of these.
+fn entries<'a>(op: &Operation<'a>) -> impl DoubleEndedIterator<Item = Function> + use<'a> {
     steps(op).filter_map(|(_, step)| match step {
-        Step::Enter(_, Function::Install(kind)) => Some(kind),
-        Step::Enter(..) | Step::Done(_) | Step::Leave => None,
+        Step::Enter(_, id) => Some(id.function()),
+        Step::Done(_) | Step::Leave => None,
     })
 }
 
 /// Whether a function was entered, as far as marks tell.
 pub fn entered(op: &Operation, function: Function) -> bool {
     steps(op).any(|(_, step)| match step {
-        Step::Enter(_, entered) | Step::Done(entered) => entered == function,
+        Step::Enter(_, id) | Step::Done(id) => id.function() == function,
         Step::Leave => false,
     })
 }

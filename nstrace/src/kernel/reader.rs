@@ -8,7 +8,7 @@ use std::{os::fd::AsRawFd, time::Duration};
 
 use aya::{
     Ebpf,
-    maps::{Array, MapData, PerCpuArray, RingBuf},
+    maps::{Array, MapData, PerCpuArray, RingBuf, ring_buf::RingBufItem},
 };
 use nstrace_common::wire::{RECORD_KINDS, RecordKind};
 use tokio::io::{Interest, unix::AsyncFd};
@@ -60,34 +60,44 @@ impl Reader {
     }
 
     /// Hands over everything that is there, then what was lost.
+    ///
+    /// A death is sent before its number can be used again, and after the operation
+    /// that the namespace was born in. So: if an operation is there, then every death
+    /// before it, looked for afterwards, is there too; and if a death is there, so is
+    /// its birth, looked for once more.
     pub fn drain(&mut self, mut each: impl FnMut(Event)) -> Result<(), KernelError> {
         let (events, lives) = (self.events.get_mut(), self.lives.get_mut());
-        // The times of the next ones, as long as they have not been handed over.
-        let (mut event, mut life) = (None, None);
+        // The time of the next death, if one was looked at and left.
+        let mut left = None;
         loop {
-            // A death is sent before its number can be used again, and after the
-            // operation that the namespace was born in. So: if an operation is there,
-            // then every death before it, looked for afterwards, is there too; and if
-            // a death is there, so is its birth, looked for once more.
-            event = event.or_else(|| next_time(events));
-            if life.is_none() {
-                life = next_time(lives);
-                event = event.or_else(|| next_time(events));
-            }
-            let item = match (event, life) {
-                (Some(at), death) if death.is_none_or(|death| at <= death) => {
-                    event = None;
-                    events.next()
+            let Some(event) = events.next() else {
+                let Some(death) = lives.next() else { break };
+                let at = time(&death);
+                while let Some(event) = events.next() {
+                    if time(&event) > at {
+                        leave(event);
+                        break;
+                    }
+                    each(decode(&event)?);
                 }
-                (_, Some(_)) => {
-                    life = None;
-                    lives.next()
-                }
-                (_, None) => break,
+                each(decode(&death)?);
+                left = None;
+                continue;
             };
-            if let Some(item) = item {
-                each(decode(&item)?);
+            let at = time(&event);
+            while left.is_none_or(|left| left < at)
+                && let Some(death) = lives.next()
+            {
+                let died = time(&death);
+                if died >= at {
+                    left = Some(died);
+                    leave(death);
+                    break;
+                }
+                each(decode(&death)?);
+                left = None;
             }
+            each(decode(&event)?);
         }
         self.report_lost(each)
     }
@@ -110,13 +120,15 @@ impl Reader {
     }
 }
 
-/// The time of the next record, which stays.
-fn next_time(ring: &mut RingBuf<MapData>) -> Option<u64> {
-    let item = ring.next()?;
-    let time = item.get(8..16).and_then(|bytes| bytes.try_into().ok());
-    // Dropping an item is what consumes it.
-    std::mem::forget(item);
-    Some(time.map_or(0, u64::from_ne_bytes))
+/// The time of a record: `Head`'s.
+fn time(record: &[u8]) -> u64 {
+    let time = record.get(8..).and_then(<[u8]>::first_chunk);
+    time.map_or(0, |bytes| u64::from_ne_bytes(*bytes))
+}
+
+/// Leaves a record in its ring: dropping it is what consumes it.
+fn leave(record: RingBufItem) {
+    std::mem::forget(record);
 }
 
 fn ring(bpf: &mut Ebpf, name: &str) -> Result<AsyncFd<RingBuf<MapData>>, KernelError> {

@@ -2,7 +2,10 @@
 
 use jiff::{Timestamp, tz::TimeZone};
 
-use super::{Text, out::Short};
+use super::{
+    Text,
+    out::{Short, three_digits},
+};
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -16,14 +19,16 @@ pub struct Clock {
     /// When the second of `text` begins, by `CLOCK_MONOTONIC`; none before the first,
     /// and if the machine started within it.
     begins_ns: Option<u64>,
-    /// `YYYY-MM-DDTHH:MM:SS.`
+    /// `YYYY-MM-DDTHH:MM:SS.mmm`, of which the milliseconds are those told last.
     text: [u8; DATE + TIME],
 }
 
 /// The length of `YYYY-MM-DDT`.
 const DATE: usize = 11;
-/// The length of `HH:MM:SS.`
-const TIME: usize = 9;
+/// The length of `HH:MM:SS.mmm`
+const TIME: usize = 12;
+/// That of `mmm`.
+const MILLIS: usize = 3;
 
 impl Clock {
     /// A clock that tells the time in `zone`.
@@ -32,7 +37,7 @@ impl Clock {
             offset_ns: 0,
             zone,
             begins_ns: None,
-            text: *b"0000-00-00T00:00:00.",
+            text: *b"0000-00-00T00:00:00.000",
         }
     }
 
@@ -47,16 +52,20 @@ impl Clock {
     /// Appends `HH:MM:SS.mmm`.
     #[inline]
     pub fn time_of_day(&mut self, out: &mut Text, mono_ns: u64) {
-        let nanos = self.tell(mono_ns);
-        out.push_ascii(&self.text[DATE..]);
-        out.push_short(Short::new().digits(nanos / 1_000_000, 3));
+        let millis = self.tell(mono_ns) / 1_000_000;
+        if let Some(place) = self.text.last_chunk_mut() {
+            *place = three_digits(millis);
+        }
+        if let Some(time) = self.text.last_chunk::<TIME>() {
+            out.push_padded(time, TIME);
+        }
     }
 
     /// Appends `YYYY-MM-DDTHH:MM:SS.nnnnnnnnnZ`, as RFC 3339 has it; only right for a
     /// clock that tells UTC.
     pub fn rfc3339(&mut self, out: &mut Text, mono_ns: u64) {
         let nanos = self.tell(mono_ns);
-        out.push_ascii(&self.text);
+        out.push_ascii(&self.text[..DATE + TIME - MILLIS]);
         out.push_short(Short::new().text("Z").digits(nanos, 9));
     }
 

@@ -7,6 +7,7 @@
 //! A backslash is doubled, so that what was escaped is told from what was so named.
 
 use super::Text;
+use crate::event::comm_len;
 
 /// Characters that a terminal acts upon or that change how others read, beside the
 /// control characters: marks of direction, of width zero, of lines, of language
@@ -40,6 +41,13 @@ fn all_plain(name: &[u8]) -> bool {
     }
 }
 
+/// Whether all of 16 bytes do. Not inlined: where the bytes are known to be halves of a
+/// number, the compiler takes them apart one by one.
+#[inline(never)]
+fn sixteen_plain(bytes: &[u8; 16]) -> bool {
+    bytes.iter().fold(true, |all, byte| all & plain(byte))
+}
+
 fn hex(out: &mut Text, value: u32, digits: u32) {
     for digit in (0..digits).rev() {
         out.push(char::from_digit(value >> (digit * 4) & 15, 16).unwrap_or('0'));
@@ -63,6 +71,22 @@ pub fn terminal(out: &mut Text, name: &[u8]) {
             }
         }
         chunk.invalid().iter().for_each(|b| byte(out, *b));
+    }
+}
+
+/// Appends the name of a task, up to its NUL, as [`terminal`] does. Every line has one:
+/// one that is plain is looked at as a whole, and copied with blanks behind it.
+#[inline]
+pub fn comm(out: &mut Text, comm: &[u8; 16]) {
+    const BLANKS: u128 = u128::from_le_bytes([b' '; 16]);
+    let len = comm_len(comm);
+    let behind = u128::MAX.checked_shl(8 * len as u32).unwrap_or(0);
+    let padded = u128::from_le_bytes(*comm) & !behind | BLANKS & behind;
+    let padded = padded.to_le_bytes();
+    if sixteen_plain(&padded) {
+        out.push_padded(&padded, len);
+    } else {
+        terminal(out, &comm[..len]);
     }
 }
 
@@ -147,6 +171,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::event::until_nul;
 
     fn shown(name: &[u8]) -> String {
         Escaped(name).to_string()
@@ -181,7 +206,36 @@ mod tests {
         assert_eq!(value, "\u{1b}\u{e0041}");
     }
 
+    #[test]
+    fn a_comm_is_shown_as_any_name_up_to_its_nul() {
+        for name in [
+            &b"runc:[1:CHILD]"[..],
+            b"fifteen bytes..",
+            b"",
+            b"a\0behind\xff",
+            b"\x1b[2J",
+            br"\",
+            "Gr\u{fc}\u{df}e".as_bytes(),
+        ] {
+            let mut bytes = [0; 16];
+            bytes[..name.len()].copy_from_slice(name);
+            let mut out = Text::new();
+            comm(&mut out, &bytes);
+            assert_eq!(out.to_string(), shown(until_nul(&bytes)));
+        }
+        let mut out = Text::new();
+        comm(&mut out, b"sixteen bytes...");
+        assert_eq!(out.to_string(), "sixteen bytes...");
+    }
+
     proptest! {
+        #[test]
+        fn a_comm_ends_at_its_first_nul(comm: [u8; 16]) {
+            let zeros = comm.map(|byte| byte & 3);
+            prop_assert_eq!(&comm[..comm_len(&comm)], until_nul(&comm));
+            prop_assert_eq!(&zeros[..comm_len(&zeros)], until_nul(&zeros));
+        }
+
         #[test]
         fn nothing_escaped_controls_a_terminal(name: Vec<u8>) {
             prop_assert!(!shown(&name).chars().any(hidden));

@@ -19,7 +19,9 @@ use super::{
     color::Style,
     escape,
     out::Short,
-    text::{Row, chain, ending, error, length, namespace, number, short_length},
+    text::{
+        Row, chain, ending, error, kind_name, length, namespace, number, op_name, short_length,
+    },
 };
 use crate::{
     event::{Event, Life, Lost, Now, Operation, Task},
@@ -87,27 +89,25 @@ fn begin<'o>(
     view: &View,
     clock: &mut Clock,
     time: u64,
-    who: Option<(u32, &[u8])>,
+    who: Option<(u32, &[u8; 16])>,
 ) -> Row<'o> {
     let mut row = Row::new(out, view.color);
     row.styled(Style::Dim, |out| clock.time_of_day(out, time));
     if let Some((pid, comm)) = who {
         row.to(PID);
         number(row.out, pid);
-        if !comm.is_empty() {
-            row.to(COMM);
-            escape::terminal(row.out, comm);
-        }
+        row.to(COMM);
+        escape::comm(row.out, comm);
     }
     row
 }
 
 fn operation(out: &mut Text, op: &Operation, view: &View, clock: &mut Clock) {
     let record = op.record;
-    let who = Some((record.pid, op.comm()));
+    let who = Some((record.pid, &record.comm));
     let mut row = begin(out, view, clock, record.start, who);
     row.to(OP);
-    row.out.push_str(op.op.name());
+    op_name(row.out, op.op);
     row.to(NAMESPACES);
     namespaces(&mut row, op);
     row.to(RESULT);
@@ -128,8 +128,7 @@ fn operation(out: &mut Text, op: &Operation, view: &View, clock: &mut Clock) {
     } else if let Some((function, took_ns)) = stages::slowest(op) {
         row.to(SLOWEST);
         row.out.push_str(function.name());
-        row.out.push(' ');
-        length(row.out, took_ns);
+        row.out.push_short(short_length(took_ns).text(" "));
     }
     out.push('\n');
     if op.errno().is_some() {
@@ -138,7 +137,7 @@ fn operation(out: &mut Text, op: &Operation, view: &View, clock: &mut Clock) {
 }
 
 fn task(out: &mut Text, task: &Task, pid: u32, op: &str, view: &View, clock: &mut Clock) {
-    let who = Some((pid, task.comm()));
+    let who = Some((pid, &task.record.comm));
     let mut row = begin(out, view, clock, task.record.head.time, who);
     row.to(OP);
     row.out.push_str(op);
@@ -202,14 +201,14 @@ fn lost(out: &mut Text, lost: &Lost, view: &View, clock: &mut Clock) {
 
 fn stall(out: &mut Text, op: &Operation, now: &Now, view: &View, clock: &mut Clock) {
     let record = op.record;
-    let mut row = begin(out, view, clock, now.time, Some((record.pid, op.comm())));
+    let mut row = begin(out, view, clock, now.time, Some((record.pid, &record.comm)));
     row.to(OP);
     row.styled(Style::Reason, |out| {
         out.push_str("STALL ");
-        out.push_str(op.op.name());
+        op_name(out, op.op);
         for kind in stages::requested(op) {
             out.push_str(if op.op == Op::Setns { " " } else { " +" });
-            out.push_str(kind.name());
+            kind_name(out, kind);
         }
         let took = now.time.saturating_sub(record.start);
         match stages::in_stage(op) {
@@ -244,7 +243,7 @@ fn namespaces(row: &mut Row, op: &Operation) {
             row.styled(Style::New, |out| {
                 for (i, kind) in stages::requested(op).enumerate() {
                     out.push_str(if i > 0 { " +" } else { "+" });
-                    out.push_str(kind.name());
+                    kind_name(out, kind);
                 }
             });
         }
@@ -286,7 +285,7 @@ fn entered(row: &mut Row, op: &Operation) {
             if i > 0 {
                 out.push(' ');
             }
-            out.push_str(kind.name());
+            kind_name(out, kind);
         }
     });
 }

@@ -4,8 +4,9 @@
 //! that digits are UTF-8, a look at the format, a call to copy three bytes) costs more
 //! than the parts themselves, and there are lines of thousands of operations a second.
 //!
-//! A copy of a fixed length is two instructions, one that fits is a call. So what is
-//! short is copied with what is behind it, and cut.
+//! A copy of a fixed length is two instructions, one that fits is a call. So there are
+//! blanks behind the text, and what is short is copied with the blanks behind it. That
+//! also makes a move of what is padded.
 
 use std::fmt;
 
@@ -13,10 +14,16 @@ use std::fmt;
 /// get in.
 #[derive(Clone, Debug, Default)]
 pub struct Text {
+    /// The text, and blanks behind it.
     bytes: Vec<u8>,
-    /// Bytes that take no column: escape sequences, and all but one of a character.
-    unseen: usize,
+    /// Where the text ends.
+    end: usize,
+    /// Where the last line would begin, had it only bytes that take a column: escape
+    /// sequences take none, a character takes one.
+    line: usize,
 }
+
+const BLANK: u8 = b' ';
 
 impl Text {
     /// No text.
@@ -26,33 +33,73 @@ impl Text {
 
     /// Its bytes.
     pub fn as_bytes(&self) -> &[u8] {
-        &self.bytes
+        &self.bytes[..self.end]
     }
 
     /// How many bytes it has.
     pub fn len(&self) -> usize {
-        self.bytes.len()
+        self.end
     }
 
     /// Whether it has none.
     pub fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
+        self.end == 0
     }
 
     /// Forgets the text, and keeps its memory.
     pub fn clear(&mut self) {
         self.bytes.clear();
-        self.unseen = 0;
+        self.end = 0;
+        self.line = 0;
     }
 
-    /// How many columns it would take, were it one line.
-    pub(super) fn columns(&self) -> usize {
-        self.bytes.len() - self.unseen
+    /// Begins a line, at the end of what is there.
+    #[inline]
+    pub(super) fn begin_line(&mut self) {
+        self.line = self.end;
     }
 
-    /// Bytes that take no column.
-    pub(super) fn unseen(&self) -> usize {
-        self.unseen
+    /// Pads up to a column of the line, and by so many blanks at least.
+    #[inline]
+    pub(super) fn pad(&mut self, column: usize, least: usize) {
+        self.end = (self.line + column).max(self.end + least);
+        if self.end > self.bytes.len() {
+            self.grow(0);
+        }
+    }
+
+    /// Appends bytes of which only the first `len` count; the others are blanks.
+    #[inline]
+    fn put<const N: usize>(&mut self, bytes: &[u8; N], len: usize) {
+        debug_assert!(bytes[len..].iter().all(|byte| *byte == BLANK));
+        self.write(bytes);
+        self.end += len;
+    }
+
+    #[inline]
+    fn put_slice(&mut self, bytes: &[u8]) {
+        self.write(bytes);
+        self.end += bytes.len();
+    }
+
+    /// Writes over the blanks behind the text.
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) {
+        match self.bytes.get_mut(self.end..self.end + bytes.len()) {
+            Some(room) => room.copy_from_slice(bytes),
+            None => {
+                self.grow(bytes.len());
+                self.bytes[self.end..][..bytes.len()].copy_from_slice(bytes);
+            }
+        }
+    }
+
+    /// Makes room for more bytes. A step is a few lines, so that they are still in the
+    /// cache when the text comes.
+    #[cold]
+    fn grow(&mut self, more: usize) {
+        const STEP: usize = 1024;
+        self.bytes.resize(self.end + more + STEP, BLANK);
     }
 
     /// Appends text of nstrace's own, which is ASCII.
@@ -64,51 +111,57 @@ impl Text {
     #[inline]
     pub(super) fn push_ascii(&mut self, text: &[u8]) {
         debug_assert!(text.is_ascii());
-        self.bytes.extend_from_slice(text);
+        self.put_slice(text);
+    }
+
+    /// Appends ASCII of which only the first `len` bytes count; the others are blanks.
+    #[inline]
+    pub(super) fn push_padded<const N: usize>(&mut self, text: &[u8; N], len: usize) {
+        debug_assert!(text.is_ascii());
+        self.put(text, len);
     }
 
     /// Appends a character.
     #[inline]
     pub(super) fn push(&mut self, c: char) {
         if c.is_ascii() {
-            self.bytes.push(c as u8);
+            match self.bytes.get_mut(self.end) {
+                Some(place) => *place = c as u8,
+                None => self.write(&[c as u8]),
+            }
+            self.end += 1;
         } else {
             let mut buffer = [0; 4];
             let bytes = c.encode_utf8(&mut buffer).as_bytes();
-            self.unseen += bytes.len() - 1;
-            self.bytes.extend_from_slice(bytes);
+            self.line += bytes.len() - 1;
+            self.put_slice(bytes);
         }
     }
 
     /// Appends what takes no column.
     pub(super) fn push_unseen(&mut self, sequence: &str) {
         self.push_str(sequence);
-        self.unseen += sequence.len();
+        self.line += sequence.len();
+    }
+
+    /// Appends a word.
+    #[inline]
+    pub(super) fn push_word(&mut self, word: &Word) {
+        self.push_padded(&word.bytes, word.len.into());
     }
 
     /// Appends a short text.
     #[inline]
     pub(super) fn push_short(&mut self, short: &Short) {
-        let len = self.bytes.len() + short.len();
-        self.push_ascii(&short.bytes[short.start..][..Short::SIZE]);
-        self.bytes.truncate(len);
-    }
-
-    /// Appends spaces, up to so many bytes.
-    #[inline]
-    pub(super) fn pad(&mut self, len: usize) {
-        const BLANK: [u8; 32] = [b' '; 32];
-        self.bytes.extend_from_slice(&BLANK);
-        if len > self.bytes.len() {
-            self.bytes.resize(len, b' ');
+        if let Some(bytes) = short.bytes[short.start..].first_chunk::<{ Short::SIZE }>() {
+            self.push_padded(bytes, short.len());
         }
-        self.bytes.truncate(len);
     }
 }
 
 impl fmt::Display for Text {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str(str::from_utf8(&self.bytes).map_err(|_| fmt::Error)?)
+        f.write_str(str::from_utf8(self.as_bytes()).map_err(|_| fmt::Error)?)
     }
 }
 
@@ -122,8 +175,8 @@ impl fmt::Write for Text {
 /// A short text, put together from its end: that is how digits come.
 #[derive(Clone, Debug)]
 pub(super) struct Short {
-    /// The text ends in the middle: so many bytes can be copied from any start, and
-    /// what is too much is cut.
+    /// The text ends in the middle, and blanks follow: so many bytes can be copied from
+    /// any start.
     bytes: [u8; 2 * Short::SIZE],
     start: usize,
 }
@@ -136,7 +189,7 @@ impl Short {
     #[inline]
     pub(super) fn new() -> Short {
         Short {
-            bytes: [0; 2 * Short::SIZE],
+            bytes: [BLANK; 2 * Short::SIZE],
             start: Short::SIZE,
         }
     }
@@ -191,6 +244,37 @@ impl Short {
     pub(super) fn as_bytes(&self) -> &[u8] {
         &self.bytes[self.start..Short::SIZE]
     }
+}
+
+/// A word of nstrace's own, and blanks behind it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Word {
+    bytes: [u8; Word::SIZE],
+    len: u8,
+}
+
+impl Word {
+    const SIZE: usize = 16;
+
+    /// Of text that is ASCII and fits: of a constant, the compiler sees that.
+    pub(super) const fn new(text: &str) -> Word {
+        assert!(text.is_ascii() && text.len() <= Word::SIZE);
+        let mut bytes = [BLANK; Word::SIZE];
+        let mut at = 0;
+        while at < text.len() {
+            bytes[at] = text.as_bytes()[at];
+            at += 1;
+        }
+        let len = text.len() as u8;
+        Word { bytes, len }
+    }
+}
+
+/// The digits of a number below 1,000.
+#[inline]
+pub(super) fn three_digits(number: u64) -> [u8; 3] {
+    let [tens, ones] = PAIRS[(number % 100) as usize];
+    [b'0' + (number / 100) as u8, tens, ones]
 }
 
 /// `00` to `99`.

@@ -2,36 +2,37 @@
 
 use nstrace_common::{
     flags,
-    kind::Kind,
+    kind::{KINDS, Kind},
     wire::{Op, PidAt},
 };
 
-use super::{Text, color::Style, errno, escape, out::Short};
+use super::{
+    Text,
+    color::Style,
+    errno, escape,
+    out::{Short, Word},
+};
 
 /// One line on its way to the terminal: it knows its width without what does not
 /// show, so that columns stay aligned whatever was printed in them.
 pub(super) struct Row<'o> {
     pub(super) out: &'o mut Text,
     color: bool,
-    /// Columns of `out` before this line.
-    before: usize,
 }
 
 impl<'o> Row<'o> {
     /// A line that begins at the end of `out`.
+    #[inline]
     pub(super) fn new(out: &'o mut Text, color: bool) -> Row<'o> {
-        let before = out.columns();
-        Row { out, color, before }
+        out.begin_line();
+        Row { out, color }
     }
 
     /// Pads up to a column. What is already there is kept apart by a space, and the
     /// columns after it catch up. Column 0 is where a line begins: nothing is there.
     #[inline]
     pub(super) fn to(&mut self, column: usize) {
-        let start = self.before + self.out.unseen();
-        let apart = usize::from(column > 0);
-        let len = (start + column).max(self.out.len() + apart);
-        self.out.pad(len);
+        self.out.pad(column, usize::from(column > 0));
     }
 
     /// Prints so that it ends at a column.
@@ -91,11 +92,41 @@ pub(super) fn short_length(ns: u64) -> Short {
     short
 }
 
+/// Appends the name of a system call.
+#[inline]
+pub(super) fn op_name(out: &mut Text, op: Op) {
+    const NAMES: [Word; Op::ALL.len()] = {
+        let mut names = [Word::new(""); Op::ALL.len()];
+        let mut at = 0;
+        while at < names.len() {
+            assert!(Op::ALL[at] as usize == at + 1);
+            names[at] = Word::new(Op::ALL[at].name());
+            at += 1;
+        }
+        names
+    };
+    out.push_word(&NAMES[op as usize - 1]);
+}
+
+/// Appends the name of a kind.
+#[inline]
+pub(super) fn kind_name(out: &mut Text, kind: Kind) {
+    const NAMES: [Word; KINDS] = {
+        let mut names = [Word::new(""); KINDS];
+        let mut at = 0;
+        while at < KINDS {
+            names[at] = Word::new(Kind::ALL[at].name());
+            at += 1;
+        }
+        names
+    };
+    out.push_word(&NAMES[kind as usize]);
+}
+
 /// Appends `net:4026532281`.
 pub(super) fn namespace(out: &mut Text, kind: Kind, inum: u32) {
-    out.push_str(kind.name());
-    out.push(':');
-    number(out, inum);
+    kind_name(out, kind);
+    out.push_short(Short::new().number(inum.into()).text(":"));
 }
 
 /// Appends the name of an errno, or its number.

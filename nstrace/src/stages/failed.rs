@@ -6,7 +6,7 @@
 
 use nstrace_common::{kind::Kind, wire::Op};
 
-use super::{Function, Step, entered, installed, requested, steps};
+use super::{Function, entered, entries, installed, requested};
 use crate::event::Operation;
 
 pub(super) const EPERM: i32 = 1;
@@ -59,12 +59,16 @@ fn create_failed(op: &Operation, errno: i32) -> Function {
         Kind::Net,
         Kind::Time,
     ];
-    let last = steps(op)
-        .filter_map(|(_, step)| match step {
-            Step::Enter(_, Function::Copy(kind)) => Some(kind),
-            Step::Enter(..) | Step::Done(_) | Step::Leave => None,
-        })
-        .next_back();
+    let mut copied = entries(op).filter_map(|function| match function {
+        Function::Copy(kind) => Some(kind),
+        Function::CreateUserNs
+        | Function::CopyNamespaces
+        | Function::CreateNewNamespaces
+        | Function::AllocPid
+        | Function::Switch
+        | Function::Install(_) => None,
+    });
+    let last = copied.next_back();
     let place = |kind: Kind| ORDER.iter().position(|other| *other == kind);
     let after = last.and_then(place).map_or(0, |place| place + 1);
     let next = requested_beside_user(op)
