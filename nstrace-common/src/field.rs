@@ -137,6 +137,7 @@ fields! {
     UserUcountMax = "user_namespace", ["ucount_max"], Optional;
     UserUcountMaxSize = "user_namespace", ["#ucount_max"], Optional;
     UserUidMap = "user_namespace", ["uid_map.nr_extents"], Optional;
+    UserGidMap = "user_namespace", ["gid_map.nr_extents"], Optional;
     UcountsCount = "ucounts", ["ucount"], Optional;
     UcountsCountSize = "ucounts", ["#ucount"], Optional;
     UtsOwner = "uts_namespace", ["user_ns"], Optional;

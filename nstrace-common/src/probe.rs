@@ -184,13 +184,6 @@ pub const PROBES: &[Probe] = &[
         Optional,
         "the stage copy_namespaces, and which stage of a clone failed",
     ),
-    // int (unsigned long flags, nsproxy **, cred *, fs_struct *)
-    Probe::new(
-        "unshare_nsproxy_namespaces",
-        Exit,
-        Optional,
-        "which stage of an unshare failed",
-    ),
     // nsproxy * (flags, task_struct *, user_namespace *, fs_struct *)
     Probe::new(
         "create_new_namespaces",

@@ -135,8 +135,6 @@ pub enum Mark {
     CopyNamespacesDone = 3,
     /// Entered create_new_namespaces.
     CreateNewNamespaces = 4,
-    /// Left unshare_nsproxy_namespaces, which calls it in an unshare.
-    UnshareNsproxyDone = 5,
     /// Left alloc_pid.
     AllocPidDone = 7,
     /// Entered switch_task_namespaces.
@@ -197,13 +195,17 @@ pub struct FailRecord {
     /// What create_user_ns gave back: a negative errno; 0 if it succeeded or was not
     /// called.
     pub user_ret: i32,
-    /// The same of copy_namespaces or unshare_nsproxy_namespaces, which give back what
-    /// create_new_namespaces gave, if they called it.
+    /// The same of copy_namespaces, which gives back what create_new_namespaces gave, if it
+    /// called it.
     pub create_ret: i32,
     /// The same of alloc_pid.
     pub pid_ret: i32,
     /// The inum of the pid namespace that the caller itself is in.
     pub pid_active: u32,
+    /// Extents in the gid map of the caller's user namespace.
+    pub gid_extents: u32,
+    /// Explicit padding.
+    pub pad: u32,
 }
 
 /// The init of the pid namespace for children is dead: `PIDNS_ADDING` is clear.
@@ -355,7 +357,7 @@ pub struct SlotIndex {
 }
 
 const _: () = assert!(size_of::<Head>() == 16);
-const _: () = assert!(size_of::<FailRecord>() == 72);
+const _: () = assert!(size_of::<FailRecord>() == 80);
 const _: () = assert!(size_of::<OpRecord>() == 176);
 const _: () = assert!(size_of::<LifeRecord>() == 48);
 const _: () = assert!(size_of::<TaskRecord>() == 64);

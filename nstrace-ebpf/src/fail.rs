@@ -31,6 +31,7 @@ pub fn explain(slot: &mut Slot, list_len: usize) {
         pid_ret: slot.pid_ret,
         // Not known, until it is read: 0 has a meaning.
         uid_extents: u32::MAX,
+        gid_extents: u32::MAX,
         ..FailRecord::default()
     };
     // SAFETY: the current task, and what it points to.
@@ -67,6 +68,9 @@ unsafe fn caller(fail: &mut FailRecord) {
         }
         if has(member::UserUidMap) {
             fail.uid_extents = Raw::get(user, member::UserUidMap);
+        }
+        if has(member::UserGidMap) {
+            fail.gid_extents = Raw::get(user, member::UserGidMap);
         }
         if has(member::TaskSignal) && has(member::SignalThreads) {
             let signal: u64 = Raw::get(task, member::TaskSignal);

@@ -130,12 +130,6 @@ exit!(
     2,
     stages::copy_namespaces_ret
 );
-exit!(
-    unshare_nsproxy_namespaces_fexit,
-    unshare_nsproxy_namespaces_kretprobe,
-    4,
-    stages::unshare_nsproxy_namespaces_ret
-);
 entry!(
     create_new_namespaces_fentry,
     create_new_namespaces_kprobe,

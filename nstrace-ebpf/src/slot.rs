@@ -40,8 +40,8 @@ pub struct Slot {
     pub charged: u64,
     pub charged_type: u32,
     pub charged_kind: u32,
-    /// What security_create_user_ns, create_user_ns, copy_namespaces or
-    /// unshare_nsproxy_namespaces, and alloc_pid returned, if it was an error.
+    /// What security_create_user_ns, create_user_ns, copy_namespaces and alloc_pid
+    /// returned, if it was an error.
     pub lsm_ret: i32,
     pub user_ret: i32,
     pub create_ret: i32,

@@ -20,24 +20,11 @@ use crate::{
 pub fn copy_namespaces_ret<C: Exit>(context: &C) {
     // A kretprobe does not know the flags; but a plain fork has no slot.
     let is_plain = |flags| flags & CLONE_NEW_ALL == 0;
-    if !context.first_arg().is_some_and(is_plain) {
-        created(context.ret(), Mark::CopyNamespacesDone);
-    }
-}
-
-/// `int unshare_nsproxy_namespaces(flags, struct nsproxy **, struct cred *, fs)` returns.
-#[inline(always)]
-pub fn unshare_nsproxy_namespaces_ret<C: Exit>(context: &C) {
-    created(context.ret(), Mark::UnshareNsproxyDone);
-}
-
-/// What called create_new_namespaces is done. These two are probed and not that itself:
-/// setns calls it too, to no end but a copy.
-#[inline(always)]
-fn created(ret: u64, mark: Mark) {
-    if let Some(slot) = slot::mine() {
-        slot.create_ret = ret as i32;
-        slot.mark(mark as u8);
+    if !context.first_arg().is_some_and(is_plain)
+        && let Some(slot) = slot::mine()
+    {
+        slot.create_ret = context.ret() as i32;
+        slot.mark(Mark::CopyNamespacesDone as u8);
     }
 }
 

@@ -165,7 +165,6 @@ fn unshare_alone() -> Vec<Record> {
     let marks = [
         mark(400, Mark::CreateNewNamespaces),
         mark_of(600, Mark::Copy, Kind::Uts),
-        mark(1_900, Mark::UnshareNsproxyDone),
         mark(2_000, Mark::Switch),
     ];
     vec![operation(

@@ -293,7 +293,10 @@ impl<'a> Failure<'a> {
             return Some(Reason::Chrooted);
         }
         if self.errno == EPERM && record.uid_extents == 0 {
-            return Some(Reason::NoUidMap(self.user));
+            return Some(Reason::NoIdMap("uid_map", self.user));
+        }
+        if self.errno == EPERM && record.gid_extents == 0 {
+            return Some(Reason::NoIdMap("gid_map", self.user));
         }
         let lsm = record.lsm_ret != 0 && record.lsm_ret == -self.errno;
         lsm.then_some(Reason::SecurityModule(self.facts))

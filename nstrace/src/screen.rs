@@ -40,8 +40,10 @@ pub struct Counts {
     pub operations: u64,
     /// Those of them that failed.
     pub failures: u64,
-    /// Records that did not get through.
+    /// Operations that did not get through.
     pub lost: u64,
+    /// Other records that did not.
+    pub lost_others: u64,
 }
 
 /// What is printed, and what is known for it.
@@ -113,7 +115,14 @@ impl Screen {
                 }
             }
             Event::Lost(lost) => {
-                self.counts.lost += lost.count;
+                match lost.record {
+                    RecordKind::Op => self.counts.lost += lost.count,
+                    RecordKind::TaskNew
+                    | RecordKind::TaskExit
+                    | RecordKind::Birth
+                    | RecordKind::Death
+                    | RecordKind::Cgroup => self.counts.lost_others += lost.count,
+                }
                 self.print(event, None);
             }
             Event::TaskNew(_) | Event::TaskExit(_) | Event::Stall(..) => {

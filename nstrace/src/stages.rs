@@ -130,8 +130,6 @@ enum Step {
     Enter(u8, Id),
     /// A function of the outermost level is done; its beginning may have left no mark.
     Done(Id),
-    /// What is open is done.
-    Leave,
 }
 
 /// What marks say, by their number.
@@ -144,7 +142,6 @@ const STEPS: [Option<Step>; 256] = {
     steps[Mark::CreateUserNsDone as usize] = Some(Step::Done(Id::CREATE_USER_NS));
     steps[Mark::CopyNamespacesDone as usize] = Some(Step::Done(Id::COPY_NAMESPACES));
     steps[Mark::CreateNewNamespaces as usize] = enter(Id::CREATE_NEW_NAMESPACES);
-    steps[Mark::UnshareNsproxyDone as usize] = Some(Step::Leave);
     steps[Mark::AllocPidDone as usize] = Some(Step::Done(Id::ALLOC_PID));
     steps[Mark::Switch as usize] = enter(Id::SWITCH);
     let mut at = 0;
@@ -212,10 +209,6 @@ fn walk(op: &Operation, mut each: impl FnMut(u64, Point)) {
                     let start = if id == Id::ALLOC_PID { last_at } else { at };
                     each(start, Point::Enter(0, id));
                 }
-                each(at, Point::Leave);
-                outermost = Id::NONE;
-            }
-            Step::Leave => {
                 each(at, Point::Leave);
                 outermost = Id::NONE;
             }
@@ -436,7 +429,7 @@ fn mark_failed(op: &Operation, stages: &mut Stages, function: Function, errno: i
 pub fn in_stage(op: &Operation) -> Option<(Function, u64)> {
     match steps(op).next_back()? {
         (at, Step::Enter(_, id)) => Some((id.function(), at)),
-        (_, Step::Done(_) | Step::Leave) => None,
+        (_, Step::Done(_)) => None,
     }
 }
 
@@ -489,14 +482,11 @@ pub fn installed<'a>(op: &Operation<'a>) -> impl DoubleEndedIterator<Item = Kind
 fn entries<'a>(op: &Operation<'a>) -> impl DoubleEndedIterator<Item = Function> + use<'a> {
     steps(op).filter_map(|(_, step)| match step {
         Step::Enter(_, id) => Some(id.function()),
-        Step::Done(_) | Step::Leave => None,
+        Step::Done(_) => None,
     })
 }
 
 /// Whether a function was entered, as far as marks tell.
 pub fn entered(op: &Operation, function: Function) -> bool {
-    steps(op).any(|(_, step)| match step {
-        Step::Enter(_, id) | Step::Done(id) => id.function() == function,
-        Step::Leave => false,
-    })
+    steps(op).any(|(_, Step::Enter(_, id) | Step::Done(id))| id.function() == function)
 }

@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, IsTerminal as _, Write as _},
+    path::Path,
     process::ExitCode,
 };
 
@@ -31,6 +32,9 @@ use crate::{
 /// Runs until a signal, or until the command ends.
 pub fn run(args: Tail) -> anyhow::Result<ExitCode> {
     let by_pid = args.filters.pid.is_some() || !args.run.is_empty();
+    if by_pid && !Path::new("/proc/self/ns/pid").exists() {
+        anyhow::bail!("--pid and `-- COMMAND` need /proc, and it is not mounted here");
+    }
     if by_pid && !in_first_pid_namespace() {
         anyhow::bail!(
             "--pid and `-- COMMAND` need process ids of the first pid namespace, and this is \
@@ -66,7 +70,7 @@ async fn follow(args: Tail, mut child: Option<Child>) -> anyhow::Result<ExitCode
     release_memory();
     screen.header();
     flush(&mut screen)?;
-    eprintln!("nstrace: ready");
+    say("ready");
     if let Some(child) = &mut child {
         track(&mut kernel, child.pid)?;
         child.start()?;
@@ -95,16 +99,19 @@ async fn follow(args: Tail, mut child: Option<Child>) -> anyhow::Result<ExitCode
     }
     #[cfg(feature = "debug")]
     log.flush();
-    let (skipped, runs) = (kernel.skipped_deaths(), kernel.skipped_runs());
-    // Nothing new from here on; what is in the rings is still to be read.
-    drop(kernel);
+    let now = clock::monotonic_ns();
+    reader.stop_at(now);
     read(&mut reader, &mut screen)?;
-    screen.skipped(skipped, true, clock::monotonic_ns());
+    let (skipped, runs) = (kernel.skipped_deaths(), kernel.skipped_runs());
+    drop(kernel);
+    // What was being written just then.
+    reader.records(|event| screen.event(&event))?;
+    screen.skipped(skipped, true, now);
     flush(&mut screen)?;
     if runs > 0 {
-        eprintln!(
-            "nstrace: the kernel skipped {runs} runs of its probes: a stage or a task may be missing"
-        );
+        say(&format!(
+            "the kernel skipped {runs} runs of its probes: a stage or a task may be missing"
+        ));
     }
     summary(screen.counts);
     Ok(status.unwrap_or(ExitCode::SUCCESS))
@@ -228,20 +235,36 @@ fn read(reader: &mut Reader, screen: &mut Screen) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn flush(screen: &mut Screen) -> io::Result<()> {
+fn flush(screen: &mut Screen) -> anyhow::Result<()> {
     let mut stdout = io::stdout().lock();
     let written = stdout
         .write_all(screen.text.as_bytes())
         .and_then(|()| stdout.flush());
     screen.text.clear();
-    written
+    written.context("standard output")
+}
+
+/// A line on standard error, in one write: others may be writing there.
+fn say(what: &str) {
+    let line = format!("nstrace: {what}\n");
+    // Who closed it does not want to hear.
+    let _ = io::stderr().write_all(line.as_bytes());
 }
 
 fn summary(counts: Counts) {
-    eprintln!(
-        "nstrace: {} operations, {} failed, {} lost",
-        counts.operations, counts.failures, counts.lost
-    );
+    let Counts {
+        operations,
+        failures,
+        lost,
+        lost_others,
+    } = counts;
+    let others = match lost_others {
+        0 => String::new(),
+        others => format!(" (and {others} other records)"),
+    };
+    say(&format!(
+        "{operations} operations, {failures} failed, {lost} lost{others}"
+    ));
 }
 
 fn colored(choice: ColorChoice) -> bool {

@@ -44,8 +44,8 @@ pub enum Reason<'a> {
     PidTooDeep(u32),
     /// The caller was put in a chroot.
     Chrooted,
-    /// The uid map of this user namespace is empty.
-    NoUidMap(u32),
+    /// This map of this user namespace is empty.
+    NoIdMap(&'static str, u32),
     /// A security module refused a user namespace.
     SecurityModule(&'a Facts),
     /// A security module withholds a capability in the new user namespace.
@@ -140,7 +140,7 @@ impl fmt::Display for Reason<'_> {
                 write!(f, "pid:{pid} is at level 32, the deepest of pid namespaces")
             }
             Reason::Chrooted => f.write_str("the caller is in a chroot"),
-            Reason::NoUidMap(user) => write!(f, "user:{user} has no uid_map yet"),
+            Reason::NoIdMap(map, user) => write!(f, "user:{user} has no {map} yet"),
             Reason::SecurityModule(facts) => security_module(f, facts),
             Reason::Withheld(Capability(name, _)) => {
                 write!(

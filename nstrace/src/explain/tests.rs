@@ -228,6 +228,10 @@ fn user_namespaces_are_refused_in_order() {
                 "user:4026531837 has no uid_map yet",
             ),
             (
+                user(EPERM).found(|fail| fail.gid_extents = 0),
+                "user:4026531837 has no gid_map yet",
+            ),
+            (
                 user(EPERM).found(|fail| fail.lsm_ret = -EPERM),
                 "a security module refused the user namespace",
             ),

@@ -20,6 +20,21 @@ pub enum KernelError {
     /// With the right, but something refuses.
     #[error("the kernel refuses BPF tracing programs although this process may load them: {0}")]
     Refused(String),
+    /// Probes can be attached, and are not called.
+    #[error("{what} ({setting} is 0), so no probe would be called: {remedy}")]
+    Off {
+        /// What is switched off.
+        what: &'static str,
+        /// By which setting.
+        setting: &'static str,
+        /// How to switch it on.
+        remedy: &'static str,
+    },
+    /// No descriptor is left.
+    #[error(
+        "only {0} files may be open, and more are needed (two for each probe): raise the limit, for instance with ulimit -n 256"
+    )]
+    TooFewFiles(u64),
     /// No description of the kernel's types.
     #[error(
         "this kernel does not describe its types ({path}: {source}): it needs one built with CONFIG_DEBUG_INFO_BTF=y, 5.10 or newer"

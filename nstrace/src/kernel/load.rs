@@ -112,6 +112,8 @@ impl Kernel {
 
 /// Loads and attaches.
 pub fn load(options: &Options) -> Result<Kernel, KernelError> {
+    check_switches(options.attach)?;
+    raise_open_files();
     let preemptible = options.attach != Attach::Kprobe && preemptible();
     let may_skip = preemptible || options.attach == Attach::Kprobe;
     let kernel = load_with(options, preemptible, may_skip)?;
@@ -164,6 +166,42 @@ fn load_with(options: &Options, has_twins: bool, may_skip: bool) -> Result<Kerne
     })
 }
 
+/// Both can be off while everything attaches without an error.
+fn check_switches(attach: Attach) -> Result<(), KernelError> {
+    let is_off = |path: &str| fs::read_to_string(path).is_ok_and(|text| text.trim() == "0");
+    if is_off("/proc/sys/kernel/ftrace_enabled") {
+        return Err(KernelError::Off {
+            what: "ftrace is switched off",
+            setting: "kernel.ftrace_enabled",
+            remedy: "sysctl kernel.ftrace_enabled=1",
+        });
+    }
+    if attach == Attach::Kprobe && is_off("/sys/kernel/debug/kprobes/enabled") {
+        return Err(KernelError::Off {
+            what: "kprobes are switched off",
+            setting: "/sys/kernel/debug/kprobes/enabled",
+            remedy: "write 1 to it, or use --attach fentry",
+        });
+    }
+    Ok(())
+}
+
+/// Two descriptors for each probe, and the maps: more than some shells allow, less than
+/// they may.
+fn raise_open_files() {
+    let mut limit = open_files();
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: a valid pointer. Where it is not allowed, attaching says so.
+    unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
+}
+
+fn open_files() -> libc::rlimit {
+    let mut limit = rlimit(0);
+    // SAFETY: a valid pointer.
+    unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
+    limit
+}
+
 /// Whether tasks can be preempted in the kernel (v6.12 kernel/sched/debug.c,
 /// sched_dynamic_show). Where that cannot be read they can, if the kernel was built so.
 fn preemptible() -> bool {
@@ -177,9 +215,12 @@ fn preemptible() -> bool {
 }
 
 fn read_btf() -> Result<Vec<u8>, KernelError> {
-    fs::read(VMLINUX).map_err(|source| KernelError::NoBtf {
-        path: Path::new(VMLINUX).to_owned(),
-        source,
+    fs::read(VMLINUX).map_err(|source| match source.raw_os_error() {
+        Some(libc::EMFILE) => KernelError::TooFewFiles(open_files().rlim_cur),
+        _ => KernelError::NoBtf {
+            path: Path::new(VMLINUX).to_owned(),
+            source,
+        },
     })
 }
 
@@ -187,10 +228,9 @@ fn read_btf() -> Result<Vec<u8>, KernelError> {
 /// EbpfLoader::new), which is a tenth of the start; it goes on without if it can open no
 /// file just then.
 fn loader<'a>() -> EbpfLoader<'a> {
-    let mut limit = rlimit(0);
+    let limit = open_files();
     // SAFETY: valid pointers. There is no other thread yet that could open something.
     unsafe {
-        libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit);
         let none = libc::rlimit {
             rlim_cur: 0,
             ..limit
@@ -320,8 +360,10 @@ fn attach_one(bpf: &mut Ebpf, btf: &AyaBtf, planned: &Planned) -> Result<Outcome
         Err(error) => error,
     };
     // Not this program: any program.
-    if matches!(errno(&refusal), Some(libc::EPERM)) {
-        return Err(refused());
+    match errno(&refusal) {
+        Some(libc::EPERM) => return Err(refused()),
+        Some(libc::EMFILE) => return Err(KernelError::TooFewFiles(open_files().rlim_cur)),
+        _ => {}
     }
     let why = error::program(&refusal);
     match second.map(|way| {

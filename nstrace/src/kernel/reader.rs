@@ -30,6 +30,8 @@ pub struct Reader {
     asleep: Array<MapData, u32>,
     /// What was lost up to now, by kind of record.
     lost_before: [u64; RECORD_KINDS],
+    /// What is later is not handed over.
+    until: u64,
 }
 
 impl Reader {
@@ -41,6 +43,7 @@ impl Reader {
             lost: PerCpuArray::try_from(map(bpf, "LOST"))?,
             asleep: Array::try_from(map(bpf, "ASLEEP"))?,
             lost_before: [0; RECORD_KINDS],
+            until: u64::MAX,
         })
     }
 
@@ -59,14 +62,33 @@ impl Reader {
         Ok(())
     }
 
+    /// Sets the end: what happens later is not handed over. Programs are detached one
+    /// after the other, and what still runs sees only a part of what happens meanwhile.
+    pub fn stop_at(&mut self, time: u64) {
+        self.until = time;
+    }
+
     /// Hands over everything that is there, then what was lost.
+    pub fn drain(&mut self, mut each: impl FnMut(Event)) -> Result<(), KernelError> {
+        self.records(&mut each)?;
+        self.report_lost(each)
+    }
+
+    /// Hands over everything that is there.
     ///
     /// A death is sent before its number can be used again, and after the operation
     /// that the namespace was born in. So: if an operation is there, then every death
     /// before it, looked for afterwards, is there too; and if a death is there, so is
     /// its birth, looked for once more.
-    pub fn drain(&mut self, mut each: impl FnMut(Event)) -> Result<(), KernelError> {
+    pub fn records(&mut self, mut each: impl FnMut(Event)) -> Result<(), KernelError> {
         let (events, lives) = (self.events.get_mut(), self.lives.get_mut());
+        let until = self.until;
+        let mut each = |record: &[u8]| -> Result<(), KernelError> {
+            if time(record) <= until {
+                each(decode(record)?);
+            }
+            Ok(())
+        };
         // The time of the next death, if one was looked at and left.
         let mut left = None;
         loop {
@@ -78,9 +100,9 @@ impl Reader {
                         leave(event);
                         break;
                     }
-                    each(decode(&event)?);
+                    each(&event)?;
                 }
-                each(decode(&death)?);
+                each(&death)?;
                 left = None;
                 continue;
             };
@@ -94,12 +116,12 @@ impl Reader {
                     leave(death);
                     break;
                 }
-                each(decode(&death)?);
+                each(&death)?;
                 left = None;
             }
-            each(decode(&event)?);
+            each(&event)?;
         }
-        self.report_lost(each)
+        Ok(())
     }
 
     fn report_lost(&mut self, mut each: impl FnMut(Event)) -> Result<(), KernelError> {

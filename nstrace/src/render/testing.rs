@@ -97,6 +97,7 @@ impl Built {
             threads: 1,
             fs_users: 1,
             uid_extents: 1,
+            gid_extents: 1,
             pid_active: FIRST[Kind::Pid as usize],
             ..FailRecord::default()
         });

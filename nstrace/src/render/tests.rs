@@ -54,7 +54,6 @@ fn json(event: &Event) -> String {
 }
 
 const CREATE: u8 = mark(Mark::CreateNewNamespaces);
-const UNSHARED: u8 = mark(Mark::UnshareNsproxyDone);
 
 /// What `unshare -muipn` does.
 fn unshare() -> Built {
@@ -68,7 +67,6 @@ fn unshare() -> Built {
             (229_000, copy(Kind::Ipc)),
             (234_000, copy(Kind::Pid)),
             (243_000, copy(Kind::Net)),
-            (2_083_000, UNSHARED),
             (2_084_000, mark(Mark::Switch)),
         ])
         .after(&[

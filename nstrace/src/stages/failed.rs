@@ -9,6 +9,7 @@ use nstrace_common::{kind::Kind, wire::Op};
 use super::{Function, entered, entries, installed, requested};
 use crate::event::Operation;
 
+const EAGAIN: i32 = 11;
 pub(super) const EPERM: i32 = 1;
 pub(super) const EINVAL: i32 = 22;
 pub(super) const ENOSPC: i32 = 28;
@@ -25,7 +26,19 @@ pub fn failed(op: &Operation) -> Option<Function> {
         // The point of no return comes after all installs.
         Op::Setns => installed(op).next_back().map(Function::Install),
         Op::OpenTree | Op::Fsmount => None,
-        Op::Unshare | Op::Clone | Op::Clone3 | Op::Fork | Op::Vfork => {
+        Op::Unshare => {
+            // After create_new_namespaces only set_cred_ucounts can fail, with EAGAIN and
+            // with new credentials (from v5.14, kernel/fork.c, ksys_unshare).
+            let after = errno == EAGAIN && op.makes(Kind::User);
+            if fail.user_ret != 0 {
+                Some(Function::CreateUserNs)
+            } else if entered(op, Function::CreateNewNamespaces) && !after {
+                Some(create_failed(op, errno))
+            } else {
+                None
+            }
+        }
+        Op::Clone | Op::Clone3 | Op::Fork | Op::Vfork => {
             if fail.pid_ret != 0 {
                 Some(Function::AllocPid)
             } else if fail.user_ret != 0 {
@@ -35,7 +48,7 @@ pub fn failed(op: &Operation) -> Option<Function> {
             } else if entered(op, Function::CreateNewNamespaces) {
                 Some(create_failed(op, errno))
             } else {
-                // A check of copy_namespaces; of unshare_nsproxy_namespaces, for unshare.
+                // A check of its own.
                 entered(op, Function::CopyNamespaces).then_some(Function::CopyNamespaces)
             }
         }

@@ -28,7 +28,6 @@ fn shown(built: &Built) -> String {
 
 const COPIED: u8 = mark(Mark::CopyNamespacesDone);
 const CREATE: u8 = mark(Mark::CreateNewNamespaces);
-const UNSHARED: u8 = mark(Mark::UnshareNsproxyDone);
 const USER: u8 = mark(Mark::CreateUserNs);
 const USER_DONE: u8 = mark(Mark::CreateUserNsDone);
 const ALLOC_PID_DONE: u8 = mark(Mark::AllocPidDone);
@@ -75,13 +74,12 @@ fn an_unshare_passes_two_levels_and_the_switch() {
             (10, CREATE),
             (20, copy(Kind::Uts)),
             (30, copy(Kind::Ipc)),
-            (90, UNSHARED),
             (95, SWITCH),
         ]);
     assert_snapshot!(shown(&unshare), @"
-    create_new_namespaces at 10 for 80
+    create_new_namespaces at 10 for 85
       copy_utsname at 20 for 10
-      copy_ipcs at 30 for 60
+      copy_ipcs at 30 for 65
     switch_task_namespaces at 95 for 905
     ");
 }
@@ -125,11 +123,12 @@ fn a_second_charge_is_the_same_stage() {
         (20, copy(Kind::Ipc)),
         (30, copy(Kind::Ipc)),
         (40, copy(Kind::Ipc)),
-        (90, UNSHARED),
+        (90, SWITCH),
     ]);
     assert_snapshot!(shown(&unshare), @"
     create_new_namespaces at 10 for 80
       copy_ipcs at 20 for 70
+    switch_task_namespaces at 90 for 10
     ");
 }
 
@@ -244,27 +243,29 @@ fn the_failed_stage_follows_from_marks_and_errno() {
         (Op::Unshare, CLONE_NEWUSER, &[USER, USER_DONE], Gave::User, EPERM, Some(CreateUserNs)),
         (Op::Unshare, CLONE_NEWUSER | CLONE_NEWNET, &[USER, USER_DONE], Gave::User, ENOSPC, Some(CreateUserNs)),
         // …or unshare_nsproxy_namespaces.
-        (Op::Unshare, CLONE_NEWUSER | CLONE_NEWNET, &[USER, USER_DONE, UNSHARED], Gave::Create, EPERM, None),
+        (Op::Unshare, CLONE_NEWUSER | CLONE_NEWNET, &[USER, USER_DONE], Gave::None, EPERM, None),
         // copy_namespaces.
         (Op::Clone, CLONE_NEWNET, &[COPIED], Gave::Create, EPERM, Some(CopyNamespaces)),
         (Op::Clone, CLONE_NEWIPC | CLONE_SYSVSEM, &[COPIED], Gave::Create, EINVAL, Some(CopyNamespaces)),
         (Op::Clone, CLONE_NEWUSER, &[USER, USER_DONE, COPIED], Gave::None, ENOMEM, None),
+        // set_cred_ucounts, behind create_new_namespaces.
+        (Op::Unshare, CLONE_NEWUSER | CLONE_NEWNET, &[USER, USER_DONE, CREATE, copy(Kind::Net)], Gave::None, EAGAIN, None),
         // create_new_namespaces: its own allocation, and the last one marked.
-        (Op::Unshare, CLONE_NEWNET, &[CREATE, UNSHARED], Gave::Create, ENOMEM, Some(CreateNewNamespaces)),
-        (Op::Unshare, MNT_PID, &[CREATE, copy(Kind::Mnt), UNSHARED], Gave::Create, ENOMEM, Some(Copy(Kind::Mnt))),
-        (Op::Unshare, MNT_PID, &[CREATE, copy(Kind::Mnt), UNSHARED], Gave::Create, ENOSPC, Some(Copy(Kind::Mnt))),
+        (Op::Unshare, CLONE_NEWNET, &[CREATE], Gave::None, ENOMEM, Some(CreateNewNamespaces)),
+        (Op::Unshare, MNT_PID, &[CREATE, copy(Kind::Mnt)], Gave::None, ENOMEM, Some(Copy(Kind::Mnt))),
+        (Op::Unshare, MNT_PID, &[CREATE, copy(Kind::Mnt)], Gave::None, ENOSPC, Some(Copy(Kind::Mnt))),
         (Op::Clone, CLONE_NEWNET, &[CREATE, copy(Kind::Net), COPIED], Gave::Create, EINTR, Some(Copy(Kind::Net))),
         (Op::Clone, CLONE_NEWTIME, &[CREATE, copy(Kind::Time), COPIED], Gave::Create, ENOSPC, Some(Copy(Kind::Time))),
         // copy_pid_ns before its mark.
-        (Op::Unshare, MNT_PID, &[CREATE, copy(Kind::Mnt), UNSHARED], Gave::Create, EINVAL, Some(Copy(Kind::Pid))),
-        (Op::Unshare, CLONE_NEWPID, &[CREATE, UNSHARED], Gave::Create, EINVAL, Some(Copy(Kind::Pid))),
-        (Op::Unshare, CLONE_NEWPID, &[CREATE, copy(Kind::Pid), UNSHARED], Gave::Create, ENOSPC, Some(Copy(Kind::Pid))),
+        (Op::Unshare, MNT_PID, &[CREATE, copy(Kind::Mnt)], Gave::None, EINVAL, Some(Copy(Kind::Pid))),
+        (Op::Unshare, CLONE_NEWPID, &[CREATE], Gave::None, EINVAL, Some(Copy(Kind::Pid))),
+        (Op::Unshare, CLONE_NEWPID, &[CREATE, copy(Kind::Pid)], Gave::None, ENOSPC, Some(Copy(Kind::Pid))),
         // Kinds that come after pid do not stand in the way.
-        (Op::Unshare, CLONE_NEWPID | CLONE_NEWNET, &[CREATE, UNSHARED], Gave::Create, EINVAL, Some(Copy(Kind::Pid))),
-        (Op::Unshare, CLONE_NEWPID | CLONE_NEWNET, &[CREATE, copy(Kind::Pid), copy(Kind::Net), UNSHARED], Gave::Create, EINVAL, Some(Copy(Kind::Net))),
+        (Op::Unshare, CLONE_NEWPID | CLONE_NEWNET, &[CREATE], Gave::None, EINVAL, Some(Copy(Kind::Pid))),
+        (Op::Unshare, CLONE_NEWPID | CLONE_NEWNET, &[CREATE, copy(Kind::Pid), copy(Kind::Net)], Gave::None, EINVAL, Some(Copy(Kind::Net))),
         // copy_cgroup_ns before its mark.
-        (Op::Unshare, IPC_CGROUP, &[CREATE, copy(Kind::Ipc), UNSHARED], Gave::Create, EPERM, Some(Copy(Kind::Cgroup))),
-        (Op::Unshare, IPC_CGROUP, &[CREATE, copy(Kind::Ipc), copy(Kind::Cgroup), UNSHARED], Gave::Create, ENOSPC, Some(Copy(Kind::Cgroup))),
+        (Op::Unshare, IPC_CGROUP, &[CREATE, copy(Kind::Ipc)], Gave::None, EPERM, Some(Copy(Kind::Cgroup))),
+        (Op::Unshare, IPC_CGROUP, &[CREATE, copy(Kind::Ipc), copy(Kind::Cgroup)], Gave::None, ENOSPC, Some(Copy(Kind::Cgroup))),
         // alloc_pid, and what comes behind it.
         (Op::Clone3, CLONE_NEWPID, &[CREATE, copy(Kind::Pid), COPIED, ALLOC_PID_DONE], Gave::Pid, EEXIST, Some(AllocPid)),
         (Op::Clone, CLONE_NEWPID, &[CREATE, copy(Kind::Pid), COPIED, ALLOC_PID_DONE], Gave::Pid, EAGAIN, Some(AllocPid)),
@@ -297,7 +298,7 @@ fn the_failed_stage_follows_from_marks_and_errno() {
 #[test]
 fn a_depth_decides_where_marks_and_errno_do_not() {
     let deep = op(Op::Unshare, CLONE_NEWUTS | CLONE_NEWPID)
-        .marks(&[(1, CREATE), (2, copy(Kind::Uts)), (3, UNSHARED)])
+        .marks(&[(1, CREATE), (2, copy(Kind::Uts))])
         .failed(ENOSPC)
         .in_create();
     assert_eq!(failed(&deep.get()), Some(Function::Copy(Kind::Uts)));

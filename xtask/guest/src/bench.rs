@@ -189,9 +189,11 @@ fn measure(kind: Kind) -> Result<()> {
     println!("start cpu {} wall {}", tracer.start_cpu, tracer.start_wall);
     sleep_ms(REST_MS);
     println!("memory kb {}", tracer.pid.rss_kb()?);
+    // The kernel works off the start of a tracer too.
+    sleep_ms(SETTLE_MS);
     measure_loads("", Some(tracer.pid))?;
     tracer.stop()?;
-    sleep_ms(REST_MS);
+    sleep_ms(SETTLE_MS);
     measure_loads("after-", None)?;
     measure_burst(kind)
 }
@@ -211,9 +213,10 @@ fn measure_loads(prefix: &str, watched: Option<Pid>) -> Result<()> {
     for (load, ops) in LOADS {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["bench", load.name(), &ops.to_string()]);
-        if let Some(Pid(pid)) = watched {
-            command.args(["--watch", &pid.to_string()]);
-        }
+        // Who watches has touched more pages, which each fork then copies: without a
+        // tracer the init is watched, which does nothing.
+        let Pid(pid) = watched.unwrap_or(Pid(1));
+        command.args(["--watch", &pid.to_string()]);
         let output = command.stderr(Stdio::inherit()).output()?;
         ensure!(
             output.status.success(),

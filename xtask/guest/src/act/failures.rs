@@ -205,6 +205,15 @@ pub fn unshare_unmapped(case: &mut Case) -> Result<()> {
     Ok(())
 }
 
+pub fn unshare_without_gid_map(case: &mut Case) -> Result<()> {
+    unshare(case, NEWUSER)?;
+    let procfs = &case.recorder.procfs;
+    procfs.write("thread-self/uid_map", "0 0 1")?;
+    case.now(&[]);
+    case.recorder.unshare(NEWUSER)?;
+    Ok(())
+}
+
 fn chrooted(case: &mut Case, root: &str) -> Result<()> {
     std::os::unix::fs::chroot(root).with_context(|| format!("chroot {root}"))?;
     case.now(&[]);
