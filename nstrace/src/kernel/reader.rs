@@ -74,7 +74,8 @@ impl Reader {
         self.report_lost(each)
     }
 
-    /// Hands over everything that is there.
+    /// Hands over everything that happened up to now: whoever makes more than can be read
+    /// must not keep the reader from all else.
     ///
     /// A death is sent before its number can be used again, and after the operation
     /// that the namespace was born in. So: if an operation is there, then every death
@@ -82,7 +83,7 @@ impl Reader {
     /// its birth, looked for once more.
     pub fn records(&mut self, mut each: impl FnMut(Event)) -> Result<(), KernelError> {
         let (events, lives) = (self.events.get_mut(), self.lives.get_mut());
-        let until = self.until;
+        let (now, until) = (clock::monotonic_ns(), self.until);
         let mut each = |record: &[u8]| -> Result<(), KernelError> {
             if time(record) <= until {
                 each(decode(record)?);
@@ -92,14 +93,10 @@ impl Reader {
         // The time of the next death, if one was looked at and left.
         let mut left = None;
         loop {
-            let Some(event) = events.next() else {
-                let Some(death) = lives.next() else { break };
+            let Some(event) = next(events, now) else {
+                let Some(death) = next(lives, now) else { break };
                 let at = time(&death);
-                while let Some(event) = events.next() {
-                    if time(&event) > at {
-                        leave(event);
-                        break;
-                    }
+                while let Some(event) = next(events, at) {
                     each(&event)?;
                 }
                 each(&death)?;
@@ -146,6 +143,16 @@ impl Reader {
 fn time(record: &[u8]) -> u64 {
     let time = record.get(8..).and_then(<[u8]>::first_chunk);
     time.map_or(0, |bytes| u64::from_ne_bytes(*bytes))
+}
+
+/// The next record, if it is not later than that.
+fn next(ring: &mut RingBuf<MapData>, until: u64) -> Option<RingBufItem<'_>> {
+    let record = ring.next()?;
+    if time(&record) > until {
+        leave(record);
+        return None;
+    }
+    Some(record)
 }
 
 /// Leaves a record in its ring: dropping it is what consumes it.

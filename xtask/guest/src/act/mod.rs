@@ -11,6 +11,7 @@ mod storm;
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::Subcommand;
@@ -43,6 +44,12 @@ pub enum Act {
     Storm {
         #[arg(long)]
         ops: u64,
+        /// In so many processes
+        #[arg(long, default_value_t = 4)]
+        processes: u64,
+        /// Each waits so long after each operation
+        #[arg(long, default_value_t = 0)]
+        pause_us: u64,
     },
     /// Nothing
     Nothing,
@@ -68,7 +75,11 @@ pub fn run(act: &Act) -> Result<()> {
         }
         Act::Failures { book } => rows::provoke_all(book),
         Act::Descriptors { book } => descriptors::run(book),
-        Act::Storm { ops } => storm::run(*ops),
+        Act::Storm {
+            ops,
+            processes,
+            pause_us,
+        } => storm::run(*ops, *processes, Duration::from_micros(*pause_us)),
         Act::Nothing => Ok(()),
         Act::Pause => loop {
             std::thread::park();

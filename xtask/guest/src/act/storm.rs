@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
@@ -11,14 +12,14 @@ use crate::keeper;
 use crate::kinds::NEWUTS;
 use crate::sys::{self, Call, End};
 
-const PROCESSES: u64 = 4;
-
 /// Does `ops` operations and prints how many it did.
-pub fn run(ops: u64) -> Result<()> {
+pub fn run(ops: u64, processes: u64, pause: Duration) -> Result<()> {
     let done: &'static AtomicU64 = sys::shared()?;
     let mut children = Vec::new();
-    for _ in 0..PROCESSES {
-        let pid = sys::spawn(Call::Fork, 0, || keeper::status(work(done, ops)));
+    for _ in 0..processes {
+        let pid = sys::spawn(Call::Fork, 0, || {
+            keeper::status(work(done, ops / processes, pause))
+        });
         ensure!(pid > 0, "cannot fork: errno {}", -pid);
         children.push(pid);
     }
@@ -32,14 +33,14 @@ pub fn run(ops: u64) -> Result<()> {
     Ok(())
 }
 
-fn work(done: &AtomicU64, ops: u64) -> Result<()> {
+fn work(done: &AtomicU64, ops: u64, pause: Duration) -> Result<()> {
     let own = File::open("/proc/self/ns/uts")?;
     let count = |ret: i64| {
         ensure!(ret >= 0, "an operation of the storm failed: {ret}");
         done.fetch_add(1, Relaxed);
         Ok(ret)
     };
-    for round in 0..ops / PROCESSES {
+    for round in 0..ops {
         match round % 8 {
             0 => {
                 let child = count(sys::spawn(Call::Clone, NEWUTS, || 0))?;
@@ -47,6 +48,9 @@ fn work(done: &AtomicU64, ops: u64) -> Result<()> {
             }
             1 | 2 => drop(count(sys::unshare(NEWUTS))?),
             _ => drop(count(sys::setns(own.as_raw_fd(), NEWUTS))?),
+        }
+        if !pause.is_zero() {
+            std::thread::sleep(pause);
         }
     }
     Ok(())

@@ -88,6 +88,10 @@ const TESTS: &[Test] = &[
         run: ends::commands,
     },
     Test {
+        name: "end in a storm",
+        run: ends::in_a_storm,
+    },
+    Test {
         name: "refusals",
         run: ends::refusals,
     },
