@@ -34,6 +34,9 @@ pub fn run(ops: u64, processes: u64, pause: Duration) -> Result<()> {
 }
 
 fn work(done: &AtomicU64, ops: u64, pause: Duration) -> Result<()> {
+    // Who kills the storm means all of it.
+    // SAFETY: changes no memory.
+    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
     let own = File::open("/proc/self/ns/uts")?;
     let count = |ret: i64| {
         ensure!(ret >= 0, "an operation of the storm failed: {ret}");
