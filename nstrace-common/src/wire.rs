@@ -146,7 +146,7 @@ pub enum Mark {
 }
 
 /// How many marks an operation can set: seven copy functions, eight installs, and
-/// the eight other points.
+/// six other points; the rest is for charges that are made again.
 pub const MARKS: usize = 24;
 
 /// A process id at one level of pid namespaces; a chain starts at the first.
