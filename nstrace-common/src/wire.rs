@@ -35,6 +35,16 @@ pub enum RecordKind {
 /// the operations for which there was no room to gather them.
 pub const RECORD_KINDS: usize = 7;
 
+/// What a CPU counts, on a cache line of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C, align(64))]
+pub struct Counts {
+    /// Records that found no room, by kind; 0 is for operations without a slot.
+    pub lost: [u64; RECORD_KINDS],
+    /// Deaths that were told by a twin, because the kernel had skipped the first program.
+    pub by_twin: u64,
+}
+
 /// The start of every record.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]

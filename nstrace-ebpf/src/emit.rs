@@ -5,13 +5,13 @@
 
 use aya_ebpf::{
     bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
-    helpers::bpf_ktime_get_ns,
-    maps::{PerCpuArray, RingBuf},
+    helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns},
+    maps::RingBuf,
 };
-use nstrace_common::wire::{Head, RECORD_KINDS, RecordKind};
+use nstrace_common::wire::{Counts, Head, RECORD_KINDS, RecordKind};
 
 use crate::{
-    maps::{ASLEEP, LOST},
+    maps::{ASLEEP, COUNTS},
     slot,
 };
 
@@ -46,15 +46,28 @@ pub unsafe fn send<T>(ring: &RingBuf, kind: RecordKind, record: *const T, len: u
 #[inline(always)]
 pub fn count_lost(kind: u32) {
     const _: () = assert!(RECORD_KINDS > RecordKind::Cgroup as usize);
-    count(&LOST, kind);
+    if let Some(counts) = counts()
+        && let Some(lost) = counts.lost.get_mut(kind as usize)
+    {
+        slot::add(lost, 1);
+    }
 }
 
-/// Counts one in a map of counters.
+/// Counts a death that was told by a twin.
 #[inline(always)]
-pub fn count(counters: &PerCpuArray<u64>, index: u32) {
-    if let Some(counter) = counters.get_ptr_mut(index) {
-        // SAFETY: this CPU's own counter; but another task may be preempted just here.
-        slot::add(unsafe { &mut *counter }, 1);
+pub fn count_by_twin() {
+    if let Some(counts) = counts() {
+        slot::add(&mut counts.by_twin, 1);
+    }
+}
+
+/// What this CPU counts. Another task may be preempted while it counts: add atomically.
+#[inline(always)]
+fn counts() -> Option<&'static mut Counts> {
+    // SAFETY: no precondition; and in the map.
+    unsafe {
+        let counts = COUNTS.get_ptr_mut(bpf_get_smp_processor_id())?;
+        Some(&mut *counts)
     }
 }
 

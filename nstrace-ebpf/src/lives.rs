@@ -22,7 +22,7 @@ use nstrace_common::{
 
 use crate::{
     emit,
-    maps::{BY_TWIN, LIVES, TOLD},
+    maps::{LIVES, TOLD},
     read::{Entry, Raw, Reader, Typed, has, has_twins, offset},
     slot::Slot,
 };
@@ -125,7 +125,7 @@ fn is_told(death: u64) -> bool {
     {
         return true;
     }
-    emit::count(&BY_TWIN, 0);
+    emit::count_by_twin();
     false
 }
 

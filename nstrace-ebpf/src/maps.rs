@@ -1,12 +1,13 @@
 //! The maps, and the settings that user space makes before it loads them.
 
 use aya_ebpf::{
+    bindings::BPF_F_MMAPABLE,
     macros::map,
-    maps::{Array, HashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, RingBuf},
 };
 use nstrace_common::{
     config::Config,
-    wire::{RECORD_KINDS, SLOTS, SlotIndex},
+    wire::{Counts, SLOTS, SlotIndex},
 };
 
 use crate::slot::Slot;
@@ -32,22 +33,21 @@ pub static mut INDEX: SlotIndex = SlotIndex {
     owner: [0; SLOTS],
 };
 
-/// Records that found no room, by kind.
+/// What each CPU counts. User space sets how many there are, and maps it: see [`ASLEEP`].
 #[map]
-pub static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(RECORD_KINDS as u32, 0);
+pub static COUNTS: Array<Counts> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 /// The death that a thread told last, by the lower bits of its id: what the twin of the
 /// program that told it has not to tell again.
 #[map]
 pub static TOLD: Array<u64> = Array::with_max_entries(SLOTS as u32, 0);
 
-/// Deaths that were told by a twin, because the kernel had skipped the first.
+/// Not 0 while user space sleeps and wants to be woken by the next record. User space
+/// maps it. In the system calls that read and write maps no kprobe's program runs on that
+/// CPU (kernel/bpf/syscall.c, bpf_map_copy_value: bpf_disable_instrumentation), and not
+/// either while a task that is preempted in one waits.
 #[map]
-pub static BY_TWIN: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
-
-/// Not 0 while user space sleeps and wants to be woken by the next record.
-#[map]
-pub static ASLEEP: Array<u32> = Array::with_max_entries(1, 0);
+pub static ASLEEP: Array<u32> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 /// The threads of the command that is followed, and of its descendants.
 #[map]

@@ -59,7 +59,7 @@ async fn follow(args: Tail, mut child: Option<Child>) -> anyhow::Result<ExitCode
         config: config(&filter, child.is_some()),
         ring_size: args.attach.ring_size,
     })?;
-    let mut reader = Reader::new(&mut kernel.bpf)?;
+    let mut reader = Reader::new(&mut kernel)?;
     #[cfg(feature = "debug")]
     let mut log = crate::kernel::debug::logger(&mut kernel.bpf)?;
     let mut stalls = Stalls::new(&mut kernel.bpf, args.stall)?;
@@ -89,7 +89,8 @@ async fn follow(args: Tail, mut child: Option<Child>) -> anyhow::Result<ExitCode
             }
             _ = look.tick(), if !args.stall.is_zero() => {
                 stalls.look(|event| screen.event(&event))?;
-                screen.skipped(kernel.skipped_deaths(), false, clock::monotonic_ns());
+                let skipped = skipped_deaths(&kernel, &reader);
+                screen.skipped(skipped, false, clock::monotonic_ns());
                 flush(&mut screen)?;
             }
             end = signals.next() => {
@@ -102,7 +103,7 @@ async fn follow(args: Tail, mut child: Option<Child>) -> anyhow::Result<ExitCode
     let now = clock::monotonic_ns();
     reader.stop_at(now);
     read(&mut reader, &mut screen)?;
-    let (skipped, runs) = (kernel.skipped_deaths(), kernel.skipped_runs());
+    let (skipped, runs) = (skipped_deaths(&kernel, &reader), kernel.skipped_runs());
     drop(kernel);
     // What was being written just then.
     reader.records(|event| screen.event(&event))?;
@@ -277,6 +278,13 @@ fn colored(choice: ColorChoice) -> bool {
             !no_color && io::stdout().is_terminal()
         }
     }
+}
+
+/// Deaths that the kernel has skipped all programs for.
+fn skipped_deaths(kernel: &Kernel, reader: &Reader) -> u64 {
+    kernel
+        .skipped_deaths()
+        .saturating_sub(reader.told_by_twins())
 }
 
 enum End {

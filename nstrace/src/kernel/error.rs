@@ -82,6 +82,12 @@ pub enum KernelError {
     /// The two sides are not of one build, or one of them has a fault.
     #[error("the kernel side sent what cannot be understood: {0}: this is a fault in nstrace")]
     Decode(#[from] DecodeError),
+    /// A map cannot be mapped.
+    #[error("a map of the kernel side could not be mapped: {0}")]
+    Share(io::Error),
+    /// It is not known how many CPUs there are.
+    #[error("{0} cannot be read: {1}: is /sys mounted?")]
+    Cpus(&'static str, io::Error),
     /// Waiting for records failed.
     #[error("waiting for records failed: {0}")]
     Wait(io::Error),

@@ -10,8 +10,8 @@ use std::{
 
 use aya::{
     Btf as AyaBtf, Ebpf, EbpfLoader,
-    maps::PerCpuArray,
     programs::{BtfTracePoint, FEntry, FExit, KProbe, Program, ProgramError},
+    util::nr_cpus,
 };
 use nstrace_common::{
     config::Config,
@@ -61,6 +61,8 @@ pub enum Outcome {
 pub struct Kernel {
     /// Its maps.
     pub bpf: Ebpf,
+    /// How many CPUs it counts for.
+    pub cpus: usize,
     /// What became of each probe.
     pub outcomes: Vec<(Planned, Outcome)>,
     /// Whether some have twins.
@@ -68,12 +70,12 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// How many deaths the kernel has skipped a program for, less those that its twin
+    /// How many deaths the kernel has skipped a program for, those too that its twin
     /// told: 0 where the kernel does not say (before v5.12; for kprobes before v6.7).
     pub fn skipped_deaths(&self) -> u64 {
         let is_death =
             |probe: &Probe| ["proc_free_inum", "__ns_tree_remove"].contains(&probe.function);
-        self.skipped_where(is_death).saturating_sub(self.by_twin())
+        self.skipped_where(is_death)
     }
 
     /// How often the kernel has skipped a program that has no twin.
@@ -99,14 +101,6 @@ impl Kernel {
             .lines()
             .find_map(|line| line.strip_prefix("recursion_misses:"))?;
         misses.trim().parse().ok()
-    }
-
-    /// Deaths that a twin told.
-    fn by_twin(&self) -> u64 {
-        let map = self.bpf.map("BY_TWIN");
-        let counts = map.and_then(|map| PerCpuArray::<_, u64>::try_from(map).ok());
-        let counts = counts.and_then(|map| map.get(&0, 0).ok());
-        counts.map_or(0, |counts| counts.iter().sum())
     }
 }
 
@@ -151,16 +145,19 @@ fn load_with(options: &Options, has_twins: bool, may_skip: bool) -> Result<Kerne
     let ring_size = ring_bytes(options.ring_size);
     // All of it is allocated at once.
     let tracked = if config.follow != 0 { 65536 } else { 1 };
+    let cpus = nr_cpus().map_err(|(path, error)| KernelError::Cpus(path, error))?;
     let mut bpf = loader()
         .btf(Some(&btf))
         .override_global("CONFIG", config.as_bytes(), true)
         .map_max_entries("EVENTS", ring_size)
         .map_max_entries("LIVES", ring_bytes(ring_size / 4))
         .map_max_entries("TRACKED", tracked)
+        .map_max_entries("COUNTS", cpus as u32)
         .load(&object)?;
     let outcomes = attach(&mut bpf, &btf, plan)?;
     Ok(Kernel {
         bpf,
+        cpus,
         outcomes,
         has_twins,
     })

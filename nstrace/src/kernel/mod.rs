@@ -8,6 +8,7 @@ pub mod facts;
 pub mod load;
 pub mod plan;
 pub mod reader;
+mod shared;
 pub mod snapshot;
 pub mod stall;
 

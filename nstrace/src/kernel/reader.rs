@@ -8,12 +8,16 @@ use std::{os::fd::AsRawFd, time::Duration};
 
 use aya::{
     Ebpf,
-    maps::{Array, MapData, PerCpuArray, RingBuf, ring_buf::RingBufItem},
+    maps::{MapData, RingBuf, ring_buf::RingBufItem},
 };
 use nstrace_common::wire::{RECORD_KINDS, RecordKind};
 use tokio::io::{Interest, unix::AsyncFd};
 
-use super::{KernelError, clock};
+use super::{
+    KernelError, clock,
+    load::Kernel,
+    shared::{Asleep, Counters},
+};
 use crate::{
     decode::{decode, record_kind},
     event::{Event, Lost},
@@ -26,8 +30,8 @@ const GATHER: Duration = Duration::from_millis(10);
 pub struct Reader {
     events: AsyncFd<RingBuf<MapData>>,
     lives: AsyncFd<RingBuf<MapData>>,
-    lost: PerCpuArray<MapData, u64>,
-    asleep: Array<MapData, u32>,
+    counters: Counters,
+    asleep: Asleep,
     /// What was lost up to now, by kind of record.
     lost_before: [u64; RECORD_KINDS],
     /// What is later is not handed over.
@@ -36,12 +40,14 @@ pub struct Reader {
 
 impl Reader {
     /// Takes the maps out of the loaded kernel side. Needs a tokio runtime.
-    pub fn new(bpf: &mut Ebpf) -> Result<Self, KernelError> {
+    pub fn new(kernel: &mut Kernel) -> Result<Self, KernelError> {
+        let cpus = kernel.cpus;
+        let bpf = &mut kernel.bpf;
         Ok(Reader {
             events: ring(bpf, "EVENTS")?,
             lives: ring(bpf, "LIVES")?,
-            lost: PerCpuArray::try_from(map(bpf, "LOST"))?,
-            asleep: Array::try_from(map(bpf, "ASLEEP"))?,
+            counters: Counters::new(map(bpf, "COUNTS"), cpus)?,
+            asleep: Asleep::new(map(bpf, "ASLEEP"))?,
             lost_before: [0; RECORD_KINDS],
             until: u64::MAX,
         })
@@ -49,7 +55,7 @@ impl Reader {
 
     /// Waits until there is something to read.
     pub async fn wait(&mut self) -> Result<(), KernelError> {
-        self.asleep.set(0, 1, 0)?;
+        self.asleep.set();
         // What came before the kernel side knew wakes nobody: there may be some.
         if !readable(self.events.get_ref()) && !readable(self.lives.get_ref()) {
             let (events, lives) = (&mut self.events, &mut self.lives);
@@ -71,7 +77,13 @@ impl Reader {
     /// Hands over everything that is there, then what was lost.
     pub fn drain(&mut self, mut each: impl FnMut(Event)) -> Result<(), KernelError> {
         self.records(&mut each)?;
-        self.report_lost(each)
+        self.report_lost(each);
+        Ok(())
+    }
+
+    /// How many deaths were told by twins.
+    pub fn told_by_twins(&self) -> u64 {
+        self.counters.by_twin()
     }
 
     /// Hands over everything that happened up to now: whoever makes more than can be read
@@ -121,9 +133,8 @@ impl Reader {
         Ok(())
     }
 
-    fn report_lost(&mut self, mut each: impl FnMut(Event)) -> Result<(), KernelError> {
-        for kind in 0..RECORD_KINDS {
-            let total: u64 = self.lost.get(&(kind as u32), 0)?.iter().sum();
+    fn report_lost(&mut self, mut each: impl FnMut(Event)) {
+        for (kind, total) in self.counters.lost().into_iter().enumerate() {
             let count = total - self.lost_before[kind];
             if count > 0 {
                 self.lost_before[kind] = total;
@@ -135,7 +146,6 @@ impl Reader {
                 }));
             }
         }
-        Ok(())
     }
 }
 
