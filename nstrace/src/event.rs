@@ -30,9 +30,11 @@ pub enum Event<'a> {
     Lost(Lost),
     /// An operation hangs.
     Stall(Operation<'a>, Now),
-    /// What follows, up to the end, was found on the machine: it has not happened now.
+    /// What follows, up to the end, was found on the machine: it has not happened now. All
+    /// tasks are looked at again and again, until there is none that is new; then what
+    /// holds namespaces.
     SnapshotBegin(Now),
-    /// A namespace was found.
+    /// A namespace was found, after its parent and its owner.
     FoundNamespace(FoundNamespace),
     /// A task was found; threads are tasks too.
     FoundTask(FoundTask<'a>),
