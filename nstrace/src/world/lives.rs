@@ -139,12 +139,26 @@ impl World {
         self.add(ns, true, changes)
     }
 
+    /// Something shows that a namespace lives, and so what is above it.
     fn confirm(&mut self, index: u32, time: u64, changes: &mut Vec<Change>) {
-        let is_after = self.snapshot.is_after(time);
-        let ns = &mut self.namespaces[index];
-        if !ns.confirmed && !is_after {
+        if self.namespaces[index].confirmed || self.snapshot.is_after(time) {
+            return;
+        }
+        let mut left = vec![index];
+        while let Some(index) = left.pop() {
+            let key = self.ns_key(index);
+            let ns = &mut self.namespaces[index];
+            if ns.confirmed || !ns.is_alive() {
+                continue;
+            }
             ns.confirmed = true;
-            changes.push(Change::Confirmed(self.ns_key(index)));
+            changes.push(Change::Confirmed(key));
+            let above = [ns.parent, ns.owner].into_iter().flatten();
+            left.extend(
+                above
+                    .filter(|key| self.namespaces.get(key.0).is_some())
+                    .map(|key| key.0.index),
+            );
         }
     }
 

@@ -50,11 +50,14 @@ impl World {
 
     pub(super) fn found_namespace(&mut self, found: &FoundNamespace, changes: &mut Vec<Change>) {
         let time = found.time;
-        let mut index = self.shown(found.kind, found.ns, time, changes);
-        if index != NONE && self.is_another(index, found) {
-            self.die(index, time, Known::Inferred, changes);
-            index = self.shown(found.kind, found.ns, time, changes);
+        let known = self.living_index(found.ns.inum);
+        if known != NONE && self.is_another(known, found) {
+            if time <= self.namespaces[known].seen {
+                return;
+            }
+            self.die(known, time, Known::Inferred, changes);
         }
+        let index = self.shown(found.kind, found.ns, time, changes);
         if index == NONE {
             return;
         }
@@ -73,7 +76,9 @@ impl World {
         };
         let ns = &self.namespaces[index];
         let same_id = ns.id != 0 && ns.id == found.ns.id;
-        !same_id && (differs(ns.parent, found.parent) || differs(ns.owner, found.owner))
+        ns.kind == found.kind
+            && !same_id
+            && (differs(ns.parent, found.parent) || differs(ns.owner, found.owner))
     }
 
     pub(super) fn found_task(&mut self, found: &FoundTask, changes: &mut Vec<Change>) {
