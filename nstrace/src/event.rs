@@ -30,6 +30,18 @@ pub enum Event<'a> {
     Lost(Lost),
     /// An operation hangs.
     Stall(Operation<'a>, Now),
+    /// What follows, up to the end, was found on the machine: it has not happened now. All
+    /// tasks are looked at again and again, until there is none that is new; then what
+    /// holds namespaces.
+    SnapshotBegin(Now),
+    /// A namespace was found, after its parent and its owner.
+    FoundNamespace(FoundNamespace),
+    /// A task was found; threads are tasks too.
+    FoundTask(FoundTask<'a>),
+    /// Something was found that keeps a namespace alive without being in it.
+    FoundHolder(FoundHolder<'a>),
+    /// The snapshot is whole, but for what it could not see.
+    SnapshotEnd(SnapshotEnd),
 }
 
 /// One attempt to change namespaces: a record whose discriminants were checked.
@@ -221,11 +233,109 @@ pub struct Lost {
     pub count: u64,
 }
 
-/// The moment at which an operation was seen to hang.
+/// A moment: that at which an operation was seen to hang, or a snapshot began.
 #[derive(Clone, Copy, Debug)]
 pub struct Now {
     /// `CLOCK_MONOTONIC`, ns.
     pub time: u64,
+}
+
+/// A namespace was found, after the probes were attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FoundNamespace {
+    /// `CLOCK_MONOTONIC`, ns, from before it was looked for.
+    pub time: u64,
+    /// Its kind.
+    pub kind: Kind,
+    /// Its number, and its id if it is known.
+    pub ns: Ns,
+    /// The inum of its parent, for kinds pid and user (`NS_GET_PARENT`); 0 if there is
+    /// none, or it is not known.
+    pub parent: u32,
+    /// The inum of the user namespace that owns it (`NS_GET_USERNS`); likewise.
+    pub owner: u32,
+    /// For a user namespace the uid of its owner, in the first (`NS_GET_OWNER_UID`).
+    pub owner_uid: Option<u32>,
+}
+
+/// A task was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FoundTask<'a> {
+    /// `CLOCK_MONOTONIC`, ns, from before it was looked at.
+    pub time: u64,
+    /// When it started, by the same clock, rounded down as in `/proc/PID/stat`, which
+    /// counts hundredths of a second; 0 if it is not known.
+    pub start: u64,
+    /// Its process id (tgid) in the first pid namespace.
+    pub pid: u32,
+    /// Its thread id there.
+    pub tid: u32,
+    /// Its cgroup v2 id; 0 if it is not known.
+    pub cgroup: u64,
+    /// Its name, as bytes: it may hold anything.
+    pub comm: &'a [u8],
+    /// Its ids, from the first pid namespace down. The inum of a namespace is 0 if it is
+    /// not known; the last is in `namespaces`.
+    pub pids: &'a [PidAt],
+    /// The inums of its namespaces by kind, as in `/proc/PID/ns`; 0 if it is not known.
+    pub namespaces: [u32; KINDS],
+    /// `pid_for_children`.
+    pub pid_for_children: u32,
+    /// `time_for_children`.
+    pub time_for_children: u32,
+}
+
+/// What keeps a namespace alive without being in it was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FoundHolder<'a> {
+    /// `CLOCK_MONOTONIC`, ns, from before it was looked for.
+    pub time: u64,
+    /// The kind of the namespace.
+    pub kind: Kind,
+    /// Its number, and its id if it is known.
+    pub ns: Ns,
+    /// What holds it.
+    pub holder: Holder<'a>,
+}
+
+/// What keeps a namespace alive without being in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Holder<'a> {
+    /// An open descriptor.
+    Descriptor {
+        /// The process that has it open.
+        pid: u32,
+        /// Its number.
+        fd: u32,
+    },
+    /// A bind mount of its file in nsfs.
+    Mount {
+        /// The mount namespace in which it is mounted, by inum.
+        mnt: u32,
+        /// Where, as bytes: it may hold anything.
+        path: &'a [u8],
+    },
+}
+
+/// A snapshot is whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnapshotEnd {
+    /// `CLOCK_MONOTONIC`, ns.
+    pub time: u64,
+    /// What could not be looked at, though it was there.
+    pub unseen: Unseen,
+}
+
+/// What a snapshot could not look at, though it was there: how many of each. What ended
+/// while it was looked at does not count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unseen {
+    /// Tasks whose namespaces could not be read.
+    pub tasks: u32,
+    /// Processes whose descriptors could not be read.
+    pub descriptors: u32,
+    /// Mount namespaces whose mounts could not be read.
+    pub mounts: u32,
 }
 
 /// The name of a kind of records in output.

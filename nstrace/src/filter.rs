@@ -49,6 +49,11 @@ impl Filter {
     pub fn matches(&self, event: &Event, cgroups: &Cgroups) -> bool {
         match event {
             Event::Lost(_) | Event::Cgroup(_) => true,
+            Event::SnapshotBegin(_)
+            | Event::FoundNamespace(_)
+            | Event::FoundTask(_)
+            | Event::FoundHolder(_)
+            | Event::SnapshotEnd(_) => true,
             Event::Op(op) | Event::Births(op) => {
                 (!self.failed || op.errno().is_some())
                     && self.long_enough(op.took_ns())

@@ -18,3 +18,4 @@ pub mod lives;
 pub mod render;
 pub mod screen;
 pub mod stages;
+pub mod world;

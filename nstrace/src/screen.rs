@@ -130,6 +130,11 @@ impl Screen {
                     self.print(event, None);
                 }
             }
+            Event::SnapshotBegin(_)
+            | Event::FoundNamespace(_)
+            | Event::FoundTask(_)
+            | Event::FoundHolder(_)
+            | Event::SnapshotEnd(_) => {}
         }
     }
 

@@ -80,6 +80,11 @@ pub(super) fn event(out: &mut Text, event: &Event, view: &View, clock: &mut Cloc
         Event::Death(life) => self::life(out, life, "died", view, clock),
         Event::Lost(lost) => self::lost(out, lost, view, clock),
         Event::Stall(op, now) => stall(out, op, now, view, clock),
+        Event::SnapshotBegin(_)
+        | Event::FoundNamespace(_)
+        | Event::FoundTask(_)
+        | Event::FoundHolder(_)
+        | Event::SnapshotEnd(_) => {}
     }
 }
 

@@ -186,6 +186,7 @@ pub const fn install(kind: Kind) -> u8 {
 }
 
 /// A task in a pid namespace below the first.
+#[derive(Clone)]
 pub struct BuiltTask {
     pub record: TaskRecord,
     pub pids: Vec<PidAt>,

@@ -1,0 +1,50 @@
+//! When a number was last given up.
+//!
+//! Numbers of namespaces and ids of tasks are used again. What is told late, or twice, of
+//! one that has ended must not bring it back.
+
+use std::collections::VecDeque;
+
+use foldhash::HashMap;
+
+/// The last ends of numbers.
+#[derive(Clone, Debug, Default)]
+pub struct Graves {
+    last: HashMap<u32, u64>,
+    /// In the order in which they were told.
+    told: VecDeque<(u32, u64)>,
+}
+
+impl Graves {
+    /// Notes an end.
+    pub fn put(&mut self, number: u32, time: u64) {
+        let last = self.last.entry(number).or_default();
+        if *last < time {
+            *last = time;
+            self.told.push_back((number, time));
+        }
+    }
+
+    /// Whether what had the number at that time has ended.
+    pub fn has(&self, number: u32, time: u64) -> bool {
+        self.last.get(&number).is_some_and(|last| *last >= time)
+    }
+
+    /// Whether an end of the number is remembered.
+    pub fn knows(&self, number: u32) -> bool {
+        self.last.contains_key(&number)
+    }
+
+    /// Forgets what is older than `oldest`, and all but the last `most`.
+    pub fn forget(&mut self, oldest: u64, most: usize) {
+        while let Some((number, time)) = self.told.front().copied() {
+            if time >= oldest && self.told.len() <= most {
+                break;
+            }
+            self.told.pop_front();
+            if self.last.get(&number) == Some(&time) {
+                self.last.remove(&number);
+            }
+        }
+    }
+}

@@ -1,0 +1,352 @@
+//! Births and deaths of namespaces, and what else shows that one lives.
+
+use nstrace_common::kind::Kind;
+
+use super::{
+    Change, Known, World,
+    arena::NONE,
+    model::{Maker, Namespace, NsKey, PID_CHILDREN, TIME_CHILDREN},
+};
+use crate::event::{Life, Ns, Operation};
+
+/// What the living namespace of a number is to a birth that is told.
+enum Who {
+    /// Itself, and its birth is known.
+    Known,
+    /// Itself, known from something else before.
+    Found,
+    /// One that had the number before, and whose death was not told.
+    Before,
+    /// One that has the number now: the birth is told late.
+    After,
+}
+
+impl World {
+    /// The births of an operation, from the outside in: user namespaces own the others.
+    pub(super) fn births(&mut self, op: &Operation, changes: &mut Vec<Change>) {
+        let record = op.record;
+        if op.made_flags() == 0 || record.ret < 0 {
+            return;
+        }
+        for life in op.born() {
+            let index = self.birth(&life, record.start, changes);
+            if index != NONE && self.namespaces[index].maker.is_none() {
+                self.namespaces[index].maker = Some(Maker::of(op));
+            }
+        }
+        for life in op.born() {
+            let Some(kind) = life.kind else { continue };
+            let index = self.living_index(life.inum);
+            if index == NONE || self.namespaces[index].born != Some(life.time) {
+                continue;
+            }
+            let (parent, owner) = match kind {
+                Kind::User => (record.user_parent, record.user_parent),
+                Kind::Pid => (record.pid_parent, record.owner),
+                _ => (0, record.owner),
+            };
+            if kind == Kind::User {
+                self.namespaces[index].owner_uid = Some(record.owner_uid);
+            }
+            self.set_parents(index, parent, owner, record.start, changes);
+        }
+    }
+
+    /// Notes a birth that happened after `start` and before it was told. Gives the index
+    /// of the namespace, unless it is dead again.
+    pub(super) fn birth(&mut self, life: &Life, start: u64, changes: &mut Vec<Change>) -> u32 {
+        let Some(kind) = life.kind else { return NONE };
+        let index = self.living_index(life.inum);
+        if index != NONE {
+            match self.who(index, kind, life, start) {
+                Who::Known => return index,
+                Who::Found => {
+                    let ns = &mut self.namespaces[index];
+                    ns.born = Some(life.time);
+                    ns.first = ns.first.min(start);
+                    ns.address = life.address.unwrap_or(ns.address);
+                    self.learn_id(index, life.id);
+                    return index;
+                }
+                Who::After => return NONE,
+                Who::Before => self.die(index, start, Known::Inferred, changes),
+            }
+        } else if self.ns_graves.has(life.inum, life.time) {
+            return NONE;
+        }
+        let mut ns = Namespace::new(kind, life.inum, life.id, start, life.time);
+        ns.born = Some(life.time);
+        ns.address = life.address.unwrap_or(0);
+        // A snapshot that has begun later did not find it.
+        ns.confirmed = !self.snapshot.is_after(life.time);
+        self.add(ns, true, changes)
+    }
+
+    fn who(&self, index: u32, kind: Kind, life: &Life, start: u64) -> Who {
+        let ns = &self.namespaces[index];
+        let is_like = ns.is_like(kind, life.id);
+        let same_id = is_like && ns.id != 0 && ns.id == life.id;
+        match ns.born {
+            Some(born) if is_like && (same_id || born == life.time) => Who::Known,
+            Some(born) if born >= life.time => Who::After,
+            Some(_) => Who::Before,
+            None if same_id => Who::Found,
+            // What is found has the time from before it was looked for: it may be born
+            // between the two.
+            None if is_like && (start <= ns.first || self.snapshot.spans(ns.first, start)) => {
+                Who::Found
+            }
+            None if ns.seen >= life.time => Who::After,
+            None => Who::Before,
+        }
+    }
+
+    /// The index of the living namespace that something shows to live at that time; it is
+    /// noted if it was not known. [`NONE`] without a number, and if it is dead by now.
+    pub(super) fn shown(
+        &mut self,
+        kind: Kind,
+        shown: Ns,
+        time: u64,
+        changes: &mut Vec<Change>,
+    ) -> u32 {
+        if shown.inum == 0 {
+            return NONE;
+        }
+        let index = self.living_index(shown.inum);
+        if index != NONE {
+            let ns = &mut self.namespaces[index];
+            if ns.is_like(kind, shown.id) {
+                if ns.born.is_some() && time < ns.first {
+                    return NONE;
+                }
+                ns.seen = ns.seen.max(time);
+                if ns.id == 0 {
+                    self.learn_id(index, shown.id);
+                }
+                self.confirm(index, time, changes);
+                return index;
+            }
+            if time <= ns.seen {
+                return NONE;
+            }
+            self.die(index, time, Known::Inferred, changes);
+        } else if self.ns_graves.has(shown.inum, time) {
+            return NONE;
+        }
+        let mut ns = Namespace::new(kind, shown.inum, shown.id, time, time);
+        ns.confirmed = !self.snapshot.is_after(time);
+        self.add(ns, true, changes)
+    }
+
+    /// Something shows that a namespace lives, and so what is above it.
+    fn confirm(&mut self, index: u32, time: u64, changes: &mut Vec<Change>) {
+        if self.namespaces[index].confirmed || self.snapshot.is_after(time) {
+            return;
+        }
+        let mut left = vec![index];
+        while let Some(index) = left.pop() {
+            let key = self.ns_key(index);
+            let ns = &mut self.namespaces[index];
+            if ns.confirmed || !ns.is_alive() {
+                continue;
+            }
+            ns.confirmed = true;
+            changes.push(Change::Confirmed(key));
+            let above = [ns.parent, ns.owner].into_iter().flatten();
+            left.extend(
+                above
+                    .filter(|key| self.namespaces.get(key.0).is_some())
+                    .map(|key| key.0.index),
+            );
+        }
+    }
+
+    fn learn_id(&mut self, index: u32, id: u64) {
+        if id != 0 {
+            self.namespaces[index].id = id;
+            self.by_id.insert(id, index);
+        }
+    }
+
+    fn add(&mut self, ns: Namespace, tell: bool, changes: &mut Vec<Change>) -> u32 {
+        let (inum, id, born) = (ns.inum, ns.id, ns.born);
+        let index = self.namespaces.insert(ns);
+        self.by_inum.insert(inum, index);
+        self.learn_id(index, id);
+        let key = self.ns_key(index);
+        if tell {
+            changes.push(match born {
+                Some(_) => Change::Born(key),
+                None => Change::Found(key),
+            });
+        }
+        index
+    }
+
+    /// Notes the parent and the owner of a namespace, by inum; 0 for what is not known.
+    pub(super) fn set_parents(
+        &mut self,
+        index: u32,
+        parent: u32,
+        owner: u32,
+        time: u64,
+        changes: &mut Vec<Change>,
+    ) {
+        let (kind, own) = {
+            let ns = &self.namespaces[index];
+            (ns.kind, ns.inum)
+        };
+        let by_inum = |inum| Ns { inum, id: 0 };
+        if parent != 0 && parent != own && self.namespaces[index].parent.is_none() {
+            let parent = self.shown(kind, by_inum(parent), time, changes);
+            if parent != NONE {
+                self.namespaces[parent].dependents += 1;
+                self.namespaces[index].parent = Some(self.ns_key(parent));
+            }
+        }
+        if owner != 0 && owner != own && self.namespaces[index].owner.is_none() {
+            let owner = self.shown(Kind::User, by_inum(owner), time, changes);
+            if owner != NONE {
+                self.namespaces[owner].dependents += 1;
+                self.namespaces[index].owner = Some(self.ns_key(owner));
+            }
+        }
+    }
+
+    /// Notes a death. It ends the living namespace of its number only if it can be its
+    /// own.
+    pub(super) fn death(&mut self, life: &Life, changes: &mut Vec<Change>) {
+        let index = self.living_index(life.inum);
+        let is_buried = self.ns_graves.knows(life.inum);
+        if index == NONE {
+            // What an operation made and gave back, because a later stage failed, too.
+            return self.ns_graves.put(life.inum, life.time);
+        }
+        let ns = &self.namespaces[index];
+        let kind = life.kind.unwrap_or(ns.kind);
+        if !ns.is_like(kind, life.id) || life.time < ns.alive_from() {
+            return;
+        }
+        let same_id = ns.id != 0 && ns.id == life.id;
+        let same_address = match life.address {
+            None => false,
+            // The second word of a death, which comes when the number may be in use again.
+            Some(address) if ns.address != 0 => {
+                if ns.address != address {
+                    return;
+                }
+                true
+            }
+            Some(_) if is_buried => return,
+            Some(_) => false,
+        };
+        if ns.seen > life.time && !same_id && !same_address {
+            self.part(index, life.time, changes);
+        }
+        self.die(index, life.time, Known::Told, changes);
+    }
+
+    /// Parts what was taken for one life into two: a death is told of a time between the
+    /// birth and something later that was found. What is known of later times belongs to
+    /// the next life of the number.
+    fn part(&mut self, index: u32, death: u64, changes: &mut Vec<Change>) {
+        let ns = &mut self.namespaces[index];
+        let (kind, inum, seen) = (ns.kind, ns.inum, ns.seen);
+        let (later, pins) = std::mem::take(&mut ns.pins)
+            .into_iter()
+            .partition(|pin| pin.time > death);
+        ns.pins = pins;
+        let mut next = Namespace::new(kind, inum, 0, seen, seen);
+        next.pins = later;
+        let next = self.add(next, true, changes);
+        for slot in slots(kind) {
+            let mut task = self.namespaces[index].members(slot).head;
+            while task != NONE {
+                let following = self.tasks[task].links[slot].next;
+                if self.tasks[task].updated > death {
+                    self.enter(task, slot, next, changes);
+                }
+                task = following;
+            }
+        }
+        self.move_dependents(index, next, death);
+        if !self.namespaces[next].pins.is_empty() {
+            changes.push(Change::Pinned(self.ns_key(next)));
+        }
+    }
+
+    /// What lives later than a namespace that it was thought to be below is below the next.
+    fn move_dependents(&mut self, index: u32, next: u32, death: u64) {
+        if self.namespaces[index].dependents == 0 {
+            return;
+        }
+        let (old, new) = (self.ns_key(index), self.ns_key(next));
+        for below in self.living_indices() {
+            let ns = &mut self.namespaces[below];
+            if ns.seen <= death {
+                continue;
+            }
+            let mut moved = 0;
+            for above in [&mut ns.parent, &mut ns.owner] {
+                if *above == Some(old) {
+                    *above = Some(new);
+                    moved += 1;
+                }
+            }
+            self.namespaces[index].dependents -= moved;
+            self.namespaces[next].dependents += moved;
+        }
+    }
+
+    /// Ends a namespace. Members that are still noted have gone without being told, or
+    /// are about to be: a setns frees what it leaves before it ends.
+    pub(super) fn die(&mut self, index: u32, time: u64, known: Known, changes: &mut Vec<Change>) {
+        for slot in slots(self.namespaces[index].kind) {
+            loop {
+                let task = self.namespaces[index].members(slot).head;
+                if task == NONE {
+                    break;
+                }
+                self.enter(task, slot, NONE, changes);
+            }
+        }
+        let key = self.ns_key(index);
+        let ns = &mut self.namespaces[index];
+        ns.death = Some((time, known));
+        ns.pins = Vec::new();
+        let age_ns = ns.born.map(|born| time.saturating_sub(born));
+        let (inum, held) = (ns.inum, [ns.parent, ns.owner]);
+        if self.by_inum.get(&inum) == Some(&index) {
+            self.by_inum.remove(&inum);
+        }
+        for key in held.into_iter().flatten() {
+            self.let_go(key);
+        }
+        if known == Known::Told {
+            self.ns_graves.put(inum, time);
+        }
+        self.dead.push_back(key);
+        changes.push(Change::Died {
+            ns: key,
+            age_ns,
+            known,
+        });
+    }
+
+    fn let_go(&mut self, key: NsKey) {
+        if let Some(ns) = self.namespaces.get_mut(key.0) {
+            ns.dependents = ns.dependents.saturating_sub(1);
+        }
+    }
+}
+
+/// The ways to be a member of a namespace of a kind.
+fn slots(kind: Kind) -> impl Iterator<Item = usize> {
+    let children = match kind {
+        Kind::Pid => Some(PID_CHILDREN),
+        Kind::Time => Some(TIME_CHILDREN),
+        Kind::Mnt | Kind::Uts | Kind::Ipc | Kind::Net | Kind::User | Kind::Cgroup => None,
+    };
+    std::iter::once(kind as usize).chain(children)
+}

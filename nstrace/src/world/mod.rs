@@ -1,0 +1,279 @@
+//! The tree of namespaces, kept up from events.
+//!
+//! [`World::apply`] takes one event after the other, from the rings, a snapshot or a
+//! recording, and says what each changed. It is pure: nothing here knows the machine.
+//!
+//! # What can be relied on
+//!
+//! Attach the probes, take a snapshot, then apply what came in between, and go on. The
+//! snapshot is events too. What it found may be older or newer than the events that are
+//! read after it, and an event may come twice; so nothing goes by the order of arrival
+//! alone:
+//!
+//! - A namespace is known by its number *and* from when to when it is known to have lived;
+//!   a task by its thread id and its start. What is told of a time in which something else
+//!   had the number does not touch who has it now.
+//! - Where a task is, is what is known of the latest time.
+//! - What ended is remembered for a while ([`Options`]): what is told late of it does not
+//!   bring it back.
+//!
+//! Only a death that is told, or a number that is seen with somebody else, ends a
+//! namespace. One that a snapshot does not find is [`Namespace::confirmed`] no more, but
+//! lives: what holds it may be where nobody looked. Tasks are all in `/proc`: one that a
+//! complete snapshot does not find has exited.
+//!
+//! # What cannot be known
+//!
+//! - Tasks in the first pid namespace are told only in operations: their forks and exits
+//!   show in the next snapshot.
+//! - Nor is it told when a thread that is not the leader executes a program and takes the
+//!   leader's id (fs/exec.c, de_thread), when a task executes one and so enters its time
+//!   namespace for children (kernel/nsproxy.c, exec_task_namespaces, from v6.0), and when
+//!   it goes to another cgroup or changes its name.
+//!
+//! # Example
+//!
+//! `examples/replay.rs` replays a list of events and prints the tree.
+
+mod arena;
+mod change;
+mod graves;
+mod lives;
+mod members;
+mod model;
+mod snapshot;
+mod tasks;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+
+use foldhash::HashMap;
+use nstrace_common::{kind::Kind, wire::RecordKind};
+
+use self::{
+    arena::{Arena, NONE},
+    graves::Graves,
+    model::Process,
+    snapshot::Snapshot,
+};
+pub use self::{
+    change::{Change, Interval, Known},
+    model::{Maker, Membership, Namespace, NsKey, Start, Task, TaskKey},
+};
+use crate::event::{Event, Lost};
+
+/// How much is remembered of the dead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// At most so many.
+    pub dead_max: usize,
+    /// At most for so long, in ns.
+    pub dead_age_max_ns: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            dead_max: 16384,
+            dead_age_max_ns: 600_000_000_000,
+        }
+    }
+}
+
+/// So many ends of numbers are remembered at least, however few dead namespaces: events
+/// of several CPUs do not come in the exact order of time.
+const GRAVES_MIN: usize = 1024;
+
+/// The living namespaces and their members, and the dead of the last while.
+#[derive(Clone, Debug, Default)]
+pub struct World {
+    options: Options,
+    namespaces: Arena<Namespace>,
+    /// The living. Numbers are unique among those of all kinds: one allocator gives them
+    /// (fs/proc/generic.c, proc_alloc_inum; from v6.18 kernel/nscommon.c).
+    by_inum: HashMap<u32, u32>,
+    /// Those whose id is known, the dead too.
+    by_id: HashMap<u64, u32>,
+    tasks: Arena<Task>,
+    by_tid: HashMap<u32, u32>,
+    /// Those with threads, by process id.
+    processes: HashMap<u32, Process>,
+    /// In the order in which their deaths were told.
+    dead: VecDeque<NsKey>,
+    ns_graves: Graves,
+    task_graves: Graves,
+    snapshot: Snapshot,
+    loss: Option<Interval>,
+    /// Up to when nothing has been lost that was not made good.
+    whole_until: u64,
+    /// The latest time of an event.
+    now: u64,
+}
+
+impl World {
+    /// An empty world.
+    pub fn new(options: Options) -> World {
+        World {
+            options,
+            ..World::default()
+        }
+    }
+
+    /// Applies an event, and appends what it changed. An event that was applied before
+    /// changes nothing.
+    pub fn apply(&mut self, event: &Event, changes: &mut Vec<Change>) {
+        match event {
+            Event::Op(op) => {
+                self.advance(op.record.head.time);
+                self.births(op, changes);
+                self.operation(op, changes);
+            }
+            Event::Births(op) => {
+                self.advance(op.record.head.time);
+                self.births(op, changes);
+            }
+            Event::Birth(life) => {
+                self.advance(life.time);
+                self.birth(life, life.time, changes);
+            }
+            Event::Death(life) => {
+                self.advance(life.time);
+                self.death(life, changes);
+            }
+            Event::TaskNew(task) => {
+                self.advance(task.record.head.time);
+                self.task_new(task, changes);
+            }
+            Event::TaskExit(task) => {
+                self.advance(task.record.head.time);
+                self.task_exit(task, changes);
+            }
+            Event::Lost(lost) => self.lost(lost, changes),
+            Event::SnapshotBegin(now) => self.snapshot_begin(now.time),
+            Event::FoundNamespace(found) => self.found_namespace(found, changes),
+            Event::FoundTask(found) => self.found_task(found, changes),
+            Event::FoundHolder(found) => self.found_holder(found, changes),
+            Event::SnapshotEnd(end) => self.snapshot_end(end, changes),
+            Event::Cgroup(_) | Event::Stall(..) => {}
+        }
+        self.forget(changes);
+    }
+
+    fn advance(&mut self, time: u64) {
+        self.now = self.now.max(time);
+    }
+
+    /// Forgets the dead that are too many or too old.
+    fn forget(&mut self, changes: &mut Vec<Change>) {
+        let Options {
+            dead_max,
+            dead_age_max_ns,
+        } = self.options;
+        let oldest = self.now.saturating_sub(dead_age_max_ns);
+        while let Some(&key) = self.dead.front() {
+            let death = self.namespaces.get(key.0).and_then(|ns| ns.death);
+            let is_old = death.is_none_or(|(time, _)| time < oldest);
+            if !is_old && self.dead.len() <= dead_max {
+                break;
+            }
+            self.dead.pop_front();
+            if let Some(ns) = self.namespaces.remove(key.0.index)
+                && self.by_id.get(&ns.id) == Some(&key.0.index)
+            {
+                self.by_id.remove(&ns.id);
+            }
+            changes.push(Change::Forgotten(key));
+        }
+        let graves = dead_max.max(GRAVES_MIN);
+        self.ns_graves.forget(oldest, graves);
+        self.task_graves.forget(oldest, graves);
+    }
+
+    fn lost(&mut self, lost: &Lost, changes: &mut Vec<Change>) {
+        match lost.record {
+            RecordKind::Op
+            | RecordKind::TaskNew
+            | RecordKind::TaskExit
+            | RecordKind::Birth
+            | RecordKind::Death => {}
+            RecordKind::Cgroup => return,
+        }
+        self.advance(lost.time);
+        if self.loss.is_none() && lost.time <= self.whole_until {
+            return;
+        }
+        let from = self.loss.map_or(self.whole_until, |loss| loss.from);
+        let until = self.loss.map_or(0, |loss| loss.until).max(lost.time);
+        let loss = Interval { from, until };
+        if self.loss != Some(loss) {
+            self.loss = Some(loss);
+            changes.push(Change::Lost(loss));
+        }
+    }
+
+    /// The interval in which events were lost, until a snapshot has made that good.
+    pub fn loss(&self) -> Option<Interval> {
+        self.loss
+    }
+
+    /// A namespace, alive or remembered.
+    pub fn namespace(&self, key: NsKey) -> Option<&Namespace> {
+        self.namespaces.get(key.0)
+    }
+
+    /// The living namespace of that kind and number.
+    pub fn living(&self, kind: Kind, inum: u32) -> Option<NsKey> {
+        let index = *self.by_inum.get(&inum)?;
+        (self.namespaces[index].kind == kind).then(|| self.ns_key(index))
+    }
+
+    /// The namespace of that id, alive or remembered, where the kernel has ids.
+    pub fn by_id(&self, id: u64) -> Option<NsKey> {
+        self.by_id.get(&id).map(|index| self.ns_key(*index))
+    }
+
+    /// All namespaces, alive and remembered, in no order that means anything.
+    pub fn namespaces(&self) -> impl Iterator<Item = (NsKey, &Namespace)> {
+        self.namespaces.iter().map(|(key, ns)| (NsKey(key), ns))
+    }
+
+    /// How many namespaces live.
+    pub fn living_len(&self) -> usize {
+        self.by_inum.len()
+    }
+
+    /// A task.
+    pub fn task(&self, key: TaskKey) -> Option<&Task> {
+        self.tasks.get(key.0)
+    }
+
+    /// The task with that thread id in the first pid namespace.
+    pub fn by_tid(&self, tid: u32) -> Option<TaskKey> {
+        self.by_tid.get(&tid).map(|index| self.task_key(*index))
+    }
+
+    /// All tasks, in no order that means anything.
+    pub fn tasks(&self) -> impl Iterator<Item = (TaskKey, &Task)> {
+        self.tasks.iter().map(|(key, task)| (TaskKey(key), task))
+    }
+
+    /// How many tasks there are.
+    pub fn tasks_len(&self) -> usize {
+        self.tasks.len()
+    }
+
+    fn ns_key(&self, index: u32) -> NsKey {
+        NsKey(self.namespaces.key(index))
+    }
+
+    fn task_key(&self, index: u32) -> TaskKey {
+        TaskKey(self.tasks.key(index))
+    }
+
+    /// The index of the living namespace of a number, or [`NONE`].
+    fn living_index(&self, inum: u32) -> u32 {
+        self.by_inum.get(&inum).copied().unwrap_or(NONE)
+    }
+}

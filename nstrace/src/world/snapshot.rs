@@ -1,0 +1,247 @@
+//! What a snapshot found, and what it did not find.
+
+use nstrace_common::kind::Kind;
+
+use super::{
+    Change, Known, Start, World,
+    arena::NONE,
+    model::{NsKey, OwnedHolder, PID_CHILDREN, Pin, TIME_CHILDREN},
+    tasks::Identity,
+};
+use crate::event::{FoundHolder, FoundNamespace, FoundTask, Ns, SnapshotEnd, Unseen};
+
+/// The last snapshot, which may be going on.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Snapshot {
+    begin: Option<u64>,
+    end: Option<SnapshotEnd>,
+}
+
+impl Snapshot {
+    /// Whether it has ended, and had begun after that time: what lived then and still
+    /// does, it has found.
+    pub fn is_after(&self, time: u64) -> bool {
+        self.end.is_some() && self.begin.is_some_and(|begin| time < begin)
+    }
+
+    /// Whether a task that it has not found, and which ran at that time, has exited.
+    pub fn had_no_task(&self, time: u64) -> bool {
+        self.is_after(time) && self.end.is_some_and(|end| end.unseen.tasks == 0)
+    }
+
+    /// Whether both times are in it.
+    pub fn spans(&self, found: u64, time: u64) -> bool {
+        self.begin.is_some_and(|begin| found >= begin)
+            && self.end.is_none_or(|end| time <= end.time)
+    }
+}
+
+impl World {
+    pub(super) fn snapshot_begin(&mut self, time: u64) {
+        self.advance(time);
+        // One that is applied again says nothing new.
+        if self.snapshot.begin.is_none_or(|begin| begin < time) {
+            self.snapshot = Snapshot {
+                begin: Some(time),
+                end: None,
+            };
+        }
+    }
+
+    pub(super) fn found_namespace(&mut self, found: &FoundNamespace, changes: &mut Vec<Change>) {
+        let time = found.time;
+        let known = self.living_index(found.ns.inum);
+        if known != NONE && self.is_another(known, found) {
+            if time <= self.namespaces[known].seen {
+                return;
+            }
+            self.die(known, time, Known::Inferred, changes);
+        }
+        let index = self.shown(found.kind, found.ns, time, changes);
+        if index == NONE {
+            return;
+        }
+        self.set_parents(index, found.parent, found.owner, time, changes);
+        let ns = &mut self.namespaces[index];
+        ns.owner_uid = ns.owner_uid.or(found.owner_uid);
+    }
+
+    /// Whether what was found has another parent or owner than what is known to have the
+    /// number: these never change, and live as long as what they hold.
+    fn is_another(&self, index: u32, found: &FoundNamespace) -> bool {
+        let differs = |known: Option<NsKey>, inum: u32| {
+            let known = known.map(|key| self.namespaces.get(key.0));
+            inum != 0
+                && known.is_some_and(|ns| ns.is_none_or(|ns| ns.inum != inum || !ns.is_alive()))
+        };
+        let ns = &self.namespaces[index];
+        let same_id = ns.id != 0 && ns.id == found.ns.id;
+        ns.kind == found.kind
+            && !same_id
+            && (differs(ns.parent, found.parent) || differs(ns.owner, found.owner))
+    }
+
+    pub(super) fn found_task(&mut self, found: &FoundTask, changes: &mut Vec<Change>) {
+        let time = found.time;
+        let mut comm = [0; 16];
+        let len = found.comm.len().min(comm.len());
+        comm[..len].copy_from_slice(&found.comm[..len]);
+        let who = Identity {
+            pid: found.pid,
+            tid: found.tid,
+            start: match found.start {
+                0 => Start::Before(time),
+                start => Start::About(start),
+            },
+            cgroup: found.cgroup,
+            comm,
+            pids: found.pids,
+        };
+        let task = self.running(&who, time, changes);
+        if task == NONE {
+            return;
+        }
+        let known = &mut self.tasks[task];
+        // What was inferred at its start goes for nothing against what was seen.
+        let is_guess = known.inferred && known.start == Start::At(known.updated);
+        let is_news = known.updated < time || is_guess;
+        if is_news {
+            known.updated = known.updated.max(time);
+            known.comm = comm;
+            known.cgroup = match found.cgroup {
+                0 => known.cgroup,
+                cgroup => cgroup,
+            };
+        }
+        let is_whole = self.found_in(task, found, is_news, changes);
+        self.tasks[task].inferred &= !is_whole;
+        self.compare_threads(task);
+    }
+
+    /// Puts a task where it was found. If more is known of it already, that is only where
+    /// nothing is known: an operation does not say in which pid namespace its task is.
+    /// Gives whether the task's places are known now.
+    fn found_in(
+        &mut self,
+        task: u32,
+        found: &FoundTask,
+        is_news: bool,
+        changes: &mut Vec<Change>,
+    ) -> bool {
+        let own = Kind::ALL.map(|kind| (kind as usize, kind, found.namespaces[kind as usize]));
+        let for_children = [
+            (PID_CHILDREN, Kind::Pid, found.pid_for_children),
+            (TIME_CHILDREN, Kind::Time, found.time_for_children),
+        ];
+        let mut is_whole = is_news;
+        for (slot, kind, inum) in own.into_iter().chain(for_children) {
+            if inum == 0 {
+                // Old kernels have no time namespaces.
+                is_whole &= kind == Kind::Time;
+            } else if is_news || self.tasks[task].links[slot].ns == NONE {
+                self.goes(task, slot, kind, Ns { inum, id: 0 }, found.time, changes);
+            }
+        }
+        is_whole
+    }
+
+    pub(super) fn found_holder(&mut self, found: &FoundHolder, changes: &mut Vec<Change>) {
+        let index = self.shown(found.kind, found.ns, found.time, changes);
+        if index == NONE {
+            return;
+        }
+        let pins = &mut self.namespaces[index].pins;
+        if let Some(pin) = pins.iter_mut().find(|pin| pin.what.get() == found.holder) {
+            pin.time = pin.time.max(found.time);
+            return;
+        }
+        pins.push(Pin {
+            time: found.time,
+            what: OwnedHolder::new(&found.holder),
+        });
+        if pins.len() == 1 {
+            changes.push(Change::Pinned(self.ns_key(index)));
+        }
+    }
+
+    pub(super) fn snapshot_end(&mut self, end: &SnapshotEnd, changes: &mut Vec<Change>) {
+        let Some(begin) = self.snapshot.begin.filter(|begin| *begin <= end.time) else {
+            return;
+        };
+        if self.snapshot.end.is_some() {
+            return;
+        }
+        self.advance(end.time);
+        self.snapshot.end = Some(*end);
+        if end.unseen.tasks == 0 {
+            self.tasks_not_found(begin, changes);
+        }
+        self.namespaces_not_found(begin, end.unseen, changes);
+        let is_whole = end.unseen.tasks == 0;
+        if is_whole && self.loss.is_none_or(|loss| loss.until < begin) {
+            self.whole_until = begin;
+            changes.extend(self.loss.take().map(Change::Healed));
+        }
+    }
+
+    fn tasks_not_found(&mut self, begin: u64, changes: &mut Vec<Change>) {
+        for index in 0..self.tasks.end() {
+            if self.tasks.holds(index) && self.tasks[index].updated < begin {
+                self.exit(index, Known::Inferred, changes);
+            }
+        }
+    }
+
+    fn namespaces_not_found(&mut self, begin: u64, unseen: Unseen, changes: &mut Vec<Change>) {
+        let mut held = Vec::new();
+        for index in self.living_indices() {
+            self.drop_pins(index, begin, unseen, changes);
+            let ns = &self.namespaces[index];
+            if ns.seen >= begin || ns.has_members() || !ns.pins.is_empty() {
+                held.push(index);
+            }
+        }
+        // What is parent or owner of a namespace that lives does too.
+        while let Some(index) = held.pop() {
+            let ns = &mut self.namespaces[index];
+            ns.seen = ns.seen.max(begin);
+            for key in [ns.parent, ns.owner].into_iter().flatten() {
+                let above = self.namespaces.get(key.0);
+                if above.is_some_and(|ns| ns.is_alive() && ns.seen < begin) {
+                    held.push(key.0.index);
+                }
+            }
+        }
+        for index in self.living_indices() {
+            let key = self.ns_key(index);
+            let ns = &mut self.namespaces[index];
+            if ns.seen < begin && ns.confirmed {
+                ns.confirmed = false;
+                changes.push(Change::Unconfirmed(key));
+            }
+        }
+    }
+
+    /// Drops the holders that were not found again.
+    fn drop_pins(&mut self, index: u32, begin: u64, unseen: Unseen, changes: &mut Vec<Change>) {
+        let ns = &mut self.namespaces[index];
+        if ns.pins.is_empty() {
+            return;
+        }
+        ns.pins.retain(|pin| {
+            pin.time >= begin
+                || match pin.what {
+                    OwnedHolder::Descriptor { .. } => unseen.descriptors > 0,
+                    OwnedHolder::Mount { .. } => unseen.mounts > 0,
+                }
+        });
+        if ns.pins.is_empty() {
+            changes.push(Change::Unpinned(self.ns_key(index)));
+        }
+    }
+
+    pub(super) fn living_indices(&self) -> impl Iterator<Item = u32> + use<> {
+        let living: Vec<u32> = self.by_inum.values().copied().collect();
+        living.into_iter()
+    }
+}

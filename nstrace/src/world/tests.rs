@@ -1,0 +1,6 @@
+//! Cases by hand, and against a kernel of a page ([`machine`]).
+
+mod cases;
+mod machine;
+mod owned;
+mod properties;
