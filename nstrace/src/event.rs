@@ -315,6 +315,20 @@ pub enum Holder<'a> {
         /// Where, as bytes: it may hold anything.
         path: &'a [u8],
     },
+    /// A socket of a net namespace.
+    Socket {
+        /// The process that has it open.
+        pid: u32,
+        /// Its descriptor there.
+        fd: u32,
+    },
+    /// A mount of an instance of proc, which holds its pid namespace.
+    Proc {
+        /// The mount namespace in which it is mounted, by inum.
+        mnt: u32,
+        /// Where, as bytes: it may hold anything.
+        path: &'a [u8],
+    },
 }
 
 /// A snapshot is whole.
@@ -336,6 +350,10 @@ pub struct Unseen {
     pub descriptors: u32,
     /// Mount namespaces whose mounts could not be read.
     pub mounts: u32,
+    /// Sockets whose net namespace could not be learnt.
+    pub sockets: u32,
+    /// Mounts of proc whose pid namespace could not be learnt.
+    pub procs: u32,
 }
 
 /// The name of a kind of records in output.

@@ -15,6 +15,7 @@ pub mod explain;
 pub mod filter;
 pub mod kernel;
 pub mod lives;
+pub mod names;
 pub mod render;
 pub mod screen;
 pub mod stages;

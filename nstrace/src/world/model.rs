@@ -115,6 +115,8 @@ pub(super) struct Pin {
 pub(super) enum OwnedHolder {
     Descriptor { pid: u32, fd: u32 },
     Mount { mnt: u32, path: Box<[u8]> },
+    Socket { pid: u32, fd: u32 },
+    Proc { mnt: u32, path: Box<[u8]> },
 }
 
 impl OwnedHolder {
@@ -125,6 +127,11 @@ impl OwnedHolder {
                 mnt,
                 path: path.into(),
             },
+            Holder::Socket { pid, fd } => OwnedHolder::Socket { pid, fd },
+            Holder::Proc { mnt, path } => OwnedHolder::Proc {
+                mnt,
+                path: path.into(),
+            },
         }
     }
 
@@ -132,6 +139,8 @@ impl OwnedHolder {
         match self {
             OwnedHolder::Descriptor { pid, fd } => Holder::Descriptor { pid: *pid, fd: *fd },
             OwnedHolder::Mount { mnt, path } => Holder::Mount { mnt: *mnt, path },
+            OwnedHolder::Socket { pid, fd } => Holder::Socket { pid: *pid, fd: *fd },
+            OwnedHolder::Proc { mnt, path } => Holder::Proc { mnt: *mnt, path },
         }
     }
 }

@@ -233,6 +233,8 @@ impl World {
                 || match pin.what {
                     OwnedHolder::Descriptor { .. } => unseen.descriptors > 0,
                     OwnedHolder::Mount { .. } => unseen.mounts > 0,
+                    OwnedHolder::Socket { .. } => unseen.sockets > 0,
+                    OwnedHolder::Proc { .. } => unseen.mounts > 0 || unseen.procs > 0,
                 }
         });
         if ns.pins.is_empty() {
