@@ -32,10 +32,22 @@ pub struct Config {
     pub outcome: u32,
     /// Not 0: report only failures.
     pub failed: u32,
-    /// Not 0: report births and exits of tasks below the first pid namespace.
+    /// A [`Tasks`].
     pub tasks: u32,
     /// Explicit padding.
     pub pad: u32,
+}
+
+/// Which tasks are told of beside operations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Tasks {
+    /// None.
+    None = 0,
+    /// Births and exits of those below the first pid namespace.
+    Below = 1,
+    /// Everything that happens to any task and concerns the tree of namespaces.
+    All = 2,
 }
 
 impl Config {
@@ -53,7 +65,7 @@ impl Config {
         filters: 0,
         outcome: 0,
         failed: 0,
-        tasks: 1,
+        tasks: Tasks::Below as u32,
         pad: 0,
     };
 }

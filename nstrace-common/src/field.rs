@@ -77,6 +77,7 @@ fields! {
     TaskTgid = "task_struct", ["tgid"], Required;
     TaskThreadPid = "task_struct", ["thread_pid"], Required;
     TaskComm = "task_struct", ["comm"], Required;
+    TaskCgroups = "task_struct", ["cgroups"], Optional;
     TaskExitCode = "task_struct", ["exit_code"], Optional;
     TaskSignal = "task_struct", ["signal"], Optional;
     TaskFs = "task_struct", ["fs"], Optional;
@@ -107,6 +108,8 @@ fields! {
     NetInum = "net", ["ns.inum"], Required;
     UserInum = "user_namespace", ["ns.inum"], Required;
     CgroupInum = "cgroup_namespace", ["ns.inum"], Required;
+    /// The time namespace that a task is in itself.
+    NsproxyTimeNow = "nsproxy", ["time_ns"], Optional;
     TimeInum = "time_namespace", ["ns.inum"], Optional;
     /// The ids are from v6.18.
     UtsId = "uts_namespace", ["ns.ns_id"], Optional;
@@ -149,6 +152,9 @@ fields! {
     TimeOwner = "time_namespace", ["user_ns"], Optional;
     CloneFlags = "kernel_clone_args", ["flags"], Required;
     CgroupKn = "cgroup", ["kn"], Optional;
+    CgroupRoot = "cgroup", ["root"], Optional;
+    CgroupRootHierarchy = "cgroup_root", ["hierarchy_id"], Optional;
+    CssSetDefault = "css_set", ["dfl_cgrp"], Optional;
     KernfsId = "kernfs_node", ["id"], Optional;
 }
 

@@ -42,6 +42,8 @@ pub struct Probe {
     pub unless: Option<&'static str>,
     /// There is a second program, for kernels that skip one now and then.
     pub has_twin: bool,
+    /// Attached only where all tasks are told of, for the tree of namespaces.
+    pub for_tree: bool,
     /// What the user loses without it.
     pub without: &'static str,
 }
@@ -54,6 +56,7 @@ impl Probe {
             need,
             unless: None,
             has_twin: false,
+            for_tree: false,
             without,
         }
     }
@@ -61,6 +64,13 @@ impl Probe {
     const fn twin(self) -> Self {
         Probe {
             has_twin: true,
+            ..self
+        }
+    }
+
+    const fn for_tree(self) -> Self {
+        Probe {
+            for_tree: true,
             ..self
         }
     }
@@ -83,6 +93,32 @@ pub const PROBES: &[Probe] = &[
     Probe::new("sched_process_fork", Tracepoint, Required, "new tasks"),
     // void (task_struct *p), from v6.16 (…, bool group_dead)
     Probe::new("sched_process_exit", Tracepoint, Optional, "exits of tasks"),
+    // void (task_struct *p)
+    Probe::new(
+        "sched_process_free",
+        Tracepoint,
+        Optional,
+        "ends of tasks that have exited",
+    )
+    .for_tree(),
+    // void (task_struct *p, pid_t old_pid, linux_binprm *)
+    Probe::new(
+        "sched_process_exec",
+        Tracepoint,
+        Optional,
+        "what executing a program changes",
+    )
+    .for_tree(),
+    // void (task_struct *p, const char *comm)
+    Probe::new("task_rename", Tracepoint, Optional, "new names of tasks").for_tree(),
+    // void (cgroup *to, const char *path, task_struct *p, bool threadgroup)
+    Probe::new(
+        "cgroup_attach_task",
+        Tracepoint,
+        Optional,
+        "tasks that go to another cgroup",
+    )
+    .for_tree(),
     // void (cgroup *cgrp, const char *path)
     Probe::new(
         "cgroup_mkdir",

@@ -18,9 +18,9 @@ use crate::kind::KINDS;
 pub enum RecordKind {
     /// [`OpRecord`] and the new task's [`PidAt`] chain.
     Op = 1,
-    /// [`TaskRecord`]: a task was born below the first pid namespace.
+    /// [`TaskRecord`]: a task was born; see [`crate::config::Tasks`] for which are told.
     TaskNew = 2,
-    /// [`TaskRecord`]: such a task exits.
+    /// [`TaskRecord`]: a task exits.
     TaskExit = 3,
     /// [`OpRecord`] without lists but the ids: an operation whose record found no room, for
     /// the namespaces that it made.
@@ -29,11 +29,16 @@ pub enum RecordKind {
     Death = 5,
     /// [`CgroupRecord`]: a cgroup was made.
     Cgroup = 6,
+    /// [`TaskRecord`]: a task has another name, cgroup, or program, which can bring it
+    /// another id and time namespace.
+    TaskChange = 7,
+    /// [`TaskRecord`]: what was left of a task that had exited is gone.
+    TaskFree = 8,
 }
 
 /// How many slots [`RecordKind`] needs in an array indexed by it; slot 0 counts
 /// the operations for which there was no room to gather them.
-pub const RECORD_KINDS: usize = 7;
+pub const RECORD_KINDS: usize = 9;
 
 /// What a CPU counts, on a cache line of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -309,20 +314,21 @@ pub struct LifeRecord {
 /// A kind that is not known.
 pub const NO_KIND: u32 = u32::MAX;
 
-/// A task below the first pid namespace was born or exits.
-/// [`TaskRecord::pids_len`] elements of [`PidAt`] follow.
+/// What happened to a task. [`TaskRecord::pids_len`] elements of [`PidAt`] follow.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct TaskRecord {
-    /// [`RecordKind::TaskNew`] or [`RecordKind::TaskExit`].
+    /// [`RecordKind::TaskNew`], `TaskExit`, `TaskChange` or `TaskFree`.
     pub head: Head,
-    /// The cgroup v2 id of the task that it happens in: the parent or itself.
+    /// Its cgroup v2 id; where only tasks below the first pid namespace are told, that of
+    /// the task that it happens in: the parent or itself.
     pub cgroup: u64,
     /// The task's process id (tgid) in the first pid namespace.
     pub pid: u32,
     /// Its thread id there; differs from `pid` for a thread.
     pub tid: u32,
-    /// The process id of the task that made it; 0 at exit.
+    /// At birth the process id of the task that made it; when a program was executed, the
+    /// thread id before (fs/exec.c, de_thread); else 0.
     pub parent: u32,
     /// Its real uid, in the first user namespace.
     pub uid: u32,
@@ -332,6 +338,13 @@ pub struct TaskRecord {
     pub pids_len: u32,
     /// Its name.
     pub comm: [u8; 16],
+    /// The inums of its namespaces, by kind; `pid` is that of its future children. 0 where
+    /// only tasks below the first pid namespace are told, and when it is gone.
+    pub namespaces: [u32; KINDS],
+    /// Likewise, for its future children.
+    pub time_for_children: u32,
+    /// Explicit padding.
+    pub pad: u32,
 }
 
 /// The longest cgroup path that crosses whole, in bytes.
@@ -370,5 +383,5 @@ const _: () = assert!(size_of::<Head>() == 16);
 const _: () = assert!(size_of::<FailRecord>() == 80);
 const _: () = assert!(size_of::<OpRecord>() == 176);
 const _: () = assert!(size_of::<LifeRecord>() == 48);
-const _: () = assert!(size_of::<TaskRecord>() == 64);
+const _: () = assert!(size_of::<TaskRecord>() == 104);
 const _: () = assert!(size_of::<CgroupRecord>() == 280);

@@ -432,6 +432,9 @@ pub fn forked<R: Reader>(child: u64) {
         tasks::pid_at(pid, Raw::get(caller, member::PidLevel))
     };
     finish(slot, i64::from(ret));
+    if tasks::tells_all() {
+        tasks::born::<R>(child, pid);
+    }
 }
 
 /// `int ksys_unshare(unsigned long unshare_flags)`, called.

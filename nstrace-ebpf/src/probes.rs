@@ -228,6 +228,30 @@ fn sched_process_exit(context: BtfTracePointContext) -> i32 {
 }
 
 #[btf_tracepoint]
+fn sched_process_free(context: BtfTracePointContext) -> i32 {
+    tasks::freed::<Typed>(task(context.arg(0)));
+    0
+}
+
+#[btf_tracepoint]
+fn sched_process_exec(context: BtfTracePointContext) -> i32 {
+    tasks::executes::<Typed>(task(context.arg(0)), context.arg(1));
+    0
+}
+
+#[btf_tracepoint]
+fn task_rename(context: BtfTracePointContext) -> i32 {
+    tasks::renamed::<Typed>(task(context.arg(0)), context.arg(1));
+    0
+}
+
+#[btf_tracepoint]
+fn cgroup_attach_task(context: BtfTracePointContext) -> i32 {
+    tasks::attached::<Typed>(context.arg(0), task(context.arg(2)));
+    0
+}
+
+#[btf_tracepoint]
 fn cgroup_mkdir(context: BtfTracePointContext) -> i32 {
     lives::cgroup_made(context.arg(0), context.arg(1));
     0

@@ -1,14 +1,19 @@
 //! Tasks below the first pid namespace, and those that are followed.
 
-use aya_ebpf::helpers::{bpf_get_current_cgroup_id, bpf_get_current_pid_tgid};
+use aya_ebpf::helpers::{
+    bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_probe_read_kernel_str_bytes,
+};
 use nstrace_common::{
+    config::Tasks,
     field::member,
+    kind::{KINDS, Kind},
     wire::{PID_LEVELS, PidAt, RecordKind, TaskRecord},
 };
 
 use crate::{
     emit,
     maps::{EVENTS, TRACKED, config},
+    namespaces::{Namespace, for_each_kind},
     read::{Raw, Reader, has, offset, raw_current},
     slot,
 };
@@ -119,16 +124,80 @@ pub fn bytes(comm: [u64; 2]) -> [u8; 16] {
     unsafe { core::mem::transmute(comm) }
 }
 
-/// A plain fork has made a task, which has that `struct pid`.
+/// Whether all tasks are told of.
+#[inline(always)]
+pub fn tells_all() -> bool {
+    config!(tasks) == Tasks::All as u32
+}
+
+/// A fork has made a task, which has that `struct pid`.
 #[inline(always)]
 pub fn born<R: Reader>(child: u64, pid: u64) {
     // SAFETY: the child that the tracepoint gives.
     unsafe {
-        if config!(tasks) != 0 && R::get::<u32>(pid, member::PidLevel) != 0 {
+        if is_told::<R>(pid) {
             let parent = (bpf_get_current_pid_tgid() >> 32) as u32;
             report::<R>(RecordKind::TaskNew, child, pid, parent);
         }
     }
+}
+
+/// Whether a task that has that `struct pid` is told of.
+#[inline(always)]
+unsafe fn is_told<R: Reader>(pid: u64) -> bool {
+    // SAFETY: the caller's promise.
+    tells_all()
+        || config!(tasks) != Tasks::None as u32 && unsafe { R::get::<u32>(pid, member::PidLevel) } != 0
+}
+
+/// The tracepoint sched_process_exec: a task, which had that id before, executes a program.
+#[inline(always)]
+pub fn executes<R: Reader>(task: u64, old: u32) {
+    // SAFETY: the task that the tracepoint gives.
+    unsafe {
+        let pid: u64 = R::get(task, member::TaskThreadPid);
+        report::<R>(RecordKind::TaskChange, task, pid, old);
+    }
+}
+
+/// The tracepoint task_rename: a task is about to have that name.
+#[inline(always)]
+pub fn renamed<R: Reader>(task: u64, comm: u64) {
+    // SAFETY: the task that the tracepoint gives; Raw reads any address.
+    unsafe {
+        let pid: u64 = R::get(task, member::TaskThreadPid);
+        let Some(mut entry) = EVENTS.reserve::<Task>(0) else {
+            return emit::count_lost(RecordKind::TaskChange as u32);
+        };
+        let into = entry.as_mut_ptr();
+        fill::<R>(&mut *into, RecordKind::TaskChange, task, pid, 0);
+        let name = &mut (*into).record.comm;
+        *name = [0; 16];
+        let _ = bpf_probe_read_kernel_str_bytes(comm as *const u8, name);
+        entry.submit(emit::wakeup());
+    }
+}
+
+/// The tracepoint cgroup_attach_task: a task, or its process, goes to another cgroup.
+#[inline(always)]
+pub fn attached<R: Reader>(cgroup: u64, task: u64) {
+    // SAFETY: what the tracepoint gives.
+    unsafe {
+        let root: u64 = R::get(cgroup, member::CgroupRoot);
+        // That of version 2 (v6.12 kernel/cgroup/cgroup.c, proc_cgroup_show).
+        if R::get::<u32>(root, member::CgroupRootHierarchy) != 0 {
+            return;
+        }
+        let pid: u64 = R::get(task, member::TaskThreadPid);
+        report::<R>(RecordKind::TaskChange, task, pid, 0);
+    }
+}
+
+/// The tracepoint sched_process_free: a task that had exited is forgotten.
+#[inline(always)]
+pub fn freed<R: Reader>(task: u64) {
+    // SAFETY: the task that the tracepoint gives; it has no `struct pid` any more.
+    unsafe { report::<R>(RecordKind::TaskFree, task, 0, 0) };
 }
 
 /// The tracepoint sched_process_exit.
@@ -143,7 +212,7 @@ pub fn exits<R: Reader>(task: u64) {
             let _ = TRACKED.remove(&R::get::<u32>(task, member::TaskPid));
         }
         let pid: u64 = R::get(task, member::TaskThreadPid);
-        if config!(tasks) != 0 && R::get::<u32>(pid, member::PidLevel) != 0 {
+        if is_told::<R>(pid) {
             report::<R>(RecordKind::TaskExit, task, pid, 0);
         }
     }
@@ -154,13 +223,23 @@ unsafe fn report<R: Reader>(kind: RecordKind, task: u64, pid: u64, parent: u32) 
     let Some(mut entry) = EVENTS.reserve::<Task>(0) else {
         return emit::count_lost(kind as u32);
     };
-    let into = entry.as_mut_ptr();
     // SAFETY: the ring's memory, of which every member is written; `task` and `pid`
     // are the caller's.
+    unsafe { fill::<R>(&mut *entry.as_mut_ptr(), kind, task, pid, parent) };
+    entry.submit(emit::wakeup());
+}
+
+#[inline(always)]
+unsafe fn fill<R: Reader>(into: &mut Task, kind: RecordKind, task: u64, pid: u64, parent: u32) {
+    // SAFETY: the caller's promise.
     unsafe {
-        let record = &mut (*into).record;
+        let record = &mut into.record;
         record.head = emit::head(kind);
-        record.cgroup = bpf_get_current_cgroup_id();
+        record.cgroup = if tells_all() {
+            cgroup::<R>(task)
+        } else {
+            bpf_get_current_cgroup_id()
+        };
         record.pid = R::get(task, member::TaskTgid);
         record.tid = R::get(task, member::TaskPid);
         record.parent = parent;
@@ -171,8 +250,57 @@ unsafe fn report<R: Reader>(kind: RecordKind, task: u64, pid: u64, parent: u32) 
             _ => 0,
         };
         record.comm = bytes(comm::<R>(task));
-        let chain = &mut (*into).pids;
+        record.namespaces = [0; KINDS];
+        record.time_for_children = 0;
+        record.pad = 0;
+        if matches!(kind, RecordKind::TaskFree) {
+            record.pids_len = 0;
+            return;
+        }
+        if tells_all() {
+            places::<R>(record, task);
+        }
+        let chain = &mut into.pids;
         record.pids_len = pids(pid, |i, at| chain[i] = at);
     }
-    entry.submit(emit::wakeup());
+}
+
+/// Notes which namespaces a task is in.
+#[inline(always)]
+unsafe fn places<R: Reader>(record: &mut TaskRecord, task: u64) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let nsproxy: u64 = R::get(task, member::TaskNsproxy);
+        let cred: u64 = R::get(task, member::TaskCred);
+        for_each_kind!(Ns => {
+            if Ns::exists() {
+                let ns = match Ns::KIND {
+                    Kind::User => R::get(cred, member::CredUserNs),
+                    Kind::Time => R::get(nsproxy, member::NsproxyTimeNow),
+                    _ => Ns::address::<R>(nsproxy),
+                };
+                record.namespaces[Ns::KIND as usize] = 
+                    R::get(ns, <Ns as Namespace>::Inum::default());
+            }
+        });
+        if has(member::NsproxyTime) {
+            let ns: u64 = R::get(nsproxy, member::NsproxyTime);
+            record.time_for_children = R::get(ns, member::TimeInum);
+        }
+    }
+}
+
+/// The id of the cgroup of a task, of version 2; 0 if it cannot be learnt.
+#[inline(always)]
+unsafe fn cgroup<R: Reader>(task: u64) -> u64 {
+    if !has(member::TaskCgroups) || !has(member::CssSetDefault) || !has(member::CgroupKn) {
+        return 0;
+    }
+    // SAFETY: the caller's promise.
+    unsafe {
+        let set: u64 = R::get(task, member::TaskCgroups);
+        let cgroup: u64 = R::get(set, member::CssSetDefault);
+        let kn: u64 = R::get(cgroup, member::CgroupKn);
+        R::get(kn, member::KernfsId)
+    }
 }

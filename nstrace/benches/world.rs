@@ -69,6 +69,7 @@ impl Bench {
             start: 0,
             pid: 1,
             tid: 1,
+            exited: false,
             cgroup: 1,
             comm: b"init",
             pids: &[],
@@ -121,6 +122,9 @@ impl Bench {
             fail: None,
             op: Op::Clone,
         }));
+        if has_pid {
+            self.task(false, nr, number);
+        }
     }
 
     fn task(&mut self, exits: bool, tid: u32, container: u32) {
@@ -129,6 +133,10 @@ impl Bench {
         record.pid = tid;
         record.tid = tid;
         record.parent = BASE + container;
+        record.namespaces = FIRST;
+        record.namespaces[Kind::Net as usize] = BASE + 2 * container;
+        record.namespaces[Kind::Pid as usize] = BASE + 2 * container + 1;
+        record.time_for_children = FIRST[Kind::Time as usize];
         let pids = [
             PidAt {
                 nr: tid,
@@ -143,10 +151,12 @@ impl Bench {
             record: &record,
             pids: &pids,
         };
-        self.apply(&match exits {
-            true => Event::TaskExit(task),
-            false => Event::TaskNew(task),
-        });
+        if exits {
+            self.apply(&Event::TaskExit(task));
+            self.apply(&Event::TaskFree(task));
+        } else {
+            self.apply(&Event::TaskNew(task));
+        }
     }
 
     fn death(&mut self, inum: u32) {

@@ -36,6 +36,7 @@ fn main() {
         start: 10,
         pid: 4242,
         tid: 4242,
+        exited: false,
         cgroup: 0,
         comm: b"runc",
         pids: &[],

@@ -37,6 +37,8 @@ pub fn decode(bytes: &[u8]) -> Result<Event<'_>, DecodeError> {
         RecordKind::Op => operation(bytes).map(Event::Op),
         RecordKind::TaskNew => task(bytes).map(Event::TaskNew),
         RecordKind::TaskExit => task(bytes).map(Event::TaskExit),
+        RecordKind::TaskChange => task(bytes).map(Event::TaskChange),
+        RecordKind::TaskFree => task(bytes).map(Event::TaskFree),
         RecordKind::Birth => operation(bytes).map(Event::Births),
         RecordKind::Death => life(bytes).map(Event::Death),
         RecordKind::Cgroup => {
@@ -91,13 +93,15 @@ fn life(bytes: &[u8]) -> Result<Life, DecodeError> {
 
 /// The kind of record with that number.
 pub fn record_kind(number: u32) -> Result<RecordKind, DecodeError> {
-    const KINDS: [RecordKind; 6] = [
+    const KINDS: [RecordKind; 8] = [
         RecordKind::Op,
         RecordKind::TaskNew,
         RecordKind::TaskExit,
         RecordKind::Birth,
         RecordKind::Death,
         RecordKind::Cgroup,
+        RecordKind::TaskChange,
+        RecordKind::TaskFree,
     ];
     KINDS
         .into_iter()

@@ -14,10 +14,14 @@ use nstrace_common::{
 pub enum Event<'a> {
     /// An attempt to change namespaces has ended.
     Op(Operation<'a>),
-    /// A task below the first pid namespace was born.
+    /// A task was born; which are told is a setting ([`nstrace_common::config::Tasks`]).
     TaskNew(Task<'a>),
-    /// Such a task exits.
+    /// A task exits. It may be reaped later.
     TaskExit(Task<'a>),
+    /// A task has another name, cgroup, or program.
+    TaskChange(Task<'a>),
+    /// A task that had exited is gone.
+    TaskFree(Task<'a>),
     /// A namespace was born.
     Birth(Life),
     /// The namespaces of an operation were born whose own record found no room.
@@ -171,7 +175,7 @@ pub fn flagged(order: &'static [Kind; KINDS], flags: u64) -> impl Iterator<Item 
     })
 }
 
-/// A task below the first pid namespace.
+/// What happened to a task.
 #[derive(Clone, Copy, Debug)]
 pub struct Task<'a> {
     /// What the kernel side says.
@@ -227,6 +231,8 @@ pub struct Cgroup<'a> {
 pub struct Lost {
     /// `CLOCK_MONOTONIC`, ns, when it was seen.
     pub time: u64,
+    /// When nothing had been lost yet that was not told.
+    pub since: u64,
     /// What they were.
     pub record: RecordKind,
     /// How many.
@@ -274,6 +280,9 @@ pub struct FoundTask<'a> {
     pub cgroup: u64,
     /// Its name, as bytes: it may hold anything.
     pub comm: &'a [u8],
+    /// Whether it has exited, and waits for its parent to take notice: of its namespaces
+    /// only those of kinds pid and user are left.
+    pub exited: bool,
     /// Its ids, from the first pid namespace down. The inum of a namespace is 0 if it is
     /// not known; the last is in `namespaces`.
     pub pids: &'a [PidAt],
@@ -365,6 +374,8 @@ pub fn record_name(kind: RecordKind) -> &'static str {
         RecordKind::Birth => "ns_birth",
         RecordKind::Death => "ns_death",
         RecordKind::Cgroup => "cgroup",
+        RecordKind::TaskChange => "task_change",
+        RecordKind::TaskFree => "task_free",
     }
 }
 

@@ -49,7 +49,9 @@ impl Filter {
     pub fn matches(&self, event: &Event, cgroups: &Cgroups) -> bool {
         match event {
             Event::Lost(_) | Event::Cgroup(_) => true,
-            Event::SnapshotBegin(_)
+            Event::TaskChange(_)
+            | Event::TaskFree(_)
+            | Event::SnapshotBegin(_)
             | Event::FoundNamespace(_)
             | Event::FoundTask(_)
             | Event::FoundHolder(_)

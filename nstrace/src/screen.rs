@@ -119,6 +119,8 @@ impl Screen {
                     RecordKind::Op => self.counts.lost += lost.count,
                     RecordKind::TaskNew
                     | RecordKind::TaskExit
+                    | RecordKind::TaskChange
+                    | RecordKind::TaskFree
                     | RecordKind::Birth
                     | RecordKind::Death
                     | RecordKind::Cgroup => self.counts.lost_others += lost.count,
@@ -130,7 +132,9 @@ impl Screen {
                     self.print(event, None);
                 }
             }
-            Event::SnapshotBegin(_)
+            Event::TaskChange(_)
+            | Event::TaskFree(_)
+            | Event::SnapshotBegin(_)
             | Event::FoundNamespace(_)
             | Event::FoundTask(_)
             | Event::FoundHolder(_)
@@ -192,6 +196,7 @@ impl Screen {
             self.skipped_told += count;
             self.event(&Event::Lost(Lost {
                 time: now_ns,
+                since: 0,
                 record: RecordKind::Death,
                 count,
             }));

@@ -163,6 +163,7 @@ fn a_birth_has_a_maker_and_a_death_has_none() {
 fn a_loss_passes_every_filter() {
     let lost = Event::Lost(Lost {
         time: 0,
+        since: 0,
         record: RecordKind::Op,
         count: 1,
     });

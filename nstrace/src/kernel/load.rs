@@ -14,7 +14,7 @@ use aya::{
     util::nr_cpus,
 };
 use nstrace_common::{
-    config::Config,
+    config::{Config, Tasks},
     field::{FIELDS, FIELDS_LEN, Need},
     flags,
     patch::{self, Fact, VALUES, Values},
@@ -137,7 +137,9 @@ fn load_with(options: &Options, has_twins: bool, may_skip: bool) -> Result<Kerne
         false => object(OBJECT_5_10, &values)?,
     };
     let config = configured(options.config, &btf);
-    let plan = plan(options.attach, &btf, has_twins);
+    let for_tree = config.tasks == Tasks::All as u32;
+    let mut plan = plan(options.attach, &btf, has_twins);
+    plan.retain(|planned| for_tree || !planned.probe().for_tree);
     let btf = AyaBtf::parse(&btf.skeleton(), aya::Endianness::default())
         .map_err(|error| KernelError::AyaBtf(error::chain(&error)))?;
     drop(raw);

@@ -34,6 +34,8 @@ pub struct Reader {
     asleep: Asleep,
     /// What was lost up to now, by kind of record.
     lost_before: [u64; RECORD_KINDS],
+    /// When that was looked at.
+    lost_looked: u64,
     /// What is later is not handed over.
     until: u64,
 }
@@ -49,6 +51,7 @@ impl Reader {
             counters: Counters::new(map(bpf, "COUNTS"), cpus)?,
             asleep: Asleep::new(map(bpf, "ASLEEP"))?,
             lost_before: [0; RECORD_KINDS],
+            lost_looked: clock::monotonic_ns(),
             until: u64::MAX,
         })
     }
@@ -134,18 +137,21 @@ impl Reader {
     }
 
     fn report_lost(&mut self, mut each: impl FnMut(Event)) {
+        let now = clock::monotonic_ns();
         for (kind, total) in self.counters.lost().into_iter().enumerate() {
             let count = total - self.lost_before[kind];
             if count > 0 {
                 self.lost_before[kind] = total;
                 each(Event::Lost(Lost {
-                    time: clock::monotonic_ns(),
+                    time: now,
+                    since: self.lost_looked,
                     // 0 counts the operations for which there was no slot.
                     record: record_kind(kind as u32).unwrap_or(RecordKind::Op),
                     count,
                 }));
             }
         }
+        self.lost_looked = now;
     }
 }
 

@@ -30,7 +30,9 @@ pub(super) fn event(out: &mut Text, event: &Event, view: &View, clock: &mut Cloc
         Event::Cgroup(_) => {}
         Event::Lost(lost) => self::lost(out, lost, clock),
         Event::Stall(op, now) => stall(out, op, now, view, clock),
-        Event::SnapshotBegin(_)
+        Event::TaskChange(_)
+        | Event::TaskFree(_)
+        | Event::SnapshotBegin(_)
         | Event::FoundNamespace(_)
         | Event::FoundTask(_)
         | Event::FoundHolder(_)

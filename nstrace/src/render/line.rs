@@ -80,7 +80,9 @@ pub(super) fn event(out: &mut Text, event: &Event, view: &View, clock: &mut Cloc
         Event::Death(life) => self::life(out, life, "died", view, clock),
         Event::Lost(lost) => self::lost(out, lost, view, clock),
         Event::Stall(op, now) => stall(out, op, now, view, clock),
-        Event::SnapshotBegin(_)
+        Event::TaskChange(_)
+        | Event::TaskFree(_)
+        | Event::SnapshotBegin(_)
         | Event::FoundNamespace(_)
         | Event::FoundTask(_)
         | Event::FoundHolder(_)
@@ -315,6 +317,8 @@ fn records(record: RecordKind, many: bool) -> &'static str {
         RecordKind::Op => ("operation", "operations"),
         RecordKind::TaskNew => ("new task", "new tasks"),
         RecordKind::TaskExit => ("exit of a task", "exits of tasks"),
+        RecordKind::TaskChange => ("change of a task", "changes of tasks"),
+        RecordKind::TaskFree => ("end of a task", "ends of tasks"),
         RecordKind::Birth => ("birth of a namespace", "births of namespaces"),
         RecordKind::Death => ("death of a namespace", "deaths of namespaces"),
         RecordKind::Cgroup => ("name of a cgroup", "names of cgroups"),

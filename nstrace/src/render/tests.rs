@@ -300,6 +300,7 @@ fn a_loss_and_a_stall_stand_out() {
     let lost = |record, count| {
         Event::Lost(Lost {
             time: 1_000_000_000,
+            since: 0,
             record,
             count,
         })
@@ -330,6 +331,7 @@ fn colours_begin_and_end() {
     out += &color(&Event::Op(setns().get()));
     out += &color(&Event::Lost(Lost {
         time: 0,
+        since: 0,
         record: RecordKind::Op,
         count: 1,
     }));
@@ -634,6 +636,7 @@ fn json_of_everything_else() {
     "#);
     let lost = Lost {
         time: 1,
+        since: 0,
         record: RecordKind::TaskNew,
         count: u64::MAX,
     };
@@ -702,8 +705,8 @@ proptest! {
             prop_assert_eq!(controls.count(), 0);
             let escapes = out.matches('\x1b').count();
             prop_assert!(color && format != Format::Json || escapes == 0);
-            if format == Format::Json && !out.is_empty() {
-                let value: Result<serde_json::Value, _> = serde_json::from_str(&out);
+            for line in out.lines().filter(|_| format == Format::Json) {
+                let value: Result<serde_json::Value, _> = serde_json::from_str(line);
                 prop_assert!(value.is_ok_and(|value| value.is_object()));
             }
         }

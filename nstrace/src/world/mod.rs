@@ -22,14 +22,7 @@
 //! lives: what holds it may be where nobody looked. Tasks are all in `/proc`: one that a
 //! complete snapshot does not find has exited.
 //!
-//! # What cannot be known
-//!
-//! - Tasks in the first pid namespace are told only in operations: their forks and exits
-//!   show in the next snapshot.
-//! - Nor is it told when a thread that is not the leader executes a program and takes the
-//!   leader's id (fs/exec.c, de_thread), when a task executes one and so enters its time
-//!   namespace for children (kernel/nsproxy.c, exec_task_namespaces, from v6.0), and when
-//!   it goes to another cgroup or changes its name.
+//! It wants every task to be told of ([`nstrace_common::config::Tasks::All`]).
 //!
 //! # Example
 //!
@@ -55,7 +48,6 @@ use nstrace_common::{kind::Kind, wire::RecordKind};
 use self::{
     arena::{Arena, NONE},
     graves::Graves,
-    model::Process,
     snapshot::Snapshot,
 };
 pub use self::{
@@ -98,8 +90,6 @@ pub struct World {
     by_id: HashMap<u64, u32>,
     tasks: Arena<Task>,
     by_tid: HashMap<u32, u32>,
-    /// Those with threads, by process id.
-    processes: HashMap<u32, Process>,
     /// In the order in which their deaths were told.
     dead: VecDeque<NsKey>,
     ns_graves: Graves,
@@ -144,11 +134,19 @@ impl World {
             }
             Event::TaskNew(task) => {
                 self.advance(task.record.head.time);
-                self.task_new(task, changes);
+                self.task_told(task, Start::At(task.record.head.time), changes);
+            }
+            Event::TaskChange(task) => {
+                self.advance(task.record.head.time);
+                self.task_change(task, changes);
             }
             Event::TaskExit(task) => {
                 self.advance(task.record.head.time);
                 self.task_exit(task, changes);
+            }
+            Event::TaskFree(task) => {
+                self.advance(task.record.head.time);
+                self.task_free(task, changes);
             }
             Event::Lost(lost) => self.lost(lost, changes),
             Event::SnapshotBegin(now) => self.snapshot_begin(now.time),
@@ -196,6 +194,8 @@ impl World {
             RecordKind::Op
             | RecordKind::TaskNew
             | RecordKind::TaskExit
+            | RecordKind::TaskChange
+            | RecordKind::TaskFree
             | RecordKind::Birth
             | RecordKind::Death => {}
             RecordKind::Cgroup => return,
@@ -204,7 +204,8 @@ impl World {
         if self.loss.is_none() && lost.time <= self.whole_until {
             return;
         }
-        let from = self.loss.map_or(self.whole_until, |loss| loss.from);
+        let since = lost.since.max(self.whole_until);
+        let from = self.loss.map_or(since, |loss| loss.from.min(since));
         let until = self.loss.map_or(0, |loss| loss.until).max(lost.time);
         let loss = Interval { from, until };
         if self.loss != Some(loss) {

@@ -268,26 +268,15 @@ pub struct Task {
     pub cgroup: u64,
     /// When it started.
     pub start: Start,
-    /// Whether its namespaces were inferred: those of its maker, when it is not certain
-    /// which thread that was, or where it was then.
-    pub inferred: bool,
+    /// Whether it has exited, and its parent has not taken notice: it is still in its
+    /// namespaces of kinds pid and user.
+    pub exited: bool,
     /// Its ids, from the first pid namespace down; none if they are not known.
     pub pids: Box<[PidAt]>,
     pub(super) comm: [u8; 16],
     /// The time of the last that is known of it.
     pub(super) updated: u64,
     pub(super) links: [Link; SLOTS],
-}
-
-/// A process with threads beside its leader.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Process {
-    /// How many such threads there are.
-    pub threads: u32,
-    /// Whether the threads may be in different namespaces.
-    pub diverged: bool,
-    /// Where one of them is, while the leader is not known.
-    pub places: Option<[u32; SLOTS]>,
 }
 
 /// When a task started, in ns of `CLOCK_MONOTONIC`.
@@ -321,10 +310,6 @@ impl Task {
     /// Its name when it was last heard of, as bytes: it may hold anything.
     pub fn comm(&self) -> &[u8] {
         until_nul(&self.comm)
-    }
-
-    pub(super) fn places(&self) -> [u32; SLOTS] {
-        self.links.map(|link| link.ns)
     }
 
     /// Whether it is a thread of a process, not its leader.

@@ -102,47 +102,34 @@ impl World {
             return;
         }
         let known = &mut self.tasks[task];
-        // What was inferred at its start goes for nothing against what was seen.
-        let is_guess = known.inferred && known.start == Start::At(known.updated);
-        let is_news = known.updated < time || is_guess;
+        let is_news = known.updated < time;
         if is_news {
-            known.updated = known.updated.max(time);
+            known.updated = time;
             known.comm = comm;
-            known.cgroup = match found.cgroup {
-                0 => known.cgroup,
-                cgroup => cgroup,
-            };
+            if found.cgroup != 0 {
+                known.cgroup = found.cgroup;
+            }
         }
-        let is_whole = self.found_in(task, found, is_news, changes);
-        self.tasks[task].inferred &= !is_whole;
-        self.compare_threads(task);
+        self.found_in(task, found, is_news, changes);
+        if is_news && found.exited {
+            self.exited(task, changes);
+        }
     }
 
     /// Puts a task where it was found. If more is known of it already, that is only where
     /// nothing is known: an operation does not say in which pid namespace its task is.
-    /// Gives whether the task's places are known now.
-    fn found_in(
-        &mut self,
-        task: u32,
-        found: &FoundTask,
-        is_news: bool,
-        changes: &mut Vec<Change>,
-    ) -> bool {
+    fn found_in(&mut self, task: u32, found: &FoundTask, is_news: bool, changes: &mut Vec<Change>) {
         let own = Kind::ALL.map(|kind| (kind as usize, kind, found.namespaces[kind as usize]));
         let for_children = [
             (PID_CHILDREN, Kind::Pid, found.pid_for_children),
             (TIME_CHILDREN, Kind::Time, found.time_for_children),
         ];
-        let mut is_whole = is_news;
         for (slot, kind, inum) in own.into_iter().chain(for_children) {
-            if inum == 0 {
-                // Old kernels have no time namespaces.
-                is_whole &= kind == Kind::Time;
-            } else if is_news || self.tasks[task].links[slot].ns == NONE {
+            let is_blank = self.tasks[task].links[slot].ns == NONE && !self.tasks[task].exited;
+            if inum != 0 && (is_news || is_blank) {
                 self.goes(task, slot, kind, Ns { inum, id: 0 }, found.time, changes);
             }
         }
-        is_whole
     }
 
     pub(super) fn found_holder(&mut self, found: &FoundHolder, changes: &mut Vec<Change>) {
@@ -187,7 +174,7 @@ impl World {
     fn tasks_not_found(&mut self, begin: u64, changes: &mut Vec<Change>) {
         for index in 0..self.tasks.end() {
             if self.tasks.holds(index) && self.tasks[index].updated < begin {
-                self.exit(index, Known::Inferred, changes);
+                self.remove(index, Known::Inferred, changes);
             }
         }
     }

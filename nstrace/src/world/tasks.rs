@@ -1,9 +1,6 @@
 //! Tasks: who starts, who ends, and who goes where.
 
-use std::collections::hash_map::Entry;
-
 use nstrace_common::{
-    flags::{CLONE_INTO_CGROUP, CLONE_THREAD, CLONE_VM},
     kind::{KINDS, Kind},
     wire::{Op, PidAt},
 };
@@ -32,6 +29,17 @@ pub(super) struct Identity<'a> {
     pub pids: &'a [PidAt],
 }
 
+fn identity<'a>(told: &event::Task<'a>, start: Start) -> Identity<'a> {
+    Identity {
+        pid: told.record.pid,
+        tid: told.record.tid,
+        start,
+        cgroup: told.record.cgroup,
+        comm: told.record.comm,
+        pids: told.pids,
+    }
+}
+
 impl Start {
     /// An exit before that is not its own.
     fn alive_from(self) -> u64 {
@@ -58,15 +66,11 @@ impl Start {
 }
 
 impl World {
-    /// What a successful operation says of its task, or of the new one; and what a failed
-    /// one says of where its task is.
+    /// What a successful operation says of its task.
     pub(super) fn operation(&mut self, op: &Operation, changes: &mut Vec<Change>) {
         match op.op {
-            Op::Clone | Op::Clone3 | Op::Fork | Op::Vfork if op.record.ret >= 0 => {
-                self.cloned(op, changes);
-            }
             Op::Unshare | Op::Setns if op.record.ret >= 0 => self.moved(op, changes),
-            // They make a namespace that nobody is in, or nothing.
+            // The new task is told by itself; others make a namespace that nobody is in.
             _ => {}
         }
     }
@@ -104,129 +108,104 @@ impl World {
             let (slot, ns) = (Kind::Time as usize, op.after(Kind::Time));
             self.goes(task, slot, Kind::Time, ns, time, changes);
         }
-        self.diverges(task);
     }
 
-    /// Where a task is may not be where the other threads of its process are.
-    fn diverges(&mut self, task: u32) {
-        if let Some(process) = self.processes.get_mut(&self.tasks[task].pid) {
-            process.diverged = true;
-        }
-    }
-
-    /// Notes whether a task, whose place has become known, is where the other threads of
-    /// its process are.
-    pub(super) fn compare_threads(&mut self, task: u32) {
-        let Task { pid, tid, .. } = self.tasks[task];
-        let Some(process) = self.processes.get_mut(&pid) else {
-            return;
-        };
-        let places = self.tasks[task].places();
-        let leader = self.by_tid.get(&pid).filter(|_| pid != tid);
-        let others = match leader {
-            Some(leader) => self.tasks[*leader].places(),
-            None => *process.places.get_or_insert(places),
-        };
-        process.diverged |= places != others;
-    }
-
-    /// An operation made a task.
-    fn cloned(&mut self, op: &Operation, changes: &mut Vec<Change>) {
-        let record = op.record;
-        let time = record.head.time;
-        let Some(first) = op.pids.first() else { return };
-        let is_thread = record.flags & CLONE_THREAD != 0;
-        let child = Identity {
-            pid: if is_thread { record.pid } else { first.nr },
-            tid: first.nr,
-            start: Start::At(time),
-            cgroup: match record.flags & CLONE_INTO_CGROUP {
-                0 => record.cgroup,
-                _ => 0,
-            },
-            comm: record.comm,
-            pids: op.pids,
-        };
-        let task = self.running(&child, time, changes);
-        if task == NONE || self.tasks[task].updated >= time {
-            return;
-        }
-        self.tasks[task].updated = time;
-        for kind in Kind::ALL {
-            let ns = op.after(kind);
-            match kind {
-                Kind::Pid => self.goes(task, PID_CHILDREN, kind, ns, time, changes),
-                Kind::Time => {
-                    self.goes(task, TIME_CHILDREN, kind, ns, time, changes);
-                    // kernel/nsproxy.c, copy_namespaces: it stays where its maker is
-                    // as long as they share memory.
-                    if record.flags & CLONE_VM == 0 {
-                        self.goes(task, kind as usize, kind, ns, time, changes);
-                    } else if let Some(maker) = self.by_tid.get(&record.tid) {
-                        let ns = self.tasks[*maker].links[kind as usize].ns;
-                        self.enter(task, kind as usize, ns, changes);
-                    }
-                }
-                kind => self.goes(task, kind as usize, kind, ns, time, changes),
-            }
-        }
-        self.enter_pid_ns(task, op.pids, time, changes);
-        self.compare_threads(task);
-    }
-
-    /// A plain fork made a task: it is where its maker is.
-    pub(super) fn task_new(&mut self, new: &event::Task, changes: &mut Vec<Change>) {
-        let record = new.record;
-        let time = record.head.time;
-        let child = Identity {
-            pid: record.pid,
-            tid: record.tid,
-            start: Start::At(time),
-            cgroup: record.cgroup,
-            comm: record.comm,
-            pids: new.pids,
-        };
-        let task = self.running(&child, time, changes);
-        if task == NONE || self.tasks[task].updated >= time {
-            return;
-        }
-        self.tasks[task].updated = time;
-        // A process, not a thread of it, is told as the maker.
-        let maker = self.by_tid.get(&record.parent).copied();
-        if let Some(maker) = maker.filter(|maker| *maker != task) {
-            self.inherit(task, maker, new.is_thread(), time, changes);
-        } else {
-            self.tasks[task].inferred = true;
-        }
-        self.enter_pid_ns(task, new.pids, time, changes);
-    }
-
-    fn inherit(
+    /// A task was born, or another thing happened to it that it survived.
+    pub(super) fn task_told(
         &mut self,
-        task: u32,
-        maker: u32,
-        is_thread: bool,
-        time: u64,
+        told: &event::Task,
+        start: Start,
         changes: &mut Vec<Change>,
     ) {
-        let from = &self.tasks[maker];
-        let diverged = self
-            .processes
-            .get(&from.pid)
-            .is_some_and(|process| process.diverged);
-        let inferred = from.inferred || diverged || from.updated > time;
-        let links = from.links;
-        for (slot, link) in links.iter().enumerate() {
-            let ns = match slot {
-                // The ids say it.
-                _ if slot == Kind::Pid as usize => continue,
-                // A vfork's child is there once it executes a program.
-                _ if slot == Kind::Time as usize && !is_thread => links[TIME_CHILDREN].ns,
-                _ => link.ns,
-            };
-            self.enter(task, slot, ns, changes);
+        let time = told.record.head.time;
+        let task = self.running(&identity(told, start), time, changes);
+        if task == NONE || self.tasks[task].updated >= time {
+            return;
         }
-        self.tasks[task].inferred |= inferred;
+        let known = &mut self.tasks[task];
+        known.updated = time;
+        known.comm = told.record.comm;
+        if told.record.cgroup != 0 {
+            known.cgroup = told.record.cgroup;
+        }
+        self.is_in(task, told, changes);
+    }
+
+    /// A task executes a program, has another name, or is in another cgroup.
+    pub(super) fn task_change(&mut self, told: &event::Task, changes: &mut Vec<Change>) {
+        let (time, before) = (told.record.head.time, told.record.parent);
+        if before != 0 && before != told.record.tid {
+            // fs/exec.c, de_thread: a thread takes the place of its leader, which has
+            // exited and is gone.
+            self.end(before, time, changes);
+        }
+        self.task_told(told, Start::Before(time), changes);
+        let index = self.by_tid.get(&told.record.tid).copied();
+        if let Some(index) = index.filter(|index| self.tasks[*index].updated == time) {
+            self.tasks[index].exited = false;
+        }
+    }
+
+    /// A task exits: it leaves its namespaces but those of its ids and credentials, until
+    /// its parent has taken notice.
+    pub(super) fn task_exit(&mut self, told: &event::Task, changes: &mut Vec<Change>) {
+        let time = told.record.head.time;
+        self.task_told(told, Start::Before(time), changes);
+        let index = self.by_tid.get(&told.record.tid).copied();
+        if let Some(index) = index.filter(|index| self.tasks[*index].updated == time) {
+            self.exited(index, changes);
+        }
+    }
+
+    pub(super) fn exited(&mut self, task: u32, changes: &mut Vec<Change>) {
+        self.tasks[task].exited = true;
+        for slot in 0..SLOTS {
+            if slot != Kind::Pid as usize && slot != Kind::User as usize {
+                self.enter(task, slot, NONE, changes);
+            }
+        }
+    }
+
+    /// What was left of a task that had exited is gone.
+    pub(super) fn task_free(&mut self, told: &event::Task, changes: &mut Vec<Change>) {
+        let (tid, time) = (told.record.tid, told.record.head.time);
+        let index = self.by_tid.get(&tid).copied();
+        // Its id may be another's by now, which has not exited.
+        if index.is_none_or(|index| self.tasks[index].exited) {
+            self.end(tid, time, changes);
+        }
+    }
+
+    /// The task of that id is no more, if it is the one that had it then.
+    fn end(&mut self, tid: u32, time: u64, changes: &mut Vec<Change>) {
+        let index = self.by_tid.get(&tid).copied();
+        let is_own = |index: &u32| self.tasks[*index].start.alive_from() <= time;
+        if let Some(index) = index.filter(is_own) {
+            self.remove(index, Known::Told, changes);
+        }
+        self.task_graves.put(tid, time);
+    }
+
+    /// Puts a task where it is told to be.
+    fn is_in(&mut self, task: u32, told: &event::Task, changes: &mut Vec<Change>) {
+        let (record, time) = (told.record, told.record.head.time);
+        for kind in Kind::ALL {
+            let slot = match kind {
+                Kind::Pid => PID_CHILDREN,
+                kind => kind as usize,
+            };
+            let ns = Ns {
+                inum: record.namespaces[kind as usize],
+                id: 0,
+            };
+            self.goes(task, slot, kind, ns, time, changes);
+        }
+        let ns = Ns {
+            inum: record.time_for_children,
+            id: 0,
+        };
+        self.goes(task, TIME_CHILDREN, Kind::Time, ns, time, changes);
+        self.enter_pid_ns(task, told.pids, time, changes);
     }
 
     /// Puts a new task into the pid namespace that its ids end in.
@@ -270,7 +249,7 @@ impl World {
                     return index;
                 }
                 Err(false) => return NONE,
-                Err(true) => self.exit(index, Known::Inferred, changes),
+                Err(true) => self.remove(index, Known::Inferred, changes),
             }
         }
         if self.task_graves.has(who.tid, who.start.alive_from()) || self.snapshot.had_no_task(time)
@@ -282,16 +261,13 @@ impl World {
             tid: who.tid,
             cgroup: who.cgroup,
             start: who.start,
-            inferred: false,
+            exited: false,
             pids: who.pids.into(),
             comm: who.comm,
             updated: 0,
             links: [Link::NONE; SLOTS],
         });
         self.by_tid.insert(who.tid, index);
-        if who.pid != who.tid {
-            self.processes.entry(who.pid).or_default().threads += 1;
-        }
         changes.push(Change::Started(self.task_key(index)));
         index
     }
@@ -308,18 +284,8 @@ impl World {
         }
     }
 
-    /// A task exits, if it is the one that had the id then.
-    pub(super) fn task_exit(&mut self, exits: &event::Task, changes: &mut Vec<Change>) {
-        let (tid, time) = (exits.record.tid, exits.record.head.time);
-        let index = self.by_tid.get(&tid).copied();
-        let is_own = |index: &u32| self.tasks[*index].start.alive_from() <= time;
-        if let Some(index) = index.filter(is_own) {
-            self.exit(index, Known::Told, changes);
-        }
-        self.task_graves.put(tid, time);
-    }
-
-    pub(super) fn exit(&mut self, index: u32, known: Known, changes: &mut Vec<Change>) {
+    /// Forgets a task.
+    pub(super) fn remove(&mut self, index: u32, known: Known, changes: &mut Vec<Change>) {
         for slot in 0..SLOTS {
             self.enter(index, slot, NONE, changes);
         }
@@ -328,14 +294,6 @@ impl World {
             return;
         };
         self.by_tid.remove(&task.tid);
-        if task.is_thread()
-            && let Entry::Occupied(mut process) = self.processes.entry(task.pid)
-        {
-            process.get_mut().threads -= 1;
-            if process.get().threads == 0 {
-                process.remove();
-            }
-        }
         changes.push(Change::Exited {
             task: key,
             tid: task.tid,

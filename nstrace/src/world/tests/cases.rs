@@ -48,6 +48,8 @@ fn told(time: u64, pid: u32, parent: u32, nr: u32) -> crate::render::testing::Bu
     let mut task = task(pid, pid, b"sleep");
     task.record.head.time = time;
     task.record.parent = parent;
+    task.record.namespaces = FIRST;
+    task.record.namespaces[Kind::Pid as usize] = PID;
     task.pids[1] = PidAt { nr, ns: PID };
     task
 }
@@ -148,7 +150,8 @@ fn a_death_whose_birth_is_told_again_is_inferred() {
 fn the_ids_below_say_which_pid_namespace_a_child_is_in() {
     let outer = FIRST[Kind::Pid as usize];
     let inner = clone_pid(1000, 5000);
-    let world = world(&[inner, Owned::New(told(1100, 5001, 5000, 2))]);
+    let first = Owned::New(told(1000, 5000, 4242, 1));
+    let world = world(&[inner, first, Owned::New(told(1100, 5001, 5000, 2))]);
     let ns = world.living(Kind::Pid, PID).expect("it lives");
     assert_eq!(members(&world, ns), [5000, 5001]);
     let parent = world.namespace(ns).and_then(|ns| ns.parent);
@@ -156,7 +159,6 @@ fn the_ids_below_say_which_pid_namespace_a_child_is_in() {
     let child = world.by_tid(5001).expect("it runs");
     let task = world.task(child).expect("it runs");
     assert_eq!(task.pids[1], PidAt { nr: 2, ns: PID });
-    assert!(!task.inferred);
     let mnt = world.membership(child, Membership::In(Kind::Mnt));
     assert_eq!(mnt, world.living(Kind::Mnt, FIRST[Kind::Mnt as usize]));
     assert_eq!(world.members_for_children(ns).count(), 2);
@@ -235,6 +237,7 @@ fn what_is_told_late_does_not_undo_a_snapshot() {
 fn a_snapshot_after_a_loss_heals() {
     let lost = Lost {
         time: 2000,
+        since: 0,
         record: RecordKind::Death,
         count: 1,
     };
@@ -262,13 +265,16 @@ fn a_task_that_exits_while_a_snapshot_looks_at_it_stays_away() {
         start: 900,
         pid: 5001,
         tid: 5001,
+        exited: false,
         pids: vec![],
         namespaces: FIRST,
         for_children: [0, 0],
     });
     let exit = Owned::Exit(told(3200, 5001, 0, 2));
-    for events in [[&found, &exit], [&exit, &found]] {
-        let world = world(&[Owned::Begin(3000), events[0].clone(), events[1].clone()]);
+    let free = Owned::Free(told(3300, 5001, 0, 2));
+    for events in [[&found, &exit, &free], [&exit, &free, &found]] {
+        let events = events.map(Owned::clone);
+        let world = world(&[&[Owned::Begin(3000)], &events[..]].concat());
         assert_eq!(world.by_tid(5001), None);
     }
 }

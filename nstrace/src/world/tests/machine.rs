@@ -27,7 +27,9 @@ const TID_MAX: u32 = 100;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Task {
     pub pid: u32,
+    /// Only those of kinds pid and user if it has exited.
     pub slots: [u32; SLOTS],
+    pub exited: bool,
     start: u64,
     pids: Vec<(u32, u32)>,
 }
@@ -86,6 +88,7 @@ impl Machine {
         let init = Task {
             pid: 1,
             slots,
+            exited: false,
             start: 0,
             pids: vec![(1, slots[PID])],
         };
@@ -96,13 +99,14 @@ impl Machine {
     /// Does one of the things that can happen; `what`, `who` and `which` are any numbers.
     pub fn step(&mut self, what: u8, who: usize, which: u32) {
         self.now += MS;
-        let tids: Vec<u32> = self.tasks.keys().copied().collect();
+        let running = self.tasks.iter().filter(|(_, task)| !task.exited);
+        let tids: Vec<u32> = running.map(|(tid, _)| *tid).collect();
         let tid = tids[who % tids.len()];
         let flags = Kind::ALL
             .into_iter()
             .filter(|kind| which & 1 << *kind as u32 != 0);
         let flags = flags.fold(0, |flags, kind| flags | kind.flag());
-        match what % 16 {
+        match what % 20 {
             0..=2 => self.fork(tid, false),
             3 => self.fork(tid, true),
             4 | 5 => self.clone(tid, flags),
@@ -114,6 +118,8 @@ impl Machine {
                 self.pinned.insert(all[which as usize % all.len()]);
             }
             14 => self.unpin(which),
+            15..=17 => self.free(who),
+            18 => self.execute(tid),
             _ => self.look(),
         }
     }
@@ -154,6 +160,13 @@ impl Machine {
         let task = &self.tasks[&tid];
         let mut record = testing::task(task.pid, tid, b"task");
         record.record.head.time = self.now;
+        record.record.parent = 0;
+        record
+            .record
+            .namespaces
+            .copy_from_slice(&task.slots[..KINDS]);
+        record.record.namespaces[PID] = task.slots[KINDS];
+        record.record.time_for_children = task.slots[KINDS + 1];
         record.pids = task
             .pids
             .iter()
@@ -174,8 +187,7 @@ impl Machine {
     fn fork(&mut self, maker: u32, is_thread: bool) {
         let slots = self.child_slots(maker, is_thread);
         let apart = slots[PID] != slots[KINDS];
-        // Tasks in the first pid namespace are not told.
-        if slots[PID] == PID as u32 + 1 || is_thread && apart {
+        if is_thread && apart {
             return;
         }
         let Some(tid) = self.next_tid() else { return };
@@ -190,10 +202,15 @@ impl Machine {
             Task {
                 pid,
                 slots,
+                exited: false,
                 start: self.now,
                 pids,
             },
         );
+        self.born(maker, tid);
+    }
+
+    fn born(&mut self, maker: u32, tid: u32) {
         let mut record = self.record(tid);
         record.record.parent = self.tasks[&maker].pid;
         self.log.push(Owned::New(record));
@@ -257,10 +274,6 @@ impl Machine {
 
     fn clone(&mut self, maker: u32, flags: u64) {
         let mut slots = self.child_slots(maker, false);
-        let flags = match slots[PID] == PID as u32 + 1 {
-            true => flags | Kind::Pid.flag(),
-            false => flags,
-        };
         let Some(tid) = self.next_tid() else { return };
         if flags == 0 {
             return;
@@ -277,11 +290,13 @@ impl Machine {
             Task {
                 pid: tid,
                 slots,
+                exited: false,
                 start: self.now,
                 pids,
             },
         );
         self.log.push(Owned::Op(Box::new(built)));
+        self.born(maker, tid);
     }
 
     fn unshare(&mut self, tid: u32, flags: u64) {
@@ -299,7 +314,7 @@ impl Machine {
         let inum = all[which as usize % all.len()];
         let mut slots = self.tasks[&tid].slots;
         match self.namespaces[&inum].kind {
-            // Only downwards; and nobody but init in the first, see `fork`.
+            // Only downwards.
             Kind::Pid
                 if !self
                     .chain(tid, inum)
@@ -327,18 +342,69 @@ impl Machine {
         self.log.push(Owned::Op(Box::new(built)));
     }
 
+    fn has_threads(&self, pid: u32) -> bool {
+        let mut tasks = self.tasks.iter();
+        tasks.any(|(tid, task)| task.pid == pid && *tid != pid)
+    }
+
     fn exit(&mut self, tid: u32) {
-        let has_threads = self
-            .tasks
-            .iter()
-            .any(|(other, task)| task.pid == tid && *other != tid);
-        if tid == 1 || has_threads {
+        if tid == 1 {
             return;
         }
-        let record = self.record(tid);
+        let mut record = self.record(tid);
+        // Before what it leaves dies.
+        record.record.head.time -= MS / 2;
         self.log.push(Owned::Exit(record));
+        let task = self.tasks.get_mut(&tid).expect("it runs");
+        let left = [PID, Kind::User as usize];
+        task.exited = true;
+        for (slot, ns) in task.slots.iter_mut().enumerate() {
+            if !left.contains(&slot) {
+                *ns = 0;
+            }
+        }
+        self.reap();
+    }
+
+    /// Somebody takes notice of a task that has exited.
+    fn free(&mut self, who: usize) {
+        let exited = self.tasks.iter().filter(|(_, task)| task.exited);
+        let exited: Vec<u32> = exited
+            .map(|(tid, _)| *tid)
+            .filter(|tid| !self.has_threads(*tid))
+            .collect();
+        if exited.is_empty() {
+            return;
+        }
+        let tid = exited[who % exited.len()];
+        let task = &self.tasks[&tid];
+        let mut record = testing::task(task.pid, tid, b"task");
+        record.record.head.time = self.now;
+        record.pids = Vec::new();
+        self.log.push(Owned::Free(record));
         self.tasks.remove(&tid);
         self.reap();
+    }
+
+    /// A task executes a program; a thread takes the place of its leader, which is all
+    /// that is left of the others.
+    fn execute(&mut self, tid: u32) {
+        let pid = self.tasks[&tid].pid;
+        let others = |(other, task): (&u32, &Task)| task.pid == pid && ![tid, pid].contains(other);
+        if self.tasks.iter().any(others) || tid != pid && !self.tasks[&pid].exited {
+            return;
+        }
+        let mut task = self.tasks.remove(&tid).expect("it runs");
+        if let Some(leader) = self.tasks.remove(&pid) {
+            task.start = leader.start;
+            task.pids = leader.pids;
+        }
+        task.slots[TIME] = task.slots[KINDS + 1];
+        self.tasks.insert(pid, task);
+        let mut record = self.record(pid);
+        record.record.parent = tid;
+        self.reap();
+        self.log.push(Owned::Change(record));
     }
 
     /// Frees what nothing holds, from the bottom up.
@@ -402,7 +468,7 @@ impl Machine {
     }
 
     fn look_at(&mut self, time: u64, tid: u32, task: &Task) {
-        for inum in task.slots {
+        for inum in task.slots.into_iter().filter(|inum| *inum != 0) {
             self.find(time, inum);
         }
         let mut namespaces = [0; KINDS];
@@ -412,6 +478,7 @@ impl Machine {
             start: task.start / (10 * MS) * (10 * MS) + 1,
             pid: task.pid,
             tid,
+            exited: task.exited,
             pids: task
                 .pids
                 .iter()

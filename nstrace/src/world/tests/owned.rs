@@ -18,6 +18,8 @@ pub enum Owned {
     Op(Box<Built>),
     New(BuiltTask),
     Exit(BuiltTask),
+    Change(BuiltTask),
+    Free(BuiltTask),
     Death(Life),
     Lost(Lost),
     Begin(u64),
@@ -33,6 +35,7 @@ pub struct Found {
     pub start: u64,
     pub pid: u32,
     pub tid: u32,
+    pub exited: bool,
     pub pids: Vec<PidAt>,
     pub namespaces: [u32; KINDS],
     pub for_children: [u32; 2],
@@ -44,6 +47,8 @@ impl Owned {
             Owned::Op(op) => run(&Event::Op(op.get())),
             Owned::New(task) => run(&Event::TaskNew(task.get())),
             Owned::Exit(task) => run(&Event::TaskExit(task.get())),
+            Owned::Change(task) => run(&Event::TaskChange(task.get())),
+            Owned::Free(task) => run(&Event::TaskFree(task.get())),
             Owned::Death(life) => run(&Event::Death(*life)),
             Owned::Lost(lost) => run(&Event::Lost(*lost)),
             Owned::Begin(time) => run(&Event::SnapshotBegin(Now { time: *time })),
@@ -53,6 +58,7 @@ impl Owned {
                 start: found.start,
                 pid: found.pid,
                 tid: found.tid,
+                exited: found.exited,
                 cgroup: 0,
                 comm: b"found",
                 pids: &found.pids,
@@ -77,9 +83,13 @@ impl Owned {
             | Owned::Task(_)
             | Owned::Descriptor(..)
             | Owned::End(_) => true,
-            Owned::Op(_) | Owned::New(_) | Owned::Exit(_) | Owned::Death(_) | Owned::Lost(_) => {
-                false
-            }
+            Owned::Op(_)
+            | Owned::New(_)
+            | Owned::Exit(_)
+            | Owned::Change(_)
+            | Owned::Free(_)
+            | Owned::Death(_)
+            | Owned::Lost(_) => false,
         }
     }
 }
