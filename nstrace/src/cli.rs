@@ -8,7 +8,7 @@ use clap::{
 };
 use nstrace_common::{kind::Kind, wire::Op};
 
-use crate::{filter::Filter, kernel::plan::Attach};
+use crate::{filter::Filter, kernel::plan::Attach, render::tree::TreeFilter};
 
 /// Shows what the kernel does to namespaces, live: who creates, enters and leaves
 /// which, through which kernel functions, how long each took, and why it failed.
@@ -28,6 +28,12 @@ pub struct Cli {
 pub enum Command {
     /// Show operations as they happen (this is what nstrace does by itself)
     Tail(Tail),
+    /// Show all namespaces as a tree, and who is in them
+    Tree(Tree),
+    /// Show who made a namespace, who is in it, and what keeps it alive
+    Why(Why),
+    /// Show namespaces that no task is in, and what keeps them alive
+    Leaks(Leaks),
     /// Show what this kernel offers to nstrace, what is missing, and what follows
     Doctor(Doctor),
 }
@@ -70,6 +76,89 @@ pub struct AttachArgs {
     /// Size of the ring buffer of operations, for instance 64K or 16M
     #[arg(long, value_name = "SIZE", default_value = "4M", value_parser = size)]
     pub ring_size: u32,
+}
+
+/// All namespaces.
+#[derive(Debug, Args)]
+pub struct Tree {
+    /// What to show.
+    #[command(flatten)]
+    pub filters: TreeFilters,
+    /// Trace the kernel, and show the tree as it changes: on a terminal as one screen, else
+    /// a line for each change
+    #[arg(long)]
+    pub watch: bool,
+    /// Print one JSON object per line (see docs/json.md)
+    #[arg(long)]
+    pub json: bool,
+    /// Colour the output
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    pub color: ColorChoice,
+    /// How to sit in the kernel.
+    #[command(flatten)]
+    pub attach: AttachArgs,
+    /// Trace the kernel while this command runs, show the tree when it has ended, and exit
+    /// with its status
+    #[arg(last = true, value_name = "COMMAND")]
+    pub run: Vec<OsString>,
+}
+
+/// What of the tree to show. Each filter that is given must hold.
+#[derive(Debug, Args)]
+pub struct TreeFilters {
+    /// Only namespaces of these kinds, as a list: mnt uts ipc pid net user cgroup time
+    #[arg(long, value_name = "KIND,…", value_delimiter = ',', value_parser = kind)]
+    pub kind: Vec<Kind>,
+    /// Only what this process is in
+    #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
+    pub pid: Option<u32>,
+    /// Only the container of this name, or whose id starts so
+    #[arg(long, value_name = "NAME|ID", value_parser = NonEmptyStringValueParser::new())]
+    pub container: Option<String>,
+}
+
+impl TreeFilters {
+    /// The same as a filter of the tree.
+    pub fn filter(&self) -> TreeFilter {
+        TreeFilter {
+            kinds: self.kind.clone(),
+            pid: self.pid,
+            container: self.container.clone(),
+        }
+    }
+}
+
+/// One namespace, process or container.
+#[derive(Debug, Args)]
+pub struct Why {
+    /// A namespace, as `net:4026532281`; a process id; or a container's name, or the
+    /// beginning of its id
+    #[arg(value_name = "KIND:INUM|PID|CONTAINER")]
+    pub target: String,
+    /// Print one JSON object per line (see docs/json.md)
+    #[arg(long)]
+    pub json: bool,
+    /// Colour the output
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    pub color: ColorChoice,
+}
+
+/// Namespaces without tasks.
+#[derive(Debug, Args)]
+pub struct Leaks {
+    /// Only those that are at least this old: traces the kernel for that long, since the
+    /// kernel does not say how old a namespace is
+    #[arg(long, value_name = "LENGTH", default_value = "0", value_parser = length)]
+    pub older_than: Duration,
+    /// Print one JSON object per line (see docs/json.md)
+    #[arg(long)]
+    pub json: bool,
+    /// Colour the output
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    pub color: ColorChoice,
+    /// How to sit in the kernel.
+    #[command(flatten)]
+    pub attach: AttachArgs,
 }
 
 /// What the kernel offers.

@@ -48,6 +48,27 @@ pub enum Event<'a> {
     SnapshotEnd(SnapshotEnd),
 }
 
+impl Event<'_> {
+    /// When it was, `CLOCK_MONOTONIC` in ns; none for a cgroup, which has no time.
+    pub fn time(&self) -> Option<u64> {
+        Some(match self {
+            Event::Op(op) | Event::Births(op) => op.record.head.time,
+            Event::TaskNew(task)
+            | Event::TaskExit(task)
+            | Event::TaskChange(task)
+            | Event::TaskFree(task) => task.record.head.time,
+            Event::Birth(life) | Event::Death(life) => life.time,
+            Event::Cgroup(_) => return None,
+            Event::Lost(lost) => lost.time,
+            Event::Stall(_, now) | Event::SnapshotBegin(now) => now.time,
+            Event::FoundNamespace(found) => found.time,
+            Event::FoundTask(found) => found.time,
+            Event::FoundHolder(found) => found.time,
+            Event::SnapshotEnd(end) => end.time,
+        })
+    }
+}
+
 /// One attempt to change namespaces: a record whose discriminants were checked.
 #[derive(Clone, Copy, Debug)]
 pub struct Operation<'a> {

@@ -3,7 +3,11 @@
 
 mod child;
 mod doctor;
+mod live;
+mod output;
+mod signals;
 mod tail;
+mod tree;
 
 use std::{io, process::ExitCode};
 
@@ -14,6 +18,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         None => tail::run(cli.tail),
         Some(Command::Tail(tail)) => tail::run(tail),
+        Some(Command::Tree(tree)) => tree::run(tree),
         Some(Command::Doctor(doctor)) => doctor::run(&doctor),
     }
 }

@@ -1,18 +1,16 @@
 //! `nstrace tail`: operations as they happen.
 
-use std::{
-    io::{self, IsTerminal as _, Write as _},
-    path::Path,
-    process::ExitCode,
-};
+use std::{path::Path, process::ExitCode};
 
 use anyhow::Context as _;
 use aya::maps::{HashMap as BpfHashMap, MapData};
-use clap::ColorChoice;
 use nstrace_common::config::Config;
-use tokio::signal::unix::{SignalKind, signal};
 
-use super::child::Child;
+use super::{
+    child::Child,
+    output::{self, colored, say},
+    signals::{Signals, end_of},
+};
 use crate::{
     cli::Tail,
     filter::Filter,
@@ -67,9 +65,9 @@ async fn follow(args: Tail, mut child: Option<Child>) -> anyhow::Result<ExitCode
     let mut screen = screen(&args, filter);
     snapshot::namespaces(&mut screen.lives);
     snapshot::cgroups(&mut screen.cgroups);
-    release_memory();
+    output::release_memory();
     screen.header();
-    flush(&mut screen)?;
+    output::write(&mut screen.text)?;
     say("ready");
     if let Some(child) = &mut child {
         track(&mut kernel, child.pid)?;
@@ -91,7 +89,7 @@ async fn follow(args: Tail, mut child: Option<Child>) -> anyhow::Result<ExitCode
                 stalls.look(|event| screen.event(&event))?;
                 let skipped = skipped_deaths(&kernel, &reader);
                 screen.skipped(skipped, false, clock::monotonic_ns());
-                flush(&mut screen)?;
+                output::write(&mut screen.text)?;
             }
             end = signals.next() => {
                 status = end_of(end, child.as_ref(), &mut asked)?;
@@ -108,7 +106,7 @@ async fn follow(args: Tail, mut child: Option<Child>) -> anyhow::Result<ExitCode
     // What was being written just then.
     reader.records(|event| screen.event(&event))?;
     screen.skipped(skipped, true, now);
-    flush(&mut screen)?;
+    output::write(&mut screen.text)?;
     if runs > 0 {
         say(&format!(
             "the kernel skipped {runs} runs of its probes: a stage or a task may be missing"
@@ -116,28 +114,6 @@ async fn follow(args: Tail, mut child: Option<Child>) -> anyhow::Result<ExitCode
     }
     summary(screen.counts);
     Ok(status.unwrap_or(ExitCode::SUCCESS))
-}
-
-/// What a signal means for the end. With a command, the first that asks for the end
-/// goes to the command, whose end decides; the second ends nstrace alone.
-fn end_of(end: End, child: Option<&Child>, asked: &mut bool) -> anyhow::Result<Option<ExitCode>> {
-    let Some(child) = child else {
-        return Ok((!matches!(end, End::Child)).then_some(ExitCode::SUCCESS));
-    };
-    let signal = match end {
-        End::Child => return child.try_wait().context("the command is lost"),
-        End::Interrupt => libc::SIGINT,
-        End::Terminate => libc::SIGTERM,
-    };
-    if *asked {
-        return Ok(Some(ExitCode::from(128 + signal as u8)));
-    }
-    *asked = true;
-    // A terminal has sent its interrupt to the command too.
-    if signal != libc::SIGINT || !io::stderr().is_terminal() {
-        child.kill(signal);
-    }
-    Ok(None)
 }
 
 /// The filters that the kernel side applies. The rest is left to [`Filter`].
@@ -191,19 +167,6 @@ fn track(kernel: &mut Kernel, pid: u32) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Gives back what reading the kernel's types took.
-fn release_memory() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: no precondition.
-    unsafe {
-        libc::malloc_trim(0);
-    }
-}
-
-/// More text than this is not gathered before it is written: a burst must not fill the
-/// memory.
-const TEXT_MAX: usize = 1 << 16;
-
 fn screen(args: &Tail, filter: Filter) -> Screen {
     let options = screen::Options {
         format: match (args.json, args.path) {
@@ -227,29 +190,12 @@ fn read(reader: &mut Reader, screen: &mut Screen) -> anyhow::Result<()> {
     screen.wall_offset_ns = clock::wall_offset_ns();
     reader.drain(|event| {
         screen.event(&event);
-        if screen.text.len() > TEXT_MAX {
+        if screen.text.len() > output::TEXT_MAX {
             // What cannot be written is said by the next flush.
-            let _ = flush(screen);
+            let _ = output::write(&mut screen.text);
         }
     })?;
-    flush(screen)?;
-    Ok(())
-}
-
-fn flush(screen: &mut Screen) -> anyhow::Result<()> {
-    let mut stdout = io::stdout().lock();
-    let written = stdout
-        .write_all(screen.text.as_bytes())
-        .and_then(|()| stdout.flush());
-    screen.text.clear();
-    written.context("standard output")
-}
-
-/// A line on standard error, in one write: others may be writing there.
-fn say(what: &str) {
-    let line = format!("nstrace: {what}\n");
-    // Who closed it does not want to hear.
-    let _ = io::stderr().write_all(line.as_bytes());
+    output::write(&mut screen.text)
 }
 
 fn summary(counts: Counts) {
@@ -268,56 +214,9 @@ fn summary(counts: Counts) {
     ));
 }
 
-fn colored(choice: ColorChoice) -> bool {
-    match choice {
-        ColorChoice::Always => true,
-        ColorChoice::Never => false,
-        // https://no-color.org
-        ColorChoice::Auto => {
-            let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-            !no_color && io::stdout().is_terminal()
-        }
-    }
-}
-
 /// Deaths that the kernel has skipped all programs for.
 fn skipped_deaths(kernel: &Kernel, reader: &Reader) -> u64 {
     kernel
         .skipped_deaths()
         .saturating_sub(reader.told_by_twins())
-}
-
-enum End {
-    Interrupt,
-    Terminate,
-    Child,
-}
-
-/// The signals that may mean the end.
-struct Signals {
-    interrupt: tokio::signal::unix::Signal,
-    terminate: tokio::signal::unix::Signal,
-    hangup: tokio::signal::unix::Signal,
-    child: tokio::signal::unix::Signal,
-}
-
-impl Signals {
-    fn new() -> anyhow::Result<Signals> {
-        let on = |kind| signal(kind).context("signals cannot be caught");
-        Ok(Signals {
-            interrupt: on(SignalKind::interrupt())?,
-            terminate: on(SignalKind::terminate())?,
-            hangup: on(SignalKind::hangup())?,
-            child: on(SignalKind::child())?,
-        })
-    }
-
-    async fn next(&mut self) -> End {
-        tokio::select! {
-            _ = self.interrupt.recv() => End::Interrupt,
-            _ = self.terminate.recv() => End::Terminate,
-            _ = self.hangup.recv() => End::Terminate,
-            _ = self.child.recv() => End::Child,
-        }
-    }
 }

@@ -1,0 +1,251 @@
+//! The tree of namespaces of this machine: as one look finds it, or kept up from then on.
+
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use anyhow::bail;
+use nstrace_common::{
+    config::{Config, Tasks},
+    wire::RecordKind,
+};
+
+use crate::{
+    cgroups::Cgroups,
+    cli::AttachArgs,
+    engines::Engines,
+    event::{Event, Lost, Unseen},
+    kernel::{
+        clock,
+        error::in_first_pid_namespace,
+        load::{self, Kernel, Options},
+        reader::Reader,
+        snapshot,
+    },
+    names::Names,
+    render::tree::{TreeFilter, TreeView},
+    world::{Change, World},
+};
+
+/// What is known of the machine.
+#[derive(Default)]
+pub struct Model {
+    /// The namespaces and tasks.
+    pub world: World,
+    /// Paths of cgroups.
+    pub cgroups: Cgroups,
+    /// Names of containers.
+    pub names: Names,
+    /// What the last look could not see.
+    pub unseen: Unseen,
+    /// Whether the kernel was traced from before the first look.
+    pub live: bool,
+    changes: Vec<Change>,
+}
+
+/// Is told what each event changed, and when that was.
+pub type Watcher<'w> = dyn FnMut(&Model, &[Change], u64) + 'w;
+
+impl Model {
+    /// Takes one look at the machine.
+    pub fn look() -> anyhow::Result<Model> {
+        let mut model = Model::default();
+        snapshot::cgroups(&mut model.cgroups);
+        snapshot::take(&snapshot::Options::default(), &mut |event| {
+            model.apply(&event, &mut |_, _, _| {});
+        })?;
+        model.learn_names()?;
+        Ok(model)
+    }
+
+    /// Asks the engines for the names of containers, if there are any.
+    fn learn_names(&mut self) -> anyhow::Result<()> {
+        let mut cgroups = self.world.tasks().map(|(_, task)| task.cgroup);
+        if !cgroups.any(|cgroup| self.cgroups.container(cgroup).is_some()) {
+            return Ok(());
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        for (id, name) in runtime.block_on(Engines::new().all()) {
+            self.names.learn(&id, &name);
+        }
+        // A disk that hangs is not waited for.
+        runtime.shutdown_background();
+        Ok(())
+    }
+
+    fn apply(&mut self, event: &Event, watcher: &mut Watcher) {
+        match event {
+            Event::Cgroup(cgroup) => self.cgroups.made(cgroup),
+            Event::SnapshotEnd(end) => self.unseen = end.unseen,
+            _ => {}
+        }
+        self.changes.clear();
+        let mut changes = std::mem::take(&mut self.changes);
+        self.world.apply(event, &mut changes);
+        if let Some(time) = event.time()
+            && !changes.is_empty()
+        {
+            watcher(self, &changes, time);
+        }
+        self.changes = changes;
+    }
+
+    /// The same for rendering.
+    pub fn view<'a>(&'a self, filter: &'a TreeFilter, color: bool) -> TreeView<'a> {
+        TreeView {
+            now_ns: clock::monotonic_ns(),
+            wall_offset_ns: clock::wall_offset_ns(),
+            cgroups: &self.cgroups,
+            names: &self.names,
+            filter,
+            unseen: self.unseen,
+            live: self.live,
+            color,
+            width: None,
+        }
+    }
+}
+
+/// So many things are found between two looks into the rings, which must not fill while
+/// the machine is looked at.
+const BETWEEN: usize = 64;
+
+/// After a loss the machine is looked at again, but not more often than this.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// The machine, traced.
+pub struct Live {
+    kernel: Kernel,
+    reader: Reader,
+    /// What is known of it.
+    pub model: Model,
+    /// How often the kernel had skipped a program.
+    skipped: u64,
+    /// When the machine was looked at last.
+    looked: Instant,
+}
+
+impl Live {
+    /// Attaches everything, then takes a look. Needs a tokio runtime.
+    pub fn start(attach: &AttachArgs, watcher: &mut Watcher) -> anyhow::Result<Live> {
+        if !Path::new("/proc/self/ns/pid").exists() {
+            bail!("this needs /proc, and it is not mounted here");
+        }
+        if !in_first_pid_namespace() {
+            bail!(
+                "the tree can be kept up only in the first pid namespace, and this is another \
+                 one: run nstrace there (with docker, --pid=host)"
+            );
+        }
+        let mut kernel = load::load(&Options {
+            attach: attach.attach,
+            config: Config {
+                tasks: Tasks::All as u32,
+                ..Config::ALL
+            },
+            ring_size: attach.ring_size,
+        })?;
+        let reader = Reader::new(&mut kernel)?;
+        let mut live = Live {
+            kernel,
+            reader,
+            model: Model {
+                live: true,
+                ..Model::default()
+            },
+            skipped: 0,
+            looked: Instant::now(),
+        };
+        snapshot::cgroups(&mut live.model.cgroups);
+        live.look(watcher)?;
+        live.read(watcher)?;
+        Ok(live)
+    }
+
+    /// Waits until there is something to read.
+    pub async fn wait(&mut self) -> anyhow::Result<()> {
+        Ok(self.reader.wait().await?)
+    }
+
+    /// Reads what has happened; after a loss, looks at the machine again.
+    pub fn read(&mut self, watcher: &mut Watcher) -> anyhow::Result<()> {
+        let Live { reader, model, .. } = self;
+        reader.drain(|event| model.apply(&event, watcher))?;
+        if self.model.world.loss().is_some() && self.looked.elapsed() >= PAUSE {
+            self.look(watcher)?;
+        }
+        Ok(())
+    }
+
+    /// Looks for losses that the rings do not know of; from time to time.
+    pub fn check(&mut self, watcher: &mut Watcher) -> anyhow::Result<()> {
+        let twins = self.reader.told_by_twins();
+        let skipped = self.kernel.skipped_runs() + self.kernel.skipped_deaths();
+        let skipped = skipped.saturating_sub(twins);
+        if skipped > self.skipped {
+            let lost = Lost {
+                time: clock::monotonic_ns(),
+                since: 0,
+                record: RecordKind::Death,
+                count: skipped - self.skipped,
+            };
+            self.skipped = skipped;
+            self.model.apply(&Event::Lost(lost), watcher);
+        }
+        self.read(watcher)
+    }
+
+    /// Reads what has happened up to now, and makes good what was lost.
+    pub fn end(mut self, watcher: &mut Watcher) -> anyhow::Result<Model> {
+        self.check(watcher)?;
+        let mut tries = 0;
+        while self.model.world.loss().is_some() && tries < 3 {
+            self.look(watcher)?;
+            self.reader
+                .drain(|event| self.model.apply(&event, watcher))?;
+            tries += 1;
+        }
+        Ok(self.model)
+    }
+
+    fn look(&mut self, watcher: &mut Watcher) -> anyhow::Result<()> {
+        let Live { reader, model, .. } = self;
+        let (mut found, mut read) = (0, Ok(()));
+        snapshot::take(&snapshot::Options::default(), &mut |event| {
+            model.apply(&event, watcher);
+            found += 1;
+            if found % BETWEEN == 0 && read.is_ok() {
+                read = reader.drain(|event| model.apply(&event, watcher));
+            }
+        })?;
+        self.looked = Instant::now();
+        Ok(read?)
+    }
+}
+
+/// What one look from here cannot see, if that is known.
+pub fn blind() -> Option<&'static str> {
+    if !in_first_pid_namespace() {
+        return Some(
+            "this is not the first pid namespace: only the processes in it are seen, with \
+             their ids here",
+        );
+    }
+    // SAFETY: no precondition.
+    let is_root = unsafe { libc::geteuid() } == 0;
+    (!is_root && hides_processes()).then_some(
+        "/proc is mounted with hidepid: processes of others are not seen; run it as root",
+    )
+}
+
+/// Whether /proc is mounted with hidepid (v6.12 fs/proc/root.c, proc_fs_parameters).
+fn hides_processes() -> bool {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let mut proc = mounts
+        .lines()
+        .filter(|line| line.split(' ').nth(1) == Some("/proc"));
+    proc.any(|line| line.contains("hidepid=") && !line.contains("hidepid=off"))
+}
