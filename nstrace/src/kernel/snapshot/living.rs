@@ -1,7 +1,6 @@
-//! What is there already when nstrace starts: the kinds of the namespaces, and the
-//! paths of the cgroups.
-//!
-//! Taken after the probes are attached, so nothing falls between the two.
+//! What the tail needs of what is there already: the kinds of the namespaces, and the
+//! paths of the cgroups. It is less than a whole snapshot, and goes into the tables of
+//! the tail at once.
 
 use std::{
     fs,
@@ -11,10 +10,8 @@ use std::{
 
 use nstrace_common::kind::Kind;
 
+use super::CGROUP_MOUNTS;
 use crate::{cgroups::Cgroups, lives::Lives};
-
-/// Where the cgroup v2 hierarchy is mounted: alone, or beside those of version 1.
-const CGROUP_MOUNTS: [&str; 2] = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"];
 
 /// Notes the namespaces that some process is in, has for its children, holds open, or
 /// sees mounted.
@@ -64,6 +61,7 @@ fn inum(link: &Path) -> Option<u32> {
 pub fn cgroups(cgroups: &mut Cgroups) {
     let root = CGROUP_MOUNTS
         .into_iter()
+        .filter_map(|root| root.to_str().ok())
         .map(Path::new)
         .find(|root| root.join("cgroup.controllers").exists());
     let Some(root) = root else { return };

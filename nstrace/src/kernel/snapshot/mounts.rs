@@ -1,0 +1,453 @@
+//! Bind mounts of namespaces, and instances of proc, in every mount namespace.
+//!
+//! A mount namespace with tasks shows its mounts through one of them whose root is that of
+//! the namespace: others see less. One without tasks is entered, and so is one whose tasks
+//! all have roots of their own. What is found there can be a mount namespace again, which
+//! is looked at at once, so that few descriptors are open at a time.
+
+use std::{
+    ffi::CString,
+    io,
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    thread,
+};
+
+use foldhash::{HashMap, HashSet};
+use nstrace_common::kind::Kind;
+
+use super::{
+    Looker,
+    namespaces::{self, Namespaces},
+    parse::{self, Mount},
+    quota::Quota,
+    sys,
+    tasks::{Member, Seen, is_at_root},
+    text::Text,
+};
+use crate::{
+    event::{FoundNamespace, Holder},
+    kernel::clock::monotonic_ns,
+};
+
+/// The longest line of mountinfo that is read: of its two paths and its options each byte
+/// of a page can take four.
+const LINE_MAX: usize = 64 << 10;
+
+/// Mount namespaces that hold each other are followed so deep.
+const DEPTH_MAX: usize = 64;
+
+/// What is known of mounts so far.
+#[derive(Debug)]
+pub struct Mounts {
+    may_enter: bool,
+    /// Mount namespaces that were looked at, or will be, through a task.
+    seen: HashSet<u32>,
+    /// The pid namespaces of instances of proc, by device.
+    procs: HashMap<(u32, u32), u32>,
+    /// Mounts of instances of proc whose pid namespace is not known, by device.
+    unknown_procs: HashMap<(u32, u32), u32>,
+}
+
+/// What a look into mount namespaces finds. It can be in a thread of its own, so it is not
+/// told there.
+#[derive(Debug, Default)]
+struct Finds {
+    items: Vec<Item>,
+    unseen: u32,
+}
+
+#[derive(Debug)]
+enum Item {
+    Namespaces(Vec<FoundNamespace>),
+    Mount {
+        time: u64,
+        /// In which mount namespace.
+        mnt: u32,
+        /// What is mounted.
+        kind: Kind,
+        inum: u32,
+        is_proc: bool,
+        path: Vec<u8>,
+    },
+}
+
+/// A mount namespace that is looked at.
+struct Place {
+    mnt: u32,
+    root: OwnedFd,
+    mountinfo: OwnedFd,
+    time: u64,
+}
+
+/// A look into a mount namespace, and into those that are mounted there.
+struct Look<'a> {
+    mounts: &'a mut Mounts,
+    namespaces: &'a mut Namespaces,
+    proc: BorrowedFd<'a>,
+    finds: Finds,
+    /// Whether this is a thread that may go where it likes.
+    is_scratch: bool,
+    depth: usize,
+}
+
+impl Mounts {
+    /// Nothing yet.
+    pub fn new(may_enter: bool, members: &HashMap<u32, Member>) -> Mounts {
+        Mounts {
+            may_enter,
+            seen: members.keys().copied().collect(),
+            procs: HashMap::default(),
+            unknown_procs: HashMap::default(),
+        }
+    }
+
+    /// Whether that is a mount namespace that has not been looked at.
+    pub fn wants(&self, kind: Kind, inum: u32) -> bool {
+        kind == Kind::Mnt && !self.seen.contains(&inum)
+    }
+
+    /// Looks into a namespace that was found, if that has not been done.
+    pub fn found(&mut self, looker: &mut Looker, kind: Kind, inum: u32, ns: &OwnedFd) {
+        if self.wants(kind, inum) {
+            self.look(looker, |look| look.go_into(ns.as_fd(), inum));
+        }
+    }
+
+    /// Looks into the mount namespaces that tasks are in.
+    pub fn find(&mut self, looker: &mut Looker, tasks: &[Seen], members: &HashMap<u32, Member>) {
+        let mut members: Vec<(u32, Member)> = members.iter().map(|(k, v)| (*k, *v)).collect();
+        members.sort_unstable_by_key(|(mnt, _)| *mnt);
+        for (mnt, member) in members {
+            let others = tasks.iter().filter(|task| task.mnt == mnt);
+            let tids = std::iter::once(member.tid).chain(others.map(|task| task.tid));
+            self.look(looker, |look| look.through_tasks(mnt, tids));
+        }
+    }
+
+    /// How many mounts of proc have been found whose pid namespace is not known.
+    pub fn unseen_procs(&self) -> u32 {
+        let unknown = self.unknown_procs.iter();
+        let unknown = unknown.filter(|(device, _)| !self.procs.contains_key(device));
+        unknown.map(|(_, count)| *count).sum()
+    }
+
+    /// Looks, and tells what was found.
+    fn look(&mut self, looker: &mut Looker, how: impl FnOnce(&mut Look)) {
+        let mut look = Look {
+            mounts: self,
+            namespaces: &mut looker.namespaces,
+            proc: looker.proc,
+            finds: Finds::default(),
+            is_scratch: false,
+            depth: 0,
+        };
+        how(&mut look);
+        let finds = look.finds;
+        looker.unseen.mounts += finds.unseen;
+        for item in finds.items {
+            tell(looker, item);
+        }
+    }
+}
+
+fn tell(looker: &mut Looker, item: Item) {
+    match item {
+        Item::Namespaces(found) => {
+            looker.news = found;
+            looker.tell();
+        }
+        Item::Mount {
+            time,
+            mnt,
+            kind,
+            inum,
+            is_proc,
+            path,
+        } => {
+            let path = path.as_slice();
+            let holder = match is_proc {
+                true => Holder::Proc { mnt, path },
+                false => Holder::Mount { mnt, path },
+            };
+            looker.holds(kind, inum, holder, time);
+        }
+    }
+}
+
+impl Look<'_> {
+    /// Looks through the first task that is still in the namespace and at its root.
+    fn through_tasks(&mut self, mnt: u32, tids: impl Iterator<Item = u32>) {
+        let mut failed = false;
+        let mut confined = None;
+        for tid in tids {
+            match self.place_of(mnt, tid) {
+                Ok((place, true)) => return self.read(place),
+                Ok((place, false)) if confined.is_none() => confined = Some((place, tid)),
+                Ok(_) => {}
+                Err(error) => failed |= !is_ended(&error),
+            }
+        }
+        let Some((place, tid)) = confined else {
+            self.finds.unseen += u32::from(failed);
+            return;
+        };
+        let path = Text::new().number(tid).text("/ns/mnt");
+        let ns = namespaces::open_link(self.proc, self.proc, path.get(), mnt);
+        match ns.map(|ns| self.enter(ns.as_fd(), mnt)) {
+            Ok(true) => {}
+            // What it sees is better than nothing, and not all.
+            Ok(false) | Err(_) => {
+                self.finds.unseen += 1;
+                self.read(place);
+            }
+        }
+    }
+
+    /// The mount namespace of a task, and whether the task's root is its root.
+    fn place_of(&self, mnt: u32, tid: u32) -> io::Result<(Place, bool)> {
+        let time = monotonic_ns();
+        let flags = libc::O_PATH | libc::O_DIRECTORY;
+        let dir = sys::open(self.proc, Text::new().number(tid).get(), flags)?;
+        let mountinfo = sys::open(dir.as_fd(), c"mountinfo", libc::O_RDONLY)?;
+        let root = sys::open(dir.as_fd(), c"root", flags)?;
+        let is_at_root = is_at_root(dir.as_fd());
+        let mut link = [0; 64];
+        let link = sys::read_link(dir.as_fd(), c"ns/mnt", &mut link)?;
+        if parse::namespace(link) != Some((Kind::Mnt, mnt)) {
+            return Err(io::Error::from_raw_os_error(libc::ESRCH));
+        }
+        let place = Place {
+            mnt,
+            root,
+            mountinfo,
+            time,
+        };
+        Ok((place, is_at_root))
+    }
+
+    /// Looks into a mount namespace that no task is in.
+    fn go_into(&mut self, ns: BorrowedFd, mnt: u32) {
+        if !self.mounts.seen.insert(mnt) {
+            return;
+        }
+        if !self.enter(ns, mnt) {
+            self.finds.unseen += 1;
+        }
+    }
+
+    /// Enters a mount namespace and looks at its mounts, in a thread that ends after it. The
+    /// thread shares neither root nor working directory with the others. Gives whether that
+    /// was possible.
+    fn enter(&mut self, ns: BorrowedFd, mnt: u32) -> bool {
+        if !self.mounts.may_enter || self.depth >= DEPTH_MAX {
+            return false;
+        }
+        if self.is_scratch {
+            return self.enter_here(ns, mnt).is_ok();
+        }
+        self.is_scratch = true;
+        let entered = thread::scope(|scope| {
+            let enter = || sys::unshare_fs().and_then(|()| self.enter_here(ns, mnt));
+            let thread = thread::Builder::new().spawn_scoped(scope, enter);
+            let result = thread.map(thread::ScopedJoinHandle::join);
+            matches!(result, Ok(Ok(Ok(()))))
+        });
+        self.is_scratch = false;
+        entered
+    }
+
+    fn enter_here(&mut self, ns: BorrowedFd, mnt: u32) -> io::Result<()> {
+        let time = monotonic_ns();
+        sys::enter_mount_ns(ns)?;
+        let place = Place {
+            mnt,
+            root: sys::open_path(c"/", libc::O_PATH | libc::O_DIRECTORY)?,
+            mountinfo: sys::open(self.proc, c"thread-self/mountinfo", libc::O_RDONLY)?,
+            time,
+        };
+        self.depth += 1;
+        self.read(place);
+        self.depth -= 1;
+        Ok(())
+    }
+
+    /// Reads what is mounted in a place.
+    fn read(&mut self, place: Place) {
+        let mut quota = Quota::default();
+        let mut lines = Lines::new(&place.mountinfo);
+        loop {
+            match lines.next() {
+                Ok(Some(line)) => {
+                    if let Some(mount) = parse::mount(line) {
+                        self.mount(&place, &mount, &mut quota);
+                    }
+                }
+                Ok(None) => return,
+                Err(error) => {
+                    self.finds.unseen += u32::from(!is_ended(&error));
+                    return;
+                }
+            }
+        }
+    }
+
+    fn mount(&mut self, place: &Place, mount: &Mount, quota: &mut Quota) {
+        let is_proc = mount.fstype == b"proc";
+        let (kind, inum) = match mount.fstype {
+            b"proc" => {
+                let Some(inum) = self.proc_pid_ns(place, mount) else {
+                    *self.mounts.unknown_procs.entry(mount.device).or_insert(0) += 1;
+                    return;
+                };
+                (Kind::Pid, inum)
+            }
+            b"nsfs" => match parse::namespace(mount.root) {
+                Some(namespace) => namespace,
+                None => return,
+            },
+            _ => return,
+        };
+        if !quota.admits(inum) {
+            return;
+        }
+        let path = parse::unescape(mount.point);
+        if !is_proc {
+            self.bind_mount(place, kind, inum, &path);
+        }
+        self.finds.items.push(Item::Mount {
+            time: place.time,
+            mnt: place.mnt,
+            kind,
+            inum,
+            is_proc,
+            path,
+        });
+    }
+
+    /// Learns what a mounted namespace is, if it is news.
+    fn bind_mount(&mut self, place: &Place, kind: Kind, inum: u32, path: &[u8]) {
+        let wants = self.mounts.wants(kind, inum);
+        if self.namespaces.knows(kind, inum) && !wants {
+            return;
+        }
+        let mut found = Vec::new();
+        let seen = below(place, path);
+        let ns = seen.and_then(|seen| namespaces::open_seen(self.proc, seen.as_fd(), inum));
+        let learnt = ns.as_ref().ok().and_then(|ns| {
+            let learnt = self.namespaces.learn(ns.as_fd(), place.time, &mut found);
+            learnt.ok()
+        });
+        if learnt != Some((kind, inum)) {
+            // Another mount may lie on top of it.
+            self.namespaces.note(kind, inum, place.time, &mut found);
+        }
+        self.finds.items.push(Item::Namespaces(found));
+        match ns {
+            Ok(ns) if wants => self.go_into(ns.as_fd(), inum),
+            _ => {}
+        }
+    }
+
+    /// The pid namespace of a mounted instance of proc.
+    fn proc_pid_ns(&mut self, place: &Place, mount: &Mount) -> Option<u32> {
+        if let Some(inum) = self.mounts.procs.get(&mount.device) {
+            return Some(*inum);
+        }
+        // A part of it does not tell.
+        if mount.root != b"/" {
+            return None;
+        }
+        let root = below(place, &parse::unescape(mount.point)).ok()?;
+        let device = sys::stat(root.as_fd()).ok()?.st_dev;
+        let device = (libc::major(device), libc::minor(device));
+        if sys::magic(root.as_fd()).ok()? != sys::PROC_MAGIC || device != mount.device {
+            return None;
+        }
+        let inum = self.ask_proc(root.as_fd(), place.time)?;
+        self.mounts.procs.insert(mount.device, inum);
+        Some(inum)
+    }
+
+    /// Asks the root of an instance of proc for its pid namespace.
+    fn ask_proc(&mut self, root: BorrowedFd, time: u64) -> Option<u32> {
+        let flags = libc::O_RDONLY | libc::O_DIRECTORY;
+        let ns = sys::open(root, c".", flags).and_then(|root| sys::proc_pid_ns(root.as_fd()));
+        let ns = match ns {
+            Ok(ns) => ns,
+            // Before v6.18: that of its first process.
+            Err(_) => {
+                let mut link = [0; 64];
+                let link = sys::read_link(root, c"1/ns/pid", &mut link).ok()?;
+                let (_, inum) = parse::namespace(link)?;
+                if self.namespaces.knows(Kind::Pid, inum) {
+                    return Some(inum);
+                }
+                namespaces::open_link(self.proc, root, c"1/ns/pid", inum).ok()?
+            }
+        };
+        let mut found = Vec::new();
+        let learnt = self.namespaces.learn(ns.as_fd(), time, &mut found);
+        self.finds.items.push(Item::Namespaces(found));
+        learnt.ok().map(|(_, inum)| inum)
+    }
+}
+
+/// Opens the file of a path in a mount namespace for a look.
+fn below(place: &Place, path: &[u8]) -> io::Result<OwnedFd> {
+    let path = CString::new(path)?;
+    sys::look_below(place.root.as_fd(), &path)
+}
+
+/// Whether a task has ended: it has no mounts then (fs/proc_namespace.c,
+/// mounts_open_common).
+fn is_ended(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EINVAL) || sys::is_gone(error)
+}
+
+/// The lines of a file, each of which is in memory for its time only. One that is too long
+/// is left out: what is behind a cut is chosen by the traced, and no line.
+struct Lines<'a> {
+    file: &'a OwnedFd,
+    buf: Vec<u8>,
+    start: usize,
+    end: usize,
+    is_cut: bool,
+}
+
+impl Lines<'_> {
+    fn new(file: &OwnedFd) -> Lines<'_> {
+        Lines {
+            file,
+            buf: vec![0; LINE_MAX],
+            start: 0,
+            end: 0,
+            is_cut: false,
+        }
+    }
+
+    fn next(&mut self) -> io::Result<Option<&[u8]>> {
+        loop {
+            let rest = &self.buf[self.start..self.end];
+            if let Some(len) = rest.iter().position(|byte| *byte == b'\n') {
+                let from = self.start;
+                self.start += len + 1;
+                if std::mem::take(&mut self.is_cut) {
+                    continue;
+                }
+                return Ok(Some(&self.buf[from..from + len]));
+            }
+            self.buf.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
+            if self.end == self.buf.len() {
+                self.end = 0;
+                self.is_cut = true;
+            }
+            let len = sys::read(self.file.as_fd(), &mut self.buf[self.end..])?;
+            if len == 0 {
+                return Ok(None);
+            }
+            self.end += len;
+        }
+    }
+}
