@@ -10,6 +10,7 @@ use super::{
     text::{Ended, ended, flag_names, number},
 };
 use crate::{
+    cgroups::Cgroups,
     event::{Event, Life, Lost, Now, Operation, Task, record_name},
     explain::{Facts, explain},
     stages::{self, Stage, stages},
@@ -41,13 +42,13 @@ pub(super) fn event(out: &mut Text, event: &Event, view: &View, clock: &mut Cloc
 }
 
 /// An object that is being written.
-struct Object<'o> {
+pub(super) struct Object<'o> {
     out: &'o mut Text,
     empty: bool,
 }
 
 impl Object<'_> {
-    fn key(&mut self, key: &str) -> &mut Text {
+    pub(super) fn key(&mut self, key: &str) -> &mut Text {
         self.out.push_str(if self.empty { "{\"" } else { ",\"" });
         self.empty = false;
         self.out.push_str(key);
@@ -55,12 +56,12 @@ impl Object<'_> {
         self.out
     }
 
-    fn number(&mut self, key: &str, value: impl Into<u64>) {
+    pub(super) fn number(&mut self, key: &str, value: impl Into<u64>) {
         number(self.key(key), value);
     }
 
     /// A number of which zero stands for nothing.
-    fn some(&mut self, key: &str, value: impl Into<u64>) {
+    pub(super) fn some(&mut self, key: &str, value: impl Into<u64>) {
         let value = value.into();
         if value != 0 {
             self.number(key, value);
@@ -68,19 +69,19 @@ impl Object<'_> {
     }
 
     /// A word of nstrace's own.
-    fn word(&mut self, key: &str, value: &str) {
+    pub(super) fn word(&mut self, key: &str, value: &str) {
         escape::json_word(self.key(key), value);
     }
 
-    fn name(&mut self, key: &str, value: &[u8]) {
+    pub(super) fn name(&mut self, key: &str, value: &[u8]) {
         escape::json_name(self.key(key), value);
     }
 
-    fn words<'t>(&mut self, key: &str, values: impl Iterator<Item = &'t str>) {
+    pub(super) fn words<'t>(&mut self, key: &str, values: impl Iterator<Item = &'t str>) {
         list(self.key(key), values, escape::json_word);
     }
 
-    fn objects<T>(
+    pub(super) fn objects<T>(
         &mut self,
         key: &str,
         values: impl Iterator<Item = T>,
@@ -92,7 +93,7 @@ impl Object<'_> {
     }
 }
 
-fn object(out: &mut Text, write: impl FnOnce(&mut Object)) {
+pub(super) fn object(out: &mut Text, write: impl FnOnce(&mut Object)) {
     let mut object = Object { out, empty: true };
     write(&mut object);
     let close = if object.empty { "{}" } else { "}" };
@@ -111,7 +112,7 @@ fn list<T>(out: &mut Text, values: impl Iterator<Item = T>, mut write: impl FnMu
 }
 
 /// A line of a type, and what every line has.
-fn line(
+pub(super) fn line(
     out: &mut Text,
     kind: &str,
     mono_ns: u64,
@@ -178,15 +179,15 @@ fn caller(object: &mut Object, op: &Operation, view: &View) {
     object.number("tid", record.tid);
     object.number("uid", record.uid);
     object.name("comm", op.comm());
-    cgroup(object, record.cgroup, view);
+    cgroup(object, record.cgroup, view.cgroups);
 }
 
-fn cgroup(object: &mut Object, id: u64, view: &View) {
+pub(super) fn cgroup(object: &mut Object, id: u64, cgroups: &Cgroups) {
     object.some("cgroup_id", id);
-    if let Some(path) = view.cgroups.path(id) {
+    if let Some(path) = cgroups.path(id) {
         object.name("cgroup", path);
     }
-    if let Some(container) = view.cgroups.container(id) {
+    if let Some(container) = cgroups.container(id) {
         object.name("container", container);
     }
 }
@@ -222,7 +223,7 @@ fn new_namespaces(object: &mut Object, op: &Operation) {
     object.some("mounts", record.mounts);
 }
 
-fn pids(object: &mut Object, pids: &[PidAt]) {
+pub(super) fn pids(object: &mut Object, pids: &[PidAt]) {
     if !pids.is_empty() {
         object.objects("pids", pids.iter(), |object, pid| {
             object.number("ns", pid.ns);
@@ -258,7 +259,7 @@ fn task(out: &mut Text, kind: &str, task: &Task, view: &View, clock: &mut Clock)
                 Ended::Signal(signal) => object.number("signal", signal),
             }
         }
-        cgroup(object, record.cgroup, view);
+        cgroup(object, record.cgroup, view.cgroups);
     });
 }
 

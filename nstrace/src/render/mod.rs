@@ -15,6 +15,7 @@ mod path;
 #[cfg(test)]
 pub(crate) mod testing;
 mod text;
+mod tree;
 
 #[cfg(test)]
 mod tests;
@@ -24,6 +25,7 @@ use jiff::tz::TimeZone;
 use crate::{cgroups::Cgroups, event::Event, explain::Facts};
 use clock::Clock;
 pub use out::Text;
+pub use tree::{Changes, Recent, TreeFilter, TreeView, tree, tree_json, watch};
 
 /// What an event is printed as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -19,7 +19,7 @@ pub struct Text {
     /// Where the text ends.
     end: usize,
     /// Where the last line would begin, had it only bytes that take a column: escape
-    /// sequences take none, a character takes one.
+    /// sequences take none, a character takes one or two.
     line: usize,
 }
 
@@ -133,7 +133,7 @@ impl Text {
         } else {
             let mut buffer = [0; 4];
             let bytes = c.encode_utf8(&mut buffer).as_bytes();
-            self.line += bytes.len() - 1;
+            self.line += bytes.len() - columns(c);
             self.put_slice(bytes);
         }
     }
@@ -142,6 +142,41 @@ impl Text {
     pub(super) fn push_unseen(&mut self, sequence: &str) {
         self.push_str(sequence);
         self.line += sequence.len();
+    }
+
+    /// How many columns of the line are taken.
+    pub(super) fn column(&self) -> usize {
+        self.end - self.line
+    }
+
+    /// A place to come [`Text::back_to`].
+    pub(super) fn place(&self) -> Place {
+        Place {
+            end: self.end,
+            line: self.line,
+        }
+    }
+
+    /// Takes back what was appended since.
+    pub(super) fn back_to(&mut self, place: Place) {
+        let end = place.end.min(self.end);
+        self.bytes[end..self.end].fill(BLANK);
+        self.end = end;
+        self.line = place.line;
+    }
+
+    /// Takes back all behind the first bytes, which must be whole characters.
+    pub(super) fn cut_to(&mut self, len: usize) {
+        self.back_to(Place {
+            end: len,
+            line: len,
+        });
+    }
+
+    /// Appends text that was made apart, whose columns do not count.
+    pub(super) fn push_lines(&mut self, lines: &str) {
+        self.put_slice(lines.as_bytes());
+        self.line = self.end;
     }
 
     /// Appends a word.
@@ -157,6 +192,38 @@ impl Text {
             self.push_padded(bytes, short.len());
         }
     }
+}
+
+/// An end that a text had.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    end: usize,
+    line: usize,
+}
+
+/// How many columns a terminal gives a character: two for those of East Asia that are
+/// wide, and for pictures (Unicode's UAX #11, in blocks). One that takes none counts as
+/// one: a line that is too short does no harm.
+pub(super) fn columns(c: char) -> usize {
+    let wide = matches!(c,
+        '\u{1100}'..='\u{115f}'
+        | '\u{231a}'..='\u{231b}'
+        | '\u{23e9}'..='\u{23f3}'
+        | '\u{25fd}'..='\u{25fe}'
+        | '\u{2600}'..='\u{27bf}'
+        | '\u{2b1b}'..='\u{2b55}'
+        | '\u{2e80}'..='\u{303e}'
+        | '\u{3041}'..='\u{a4cf}'
+        | '\u{a960}'..='\u{a97c}'
+        | '\u{ac00}'..='\u{d7a3}'
+        | '\u{f900}'..='\u{faff}'
+        | '\u{fe10}'..='\u{fe6f}'
+        | '\u{ff00}'..='\u{ff60}'
+        | '\u{ffe0}'..='\u{ffe6}'
+        | '\u{16fe0}'..='\u{1b2fb}'
+        | '\u{1f000}'..='\u{1faff}'
+        | '\u{20000}'..='\u{3fffd}');
+    1 + usize::from(wide)
 }
 
 impl fmt::Display for Text {

@@ -1,0 +1,184 @@
+//! Lines of a tree: how deep they begin, and where they are cut.
+//!
+//! Namespaces of kinds user and pid nest 32 deep each. Two columns for a level would leave
+//! nothing of a line on a terminal; so from some level on lines begin at the same column,
+//! and say their level.
+
+use super::super::{
+    Text,
+    color::Style,
+    out::{Short, columns},
+    text::number,
+};
+
+/// What a line is about has just changed; shown in front of the line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mark {
+    /// It has not.
+    #[default]
+    None,
+    /// It is new.
+    New,
+    /// It has ended.
+    Gone,
+}
+
+/// The columns of a level.
+const LEVEL: usize = 2;
+
+/// Lines on their way to a text.
+pub struct Page<'o> {
+    /// Where they go.
+    pub out: &'o mut Text,
+    color: bool,
+    width: Option<usize>,
+    /// Whether lines have marks before them.
+    gutter: bool,
+    /// Where the line begins, in bytes.
+    start: usize,
+}
+
+impl<'o> Page<'o> {
+    /// Lines of at most that width.
+    pub fn new(out: &'o mut Text, width: Option<usize>, color: bool) -> Page<'o> {
+        Page {
+            start: out.len(),
+            out,
+            color,
+            width,
+            gutter: false,
+        }
+    }
+
+    /// Lines that have room for marks.
+    pub fn with_gutter(self) -> Page<'o> {
+        Page {
+            gutter: true,
+            ..self
+        }
+    }
+
+    /// Begins a line at a level.
+    pub fn begin(&mut self, mark: Mark, level: usize) {
+        self.out.begin_line();
+        self.start = self.out.len();
+        if self.gutter {
+            match mark {
+                Mark::None => self.out.push_str("  "),
+                Mark::New => self.styled(Style::New, |page| page.str("+ ")),
+                Mark::Gone => self.styled(Style::Failed, |page| page.str("- ")),
+            }
+        }
+        let level_max = self.width.map_or(usize::MAX, |width| width / 5);
+        let column = self.out.column() + LEVEL * level.min(level_max);
+        self.out.pad(column, 0);
+        if level > level_max {
+            self.styled(Style::Dim, |page| {
+                page.out
+                    .push_short(Short::new().text(") ").number(level as u64).text("("));
+            });
+        }
+    }
+
+    /// Ends it, and cuts it if it is too long.
+    pub fn end(&mut self) {
+        if let Some(width) = self.width.filter(|width| self.out.column() > *width) {
+            self.cut(width);
+        }
+        self.out.push('\n');
+    }
+
+    /// A whole line.
+    pub fn line(&mut self, level: usize, write: impl FnOnce(&mut Page)) {
+        self.marked(Mark::None, level, write);
+    }
+
+    /// A whole line with a mark.
+    pub fn marked(&mut self, mark: Mark, level: usize, write: impl FnOnce(&mut Page)) {
+        self.begin(mark, level);
+        write(self);
+        self.end();
+    }
+
+    /// Lines of nstrace's own words, broken between them.
+    pub fn words(&mut self, level: usize, style: Style, text: &str) {
+        self.begin(Mark::None, level);
+        for (i, word) in text.split(' ').enumerate() {
+            if i > 0 && !self.fits(1 + word.len()) {
+                self.end();
+                self.begin(Mark::None, level);
+            } else if i > 0 {
+                self.out.push(' ');
+            }
+            self.styled(style, |page| page.str(word));
+        }
+        self.end();
+    }
+
+    /// Whether so many columns are left.
+    pub fn fits(&self, columns: usize) -> bool {
+        self.width
+            .is_none_or(|width| self.out.column() + columns <= width)
+    }
+
+    /// Appends text of nstrace's own, which is ASCII.
+    pub fn str(&mut self, text: &str) {
+        self.out.push_str(text);
+    }
+
+    /// Appends a number.
+    pub fn number(&mut self, value: impl Into<u64>) {
+        number(self.out, value);
+    }
+
+    /// Appends how many there are of something.
+    pub fn count(&mut self, count: usize, one: &str, many: &str) {
+        self.number(count as u64);
+        self.str(" ");
+        self.str(if count == 1 { one } else { many });
+    }
+
+    /// Pads up to a column.
+    pub fn to(&mut self, column: usize) {
+        self.out.pad(column, 1);
+    }
+
+    /// Appends in a style.
+    pub fn styled(&mut self, style: Style, write: impl FnOnce(&mut Page)) {
+        if self.color {
+            self.out.push_unseen(style.begin());
+        }
+        write(self);
+        if self.color {
+            self.out.push_unseen(Style::END);
+        }
+    }
+
+    /// Takes back what does not fit, and says so by three dots. What the traced chose was
+    /// escaped: an escape character begins a style.
+    fn cut(&mut self, width: usize) {
+        let line = self.out.as_bytes().get(self.start..).unwrap_or_default();
+        let line = str::from_utf8(line).unwrap_or_default();
+        let mut left = width.saturating_sub(1);
+        let mut kept = String::new();
+        let mut in_style = false;
+        for c in line.chars() {
+            if in_style || c == '\x1b' {
+                in_style = c != 'm';
+            } else {
+                let columns = columns(c);
+                if columns > left {
+                    break;
+                }
+                left -= columns;
+            }
+            kept.push(c);
+        }
+        kept.push('…');
+        if self.color {
+            kept.push_str(Style::END);
+        }
+        self.out.cut_to(self.start);
+        self.out.push_lines(&kept);
+    }
+}
