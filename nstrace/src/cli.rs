@@ -8,7 +8,7 @@ use clap::{
 };
 use nstrace_common::{kind::Kind, wire::Op};
 
-use crate::{filter::Filter, kernel::plan::Attach, render::tree::TreeFilter};
+use crate::{filter::Filter, kernel::plan::Attach, render::TreeFilter};
 
 /// Shows what the kernel does to namespaces, live: who creates, enters and leaves
 /// which, through which kernel functions, how long each took, and why it failed.

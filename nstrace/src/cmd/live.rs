@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::bail;
+use foldhash::HashSet;
 use nstrace_common::{
     config::{Config, Tasks},
     wire::RecordKind,
@@ -24,8 +25,8 @@ use crate::{
         snapshot,
     },
     names::Names,
-    render::tree::{TreeFilter, TreeView},
-    world::{Change, World},
+    render::{TreeFilter, TreeView},
+    world::{Change, NsKey, World},
 };
 
 /// What is known of the machine.
@@ -113,8 +114,13 @@ impl Model {
 /// the machine is looked at.
 const BETWEEN: usize = 64;
 
-/// After a loss the machine is looked at again, but not more often than this.
+/// The machine is looked at again not before so long, and so many times as long as a look
+/// takes.
 const PAUSE: Duration = Duration::from_secs(1);
+const LOOK_SHARE: u32 = 10;
+
+/// At the end, while something happens that makes another look necessary.
+const LAST_LOOKS: u32 = 3;
 
 /// The machine, traced.
 pub struct Live {
@@ -124,8 +130,10 @@ pub struct Live {
     pub model: Model,
     /// How often the kernel had skipped a program.
     skipped: u64,
-    /// When the machine was looked at last.
-    looked: Instant,
+    /// When the machine may be looked at again.
+    next_look: Instant,
+    /// What nothing was seen to hold at the last look.
+    unheld: HashSet<NsKey>,
 }
 
 impl Live {
@@ -157,7 +165,8 @@ impl Live {
                 ..Model::default()
             },
             skipped: 0,
-            looked: Instant::now(),
+            next_look: Instant::now(),
+            unheld: HashSet::default(),
         };
         snapshot::cgroups(&mut live.model.cgroups);
         live.look(watcher)?;
@@ -174,13 +183,21 @@ impl Live {
     pub fn read(&mut self, watcher: &mut Watcher) -> anyhow::Result<()> {
         let Live { reader, model, .. } = self;
         reader.drain(|event| model.apply(&event, watcher))?;
-        if self.model.world.loss().is_some() && self.looked.elapsed() >= PAUSE {
+        if self.model.world.loss().is_some() && Instant::now() >= self.next_look {
             self.look(watcher)?;
         }
         Ok(())
     }
 
-    /// Looks for losses that the rings do not know of; from time to time.
+    /// Whether something has come to live for a reason that is not told: it is bound to a
+    /// file, or a descriptor of it is open.
+    fn has_riddles(&self) -> bool {
+        let mut unheld = self.model.world.unheld();
+        unheld.any(|key| !self.unheld.contains(&key))
+    }
+
+    /// Looks for losses that the rings do not know of, and for what holds that which
+    /// nothing is known to hold; to be called from time to time.
     pub fn check(&mut self, watcher: &mut Watcher) -> anyhow::Result<()> {
         let twins = self.reader.told_by_twins();
         let skipped = self.kernel.skipped_runs() + self.kernel.skipped_deaths();
@@ -195,23 +212,29 @@ impl Live {
             self.skipped = skipped;
             self.model.apply(&Event::Lost(lost), watcher);
         }
-        self.read(watcher)
+        self.read(watcher)?;
+        if Instant::now() >= self.next_look && self.has_riddles() {
+            self.look(watcher)?;
+        }
+        Ok(())
     }
 
     /// Reads what has happened up to now, and makes good what was lost.
     pub fn end(mut self, watcher: &mut Watcher) -> anyhow::Result<Model> {
         self.check(watcher)?;
-        let mut tries = 0;
-        while self.model.world.loss().is_some() && tries < 3 {
+        for _ in 0..LAST_LOOKS {
+            if self.model.world.loss().is_none() && !self.has_riddles() {
+                break;
+            }
             self.look(watcher)?;
-            self.reader
-                .drain(|event| self.model.apply(&event, watcher))?;
-            tries += 1;
+            let Live { reader, model, .. } = &mut self;
+            reader.drain(|event| model.apply(&event, watcher))?;
         }
         Ok(self.model)
     }
 
     fn look(&mut self, watcher: &mut Watcher) -> anyhow::Result<()> {
+        let begin = Instant::now();
         let Live { reader, model, .. } = self;
         let (mut found, mut read) = (0, Ok(()));
         snapshot::take(&snapshot::Options::default(), &mut |event| {
@@ -221,7 +244,9 @@ impl Live {
                 read = reader.drain(|event| model.apply(&event, watcher));
             }
         })?;
-        self.looked = Instant::now();
+        let pause = PAUSE.max(begin.elapsed() * LOOK_SHARE);
+        self.next_look = Instant::now() + pause;
+        self.unheld = self.model.world.unheld().collect();
         Ok(read?)
     }
 }

@@ -19,6 +19,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         None => tail::run(cli.tail),
         Some(Command::Tail(tail)) => tail::run(tail),
         Some(Command::Tree(tree)) => tree::run(tree),
+        Some(Command::Why(_) | Command::Leaks(_)) => anyhow::bail!("not yet"),
         Some(Command::Doctor(doctor)) => doctor::run(&doctor),
     }
 }

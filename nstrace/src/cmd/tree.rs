@@ -12,7 +12,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::{
     child::Child,
-    live::{Live, Model, Watcher, blind},
+    live::{Live, Model, blind},
     output::{self, colored, say},
     signals::{Signals, end_of},
 };
@@ -20,10 +20,8 @@ use crate::{
     cli::Tree,
     engines::{Engines, Feed},
     kernel::clock,
-    render::{
-        Text,
-        tree::{Changes, Recent, TreeFilter, tree, tree_json, watch},
-    },
+    names::Names,
+    render::{Changes, Recent, Text, TreeFilter, tree, tree_json, watch},
 };
 
 /// Prints the tree; with `--watch` until a signal, with a command when it has ended.
@@ -64,6 +62,7 @@ async fn follow(args: Tree, mut child: Option<Child>) -> anyhow::Result<ExitCode
     let mut signals = Signals::new()?;
     let mut live = Live::start(&args.attach, &mut |_, _, _| {})?;
     let mut feed = Feed::start(Engines::new());
+    let mut names = Names::default();
     let mut show = Show::new(&args)?;
     show.first(&live.model)?;
     say_ready(&show);
@@ -79,7 +78,11 @@ async fn follow(args: Tree, mut child: Option<Child>) -> anyhow::Result<ExitCode
                 waited?;
                 live.read(&mut |model, changes, time| show.changed(model, changes, time))?;
             }
-            () = feed.next(&mut live.model.names) => show.is_stale = true,
+            () = feed.next(&mut names) => {
+                feed.drain(&mut names);
+                live.model.names.clone_from(&names);
+                show.is_stale = true;
+            }
             _ = tick.tick() => {
                 live.check(&mut |model, changes, time| show.changed(model, changes, time))?;
                 want_names(&mut feed, &live.model);

@@ -240,6 +240,13 @@ impl World {
         self.namespaces.iter().map(|(key, ns)| (NsKey(key), ns))
     }
 
+    /// Living namespaces of which nothing is known that keeps them alive: they are about to
+    /// die, or something that is not told of holds them.
+    pub fn unheld(&self) -> impl Iterator<Item = NsKey> {
+        let alive = self.namespaces().filter(|(_, ns)| ns.is_alive());
+        alive.filter(|(_, ns)| !ns.is_held()).map(|(key, _)| key)
+    }
+
     /// How many namespaces live.
     pub fn living_len(&self) -> usize {
         self.by_inum.len()

@@ -189,13 +189,13 @@ fn task(
     let Ok(dir) = sys::open(looker.proc, path.get(), libc::O_PATH | libc::O_DIRECTORY) else {
         return false;
     };
-    let Some(links) = links(looker, &dir) else {
+    let Some((links, exited)) = links(looker, &dir) else {
         return false;
     };
     let mut stat = [0; 1024];
     let stat = sys::read_file(dir.as_fd(), c"stat", &mut stat);
     let stat = stat.ok().and_then(parse::stat);
-    let Some(stat) = stat.filter(|stat| !stat.is_dead()) else {
+    let Some(stat) = stat else {
         return false;
     };
     let cgroup = scratch.cgroups.of(dir.as_fd(), &mut scratch.file);
@@ -209,6 +209,7 @@ fn task(
         start: start.saturating_sub(scratch.suspended_ns),
         pid,
         tid,
+        exited,
         cgroup,
         comm: &stat.comm[..stat.comm.len().min(COMM_LEN)],
         pids: &pids[..pids_len],
@@ -229,9 +230,9 @@ fn task(
     true
 }
 
-/// Reads a task's namespaces. None if it has exited: it has but a user and a pid namespace
-/// then.
-fn links(looker: &mut Looker, dir: &OwnedFd) -> Option<[u32; KINDS + 2]> {
+/// Reads a task's namespaces, and whether it has exited: it has but a user and a pid
+/// namespace then, until its parent has taken notice. None if it is gone.
+fn links(looker: &mut Looker, dir: &OwnedFd) -> Option<([u32; KINDS + 2], bool)> {
     let mut inums = [0; KINDS + 2];
     for (slot, (kind, path)) in LINKS.into_iter().enumerate() {
         match link(dir.as_fd(), kind, path) {
@@ -239,18 +240,30 @@ fn links(looker: &mut Looker, dir: &OwnedFd) -> Option<[u32; KINDS + 2]> {
             // Not every kernel has every kind (time from v5.6), and a pid namespace for
             // children is told only when it has its first task (kernel/pid_namespace.c,
             // pidns_for_children_get).
-            Err(error) if sys::is_gone(&error) && kind != Kind::Mnt => {}
-            Err(error) if sys::is_gone(&error) => return None,
+            Err(error) if sys::is_gone(&error) => {}
             // It is there, and may not be looked at.
             Err(_) => {
                 looker.unseen.tasks += 1;
-                return Some(inums);
+                return Some((inums, false));
             }
         }
     }
-    let is_whole = inums[Kind::Uts as usize] != 0 && inums[Kind::Net as usize] != 0;
-    let is_gone = !is_whole && link(dir.as_fd(), Kind::Mnt, c"ns/mnt").is_err();
-    (!is_gone).then_some(inums)
+    let has = |kind: Kind| inums[kind as usize] != 0;
+    let is_whole = has(Kind::Mnt) && has(Kind::Uts) && has(Kind::Net);
+    let exited = !is_whole && link(dir.as_fd(), Kind::Mnt, c"ns/mnt").is_err();
+    if exited {
+        // It may have exited while it was looked at.
+        for (slot, inum) in inums.iter_mut().enumerate() {
+            if slot != Kind::Pid as usize && slot != Kind::User as usize {
+                *inum = 0;
+            }
+        }
+    }
+    has_any(&inums).then_some((inums, exited))
+}
+
+fn has_any(inums: &[u32]) -> bool {
+    inums.iter().any(|inum| *inum != 0)
 }
 
 /// Reads one of them.

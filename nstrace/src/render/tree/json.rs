@@ -176,8 +176,8 @@ pub fn task(out: &mut Text, world: &World, key: TaskKey, view: &TreeView) {
             escape::json_name(object.key("container_name"), name.as_bytes());
         }
         places(object, world, key);
-        if task.inferred {
-            object.key("inferred").push_str("true");
+        if task.exited {
+            object.key("exited").push_str("true");
         }
     });
     out.push('\n');

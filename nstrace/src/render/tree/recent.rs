@@ -55,6 +55,16 @@ impl Recent {
         next.map(|time: u64| time.saturating_add(MARKED_NS))
     }
 
+    /// How many are marked.
+    pub fn len(&self) -> usize {
+        self.born.len() + self.died.len()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Whether it has just been born.
     pub fn born(&self, key: NsKey, now_ns: u64) -> bool {
         let time = self.born.get(&key);
