@@ -1,4 +1,7 @@
 //! Namespaces that processes have open, and sockets of other namespaces than their own.
+//!
+//! What a descriptor is says the text of its link. Only what looks like a namespace is
+//! opened: the files of others may be anything.
 
 use std::{
     io,
@@ -15,6 +18,9 @@ use crate::{event::Holder, kernel::clock::monotonic_ns};
 
 /// So many sockets are remembered: they are many, and few are told.
 const SOCKETS_MAX: usize = 1 << 16;
+
+/// No link of proc is longer (fs/proc/base.c, do_proc_readlink).
+const LINK_MAX: usize = 4096;
 
 /// So many tables of open files of one process are told apart.
 const TABLES_MAX: usize = 16;
@@ -96,8 +102,10 @@ fn table(
         match sys::read_dir(dir.as_fd(), &mut buf) {
             Ok(0) => break Ok(()),
             Ok(len) => {
-                for (fd, _) in parse::entries(&buf[..len]) {
-                    descriptor(looker, scratch, process, dir.as_fd(), fd);
+                let mut fds = parse::entries(&buf[..len]);
+                let look = |(fd, _)| descriptor(looker, scratch, process, dir.as_fd(), fd);
+                if let Err(error) = fds.try_for_each(look) {
+                    break Err(error);
                 }
             }
             Err(error) => break Err(error),
@@ -107,25 +115,36 @@ fn table(
     result
 }
 
+/// Looks at a descriptor. An error says that those of this process may not be looked at:
+/// to list them is another right than to read them.
 fn descriptor(
     looker: &mut Looker,
     scratch: &mut Scratch,
     process: &mut Process,
     dir: BorrowedFd,
     fd: u32,
-) {
-    let mut link = [0; 64];
+) -> io::Result<()> {
+    let mut link = [0; LINK_MAX];
     let path = Text::new().number(fd);
-    let Ok(link) = sys::read_link(dir, path.get(), &mut link) else {
-        return;
+    let link = match sys::read_link(dir, path.get(), &mut link) {
+        Ok(link) => link,
+        Err(error) if sys::is_gone(&error) => return Ok(()),
+        Err(error) => return Err(error),
     };
     if let Some((kind, inum)) = parse::namespace(link) {
         namespace(looker, scratch, process, dir, fd, (kind, inum));
+    } else if link.starts_with(b"/") {
+        if scratch.mounts.may_be_at(link)
+            && let Ok((kind, inum)) = namespaces::seen_as(looker.proc, dir, path.get())
+        {
+            namespace(looker, scratch, process, dir, fd, (kind, inum));
+        }
     } else if scratch.sockets.is_some()
         && let Some(number) = parse::socket(link)
     {
         socket(looker, scratch, process, fd, number);
     }
+    Ok(())
 }
 
 fn namespace(

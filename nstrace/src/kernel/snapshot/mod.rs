@@ -139,8 +139,9 @@ fn look(looker: &mut Looker, options: &Options) {
     let tasks = tasks::find(looker);
     let sorted = tasks.sorted();
     let mut mounts = Mounts::new(options.enter, &tasks.members);
-    descriptors::find(looker, &sorted, options.sockets, &mut mounts);
+    // Where namespaces are mounted says which open files can be namespaces.
     mounts.find(looker, &sorted, &tasks.members);
+    descriptors::find(looker, &sorted, options.sockets, &mut mounts);
     list(looker, &mut mounts);
     looker.unseen.procs += mounts.unseen_procs();
 }

@@ -7,6 +7,7 @@
 
 use std::{
     ffi::CString,
+    hash::BuildHasher as _,
     io,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     thread,
@@ -46,6 +47,9 @@ pub struct Mounts {
     procs: HashMap<(u32, u32), u32>,
     /// Mounts of instances of proc whose pid namespace is not known, by device.
     unknown_procs: HashMap<(u32, u32), u32>,
+    /// Hashes of the paths where namespaces are mounted.
+    points: HashSet<u64>,
+    hasher: foldhash::fast::RandomState,
 }
 
 /// What a look into mount namespaces finds. It can be in a thread of its own, so it is not
@@ -98,7 +102,16 @@ impl Mounts {
             seen: members.keys().copied().collect(),
             procs: HashMap::default(),
             unknown_procs: HashMap::default(),
+            points: HashSet::default(),
+            hasher: foldhash::fast::RandomState::default(),
         }
+    }
+
+    /// Whether an open file of that path can be a namespace. One that was opened at a bind
+    /// mount of it has the path of the mount, or `/` when that was unmounted (fs/d_path.c,
+    /// d_path: the file is the root of its mount).
+    pub fn may_be_at(&self, path: &[u8]) -> bool {
+        path == b"/" || self.points.contains(&self.hasher.hash_one(path))
     }
 
     /// Whether that is a mount namespace that has not been looked at.
@@ -307,10 +320,14 @@ impl Look<'_> {
             },
             _ => return,
         };
+        let path = parse::unescape(mount.point);
+        if !is_proc {
+            let point = self.mounts.hasher.hash_one(path.as_slice());
+            self.mounts.points.insert(point);
+        }
         if !quota.admits(inum) {
             return;
         }
-        let path = parse::unescape(mount.point);
         if !is_proc {
             self.bind_mount(place, kind, inum, &path);
         }
@@ -368,23 +385,16 @@ impl Look<'_> {
         Some(inum)
     }
 
-    /// Asks the root of an instance of proc for its pid namespace.
+    /// The pid namespace of an instance of proc, by its root: that of the first process in
+    /// it. When that is gone, so are all others, and nothing tells.
     fn ask_proc(&mut self, root: BorrowedFd, time: u64) -> Option<u32> {
-        let flags = libc::O_RDONLY | libc::O_DIRECTORY;
-        let ns = sys::open(root, c".", flags).and_then(|root| sys::proc_pid_ns(root.as_fd()));
-        let ns = match ns {
-            Ok(ns) => ns,
-            // Before v6.18: that of its first process.
-            Err(_) => {
-                let mut link = [0; 64];
-                let link = sys::read_link(root, c"1/ns/pid", &mut link).ok()?;
-                let (_, inum) = parse::namespace(link)?;
-                if self.namespaces.knows(Kind::Pid, inum) {
-                    return Some(inum);
-                }
-                namespaces::open_link(self.proc, root, c"1/ns/pid", inum).ok()?
-            }
-        };
+        let mut link = [0; 64];
+        let link = sys::read_link(root, c"1/ns/pid", &mut link).ok()?;
+        let (_, inum) = parse::namespace(link)?;
+        if self.namespaces.knows(Kind::Pid, inum) {
+            return Some(inum);
+        }
+        let ns = namespaces::open_link(self.proc, root, c"1/ns/pid", inum).ok()?;
         let mut found = Vec::new();
         let learnt = self.namespaces.learn(ns.as_fd(), time, &mut found);
         self.finds.items.push(Item::Namespaces(found));

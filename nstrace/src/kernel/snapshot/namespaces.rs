@@ -155,6 +155,15 @@ fn inum_of(file: BorrowedFd) -> io::Result<u32> {
     u32::try_from(sys::stat(file)?.st_ino).map_err(|_| io::ErrorKind::InvalidData.into())
 }
 
+/// The kind and the number of an open file if it is a namespace.
+pub fn seen_as(proc: BorrowedFd, dir: BorrowedFd, path: &CStr) -> io::Result<(Kind, u32)> {
+    let seen = sys::open(dir, path, libc::O_PATH)?;
+    let inum = inum_of(seen.as_fd())?;
+    let ns = open_seen(proc, seen.as_fd(), inum)?;
+    let kind = Kind::from_flag(sys::ns_type(ns.as_fd())?).ok_or(io::ErrorKind::InvalidData)?;
+    Ok((kind, inum))
+}
+
 /// Opens the namespace that a file is, which was opened for a look only (`O_PATH`): to open
 /// another file than that of a namespace can block, or do something. The number is checked.
 pub fn open_seen(proc: BorrowedFd, seen: BorrowedFd, inum: u32) -> io::Result<OwnedFd> {

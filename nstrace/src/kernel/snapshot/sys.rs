@@ -22,8 +22,6 @@ const NS_GET_NSTYPE: u32 = 0xb703;
 const NS_GET_OWNER_UID: u32 = 0xb704;
 /// `_IOR(0xb7, 13, __u64)`, from v6.18.
 const NS_GET_ID: u32 = 0x8008_b70d;
-/// `_IO('f', 32)` of include/uapi/linux/fs.h, from v6.18.
-const PROCFS_GET_PID_NAMESPACE: u32 = 0x6620;
 /// include/uapi/linux/sockios.h.
 const SIOCGSKNS: u32 = 0x894c;
 
@@ -199,11 +197,6 @@ pub fn ns_owner_uid(ns: BorrowedFd) -> io::Result<u32> {
     // SAFETY: it writes a uid_t.
     check(unsafe { libc::ioctl(ns.as_raw_fd(), request, &raw mut uid) })?;
     Ok(uid)
-}
-
-/// The pid namespace of an instance of proc, by its root.
-pub fn proc_pid_ns(root: BorrowedFd) -> io::Result<OwnedFd> {
-    owned(ioctl(root, PROCFS_GET_PID_NAMESPACE)?.into())
 }
 
 /// The net namespace of a socket.
