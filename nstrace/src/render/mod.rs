@@ -9,6 +9,7 @@ mod color;
 mod errno;
 pub mod escape;
 mod json;
+mod leaks;
 mod line;
 mod out;
 mod path;
@@ -16,6 +17,7 @@ mod path;
 pub(crate) mod testing;
 mod text;
 mod tree;
+mod why;
 
 #[cfg(test)]
 mod tests;
@@ -24,8 +26,10 @@ use jiff::tz::TimeZone;
 
 use crate::{cgroups::Cgroups, event::Event, explain::Facts};
 use clock::Clock;
+pub use leaks::{leaks, leaks_json};
 pub use out::Text;
 pub use tree::{Changes, Recent, TreeFilter, TreeView, tree, tree_json, watch};
+pub use why::{NotFound, Target, TargetError, why, why_json};
 
 /// What an event is printed as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

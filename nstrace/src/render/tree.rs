@@ -39,7 +39,12 @@ pub use self::{
     view::{TreeFilter, TreeView},
     watch::watch,
 };
-pub(super) use self::{index::Index, outline::Outline, page::Page};
+pub(super) use self::{
+    index::{Index, first},
+    json::{died as died_json, head as head_json, namespace as namespace_json, task as task_json},
+    outline::Outline,
+    page::{Mark, Page},
+};
 use super::Text;
 use crate::world::World;
 

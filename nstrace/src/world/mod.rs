@@ -38,7 +38,7 @@ mod snapshot;
 mod tasks;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::VecDeque;
 

@@ -1,6 +1,6 @@
 //! Cases by hand, and against a kernel of a page ([`machine`]).
 
 mod cases;
-mod machine;
-mod owned;
+pub(crate) mod machine;
+pub(crate) mod owned;
 mod properties;

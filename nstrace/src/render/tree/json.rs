@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     event::{Holder, Unseen},
-    world::{Interval, Maker, Membership, Namespace, NsKey, Task, TaskKey, World},
+    world::{Interval, Known, Maker, Membership, Namespace, NsKey, Task, TaskKey, World},
 };
 
 /// Appends a `tree` line, a line for each namespace, and one for each task.
@@ -49,6 +49,26 @@ pub fn head(out: &mut Text, world: &World, view: &TreeView) {
         }
         if let Some(loss) = world.loss() {
             self::object(object.key("loss"), |object| interval(object, &loss));
+        }
+    });
+}
+
+/// Appends a `died` line of one that is remembered.
+pub fn died(out: &mut Text, ns: &Namespace, view: &TreeView) {
+    let Some((time, known)) = ns.death else {
+        return;
+    };
+    let mut clock = Clock::new(TimeZone::UTC);
+    clock.set_offset(view.wall_offset_ns);
+    line(out, "died", time, &mut clock, |object| {
+        object.word("kind", ns.kind.name());
+        object.number("inum", ns.inum);
+        object.some("id", ns.id);
+        if let Some(born) = ns.born {
+            object.number("age_ns", time.saturating_sub(born));
+        }
+        if known == Known::Inferred {
+            object.key("inferred").push_str(truth(true));
         }
     });
 }

@@ -25,6 +25,8 @@ pub enum Mark {
 
 /// The columns of a level.
 const LEVEL: usize = 2;
+/// Where what a label says begins.
+const VALUE: usize = 14;
 
 /// Lines on their way to a text.
 pub struct Page<'o> {
@@ -34,6 +36,8 @@ pub struct Page<'o> {
     width: Option<usize>,
     /// Whether lines have marks before them.
     gutter: bool,
+    /// Whether lines are cut; words are broken between them in any case.
+    cuts: bool,
     /// Where the line begins, in bytes.
     start: usize,
 }
@@ -47,6 +51,7 @@ impl<'o> Page<'o> {
             color,
             width,
             gutter: false,
+            cuts: true,
         }
     }
 
@@ -54,6 +59,14 @@ impl<'o> Page<'o> {
     pub fn with_gutter(self) -> Page<'o> {
         Page {
             gutter: true,
+            ..self
+        }
+    }
+
+    /// Lines that are never cut: who asked needs all of a path.
+    pub fn uncut(self) -> Page<'o> {
+        Page {
+            cuts: false,
             ..self
         }
     }
@@ -82,7 +95,8 @@ impl<'o> Page<'o> {
 
     /// Ends it, and cuts it if it is too long.
     pub fn end(&mut self) {
-        if let Some(width) = self.width.filter(|width| self.out.column() > *width) {
+        let is_long = |width: &usize| self.cuts && self.out.column() > *width;
+        if let Some(width) = self.width.filter(is_long) {
             self.cut(width);
         }
         self.out.push('\n');
@@ -103,6 +117,11 @@ impl<'o> Page<'o> {
     /// Lines of nstrace's own words, broken between them.
     pub fn words(&mut self, level: usize, style: Style, text: &str) {
         self.begin(Mark::None, level);
+        self.flow(level, style, text);
+    }
+
+    /// Words on the line that has begun, and on others at a level.
+    fn flow(&mut self, level: usize, style: Style, text: &str) {
         for (i, word) in text.split(' ').enumerate() {
             if i > 0 && !self.fits(1 + word.len()) {
                 self.end();
@@ -113,6 +132,26 @@ impl<'o> Page<'o> {
             self.styled(style, |page| page.str(word));
         }
         self.end();
+    }
+
+    /// A line that says what it is of, and then that; without a label it goes on with
+    /// what the line before it was of.
+    pub fn field(&mut self, label: &str, write: impl FnOnce(&mut Page)) {
+        self.label(label);
+        write(self);
+        self.end();
+    }
+
+    /// The same of nstrace's own words, broken between them.
+    pub fn field_words(&mut self, label: &str, style: Style, text: &str) {
+        self.label(label);
+        self.flow(VALUE / LEVEL, style, text);
+    }
+
+    fn label(&mut self, label: &str) {
+        self.begin(Mark::None, 1);
+        self.styled(Style::Dim, |page| page.str(label));
+        self.out.pad(VALUE, 1);
     }
 
     /// Whether so many columns are left.

@@ -1,11 +1,14 @@
 //! Every rendering of the tree, by hand, with names that attack.
 
+use std::collections::HashSet;
+
 use insta::assert_snapshot;
 use nstrace_common::{
     flags::{CLONE_NEWNET, CLONE_NEWUSER},
     kind::Kind,
     wire::{Op, RecordKind},
 };
+use proptest::prelude::*;
 
 use super::{
     testing::{FIRST, SECOND, Scene, machine},
@@ -14,7 +17,10 @@ use super::{
 use crate::{
     event::{Event, Holder, Lost, Unseen},
     render::testing::op,
-    world::Change,
+    world::{
+        Change, World,
+        tests::{machine::Machine, owned::apply},
+    },
 };
 
 const USER: u32 = FIRST[Kind::User as usize];
@@ -489,4 +495,52 @@ fn a_screen_marks_what_has_just_changed_and_is_cut() {
     scene.now += 4 * SECOND;
     assert!(!screen(&scene, 24).contains("4026532400"));
     assert_eq!(recent.expire(scene.now), None);
+}
+
+/// A machine on which anything may have happened, and what is known of it.
+fn any_world(steps: &[(u8, usize, u32)]) -> World {
+    let mut machine = Machine::new();
+    machine.look_at_all();
+    for (what, who, which) in steps {
+        machine.step(*what, *who, *which);
+    }
+    let mut world = World::default();
+    for event in &machine.log {
+        apply(&mut world, event);
+    }
+    world
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    // None of a machine whose namespaces have small numbers is a first one.
+    #[test]
+    fn every_namespace_is_shown(
+        steps in proptest::collection::vec((any::<u8>(), any::<usize>(), any::<u32>()), 0..200),
+    ) {
+        let mut scene = Scene::new();
+        scene.world = any_world(&steps);
+        scene.width = None;
+        let text = scene.text();
+        let words: HashSet<&str> = text.split([' ', ',', '\n']).collect();
+        let mut before = HashSet::new();
+        let lines = scene.json();
+        for line in lines.lines() {
+            let line: serde_json::Value = serde_json::from_str(line).expect("a JSON line");
+            if line["type"] == "namespace" {
+                for above in ["parent", "owner"] {
+                    prop_assert!(line[above].is_null() || before.contains(&line[above]));
+                }
+                prop_assert!(before.insert(line["inum"].clone()));
+            }
+        }
+        prop_assert_eq!(before.len(), scene.world.living_len());
+        for (_, ns) in scene.world.namespaces().filter(|(_, ns)| ns.is_alive()) {
+            let name = format!("{}:{}", ns.kind.name(), ns.inum);
+            prop_assert!(words.contains(&*name), "{} is not in\n{}", name, text);
+        }
+        let tasks = scene.world.tasks_len();
+        prop_assert_eq!(lines.matches("\"type\":\"task\"").count(), tasks);
+    }
 }

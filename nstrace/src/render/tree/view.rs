@@ -32,6 +32,9 @@ pub struct TreeView<'a> {
     pub width: Option<usize>,
 }
 
+/// So much of the beginning of a container's id is taken for it.
+const ID_PREFIX_MIN: usize = 3;
+
 /// What is shown. What is not set lets everything pass.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TreeFilter {
@@ -63,7 +66,15 @@ impl<'a> TreeView<'a> {
 
     /// Whether a container is the one that was asked for.
     pub fn is_container(&self, id: Option<&[u8]>, asked: &str) -> bool {
-        id.is_some_and(|id| id.starts_with(asked.as_bytes()) || self.names.get(id) == Some(asked))
+        let is_long = asked.len() >= ID_PREFIX_MIN;
+        id.is_some_and(|id| {
+            (is_long && id.starts_with(asked.as_bytes())) || self.is_named(id, asked)
+        })
+    }
+
+    /// Whether a container has that very id or name.
+    pub fn is_named(&self, id: &[u8], asked: &str) -> bool {
+        id == asked.as_bytes() || self.names.get(id) == Some(asked)
     }
 
     /// Whether a task passes the filter.

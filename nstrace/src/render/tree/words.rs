@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     event::{Holder, Unseen},
-    world::{Interval, Maker, Namespace, NsKey, TaskKey, World},
+    world::{Interval, Maker, Membership, Namespace, NsKey, TaskKey, World},
 };
 
 /// Appends `net:4026532281`.
@@ -226,11 +226,11 @@ pub fn held_by(page: &mut Page, level: usize, world: &World, key: NsKey, most: u
     if !ns.is_alive() {
         return;
     }
-    if ns.children_len() > 0 {
+    let (named, count) = processes(world, only_for_children(world, key, ns), None, 1);
+    if let Some(one) = named.first() {
         page.line(level, |page| {
-            let (named, count) = processes(world, world.members_for_children(key), None, 1);
             page.str("the next children of ");
-            named.iter().for_each(|one| process(page, world, one));
+            process(page, world, one);
             if count > 1 {
                 page.str(" and ");
                 page.count(count - 1, "other", "others");
@@ -256,16 +256,31 @@ pub fn held_by(page: &mut Page, level: usize, world: &World, key: NsKey, most: u
     }
     if !ns.is_held() {
         page.line(level, |page| {
-            page.styled(Style::Reason, |page| page.str(nothing(ns)));
+            page.styled(Style::Reason, |page| {
+                page.str("held by ");
+                page.str(nothing(ns));
+            });
         });
     }
 }
 
-/// What is said if nothing is seen that keeps a namespace alive.
+/// The tasks that are not in a namespace, though their children will be.
+pub fn only_for_children<'w>(
+    world: &'w World,
+    key: NsKey,
+    ns: &Namespace,
+) -> impl Iterator<Item = TaskKey> + use<'w> {
+    let own = Membership::In(ns.kind);
+    world
+        .members_for_children(key)
+        .filter(move |task| world.membership(*task, own) != Some(key))
+}
+
+/// What is seen to keep a namespace alive, if nothing is.
 pub fn nothing(ns: &Namespace) -> &'static str {
     match ns.confirmed {
-        true => "held by nothing that can be seen",
-        false => "held by nothing that can be seen; the last look did not find it",
+        true => "nothing that can be seen",
+        false => "nothing that can be seen; the last look did not find it",
     }
 }
 
