@@ -120,6 +120,11 @@ impl Place {
         })
     }
 
+    /// Our own mount namespace, which is alive for us.
+    pub fn own_mounts(&self) -> Left {
+        left(0, self.own[0], By::Task { tid: self.pid })
+    }
+
     /// Takes the tmpfs away, with what is mounted in it.
     pub fn remove(self) -> Result<()> {
         sys::unmount(&self.dir.to_string_lossy()).context("cannot unmount")
@@ -536,8 +541,9 @@ fn flags_alone(sort: Sort) -> u64 {
     }
 }
 
-/// Writes what a holder keeps alive to the book.
-pub fn book(path: &Path, held: &[Held]) -> Result<()> {
-    let lines: Vec<Left> = held.iter().flat_map(|held| held.lines.clone()).collect();
+/// Writes what holders keep alive to the book, and that we are in our mount namespace.
+pub fn book(path: &Path, place: &Place, held: &[Held]) -> Result<()> {
+    let mut lines = vec![place.own_mounts()];
+    lines.extend(held.iter().flat_map(|held| held.lines.clone()));
     left::append(path, &lines)
 }

@@ -157,8 +157,10 @@ fn work(args: &StormArgs, worker: u64, mut say: &File, hold: &File) -> Result<()
         }
         raise_family(&rng, progress.done)?;
     }
-    holders::book(&args.book, &held)?;
-    writeln!(say, "{}", progress.done.load(Relaxed))?;
+    holders::book(&args.book, &place, &held)?;
+    // In one write: the others have the same pipe.
+    let done = format!("{}\n", progress.done.load(Relaxed));
+    say.write_all(done.as_bytes())?;
     // Orphans may still come to us.
     while !sys::is_readable(hold, Duration::from_millis(20)) {
         reap();

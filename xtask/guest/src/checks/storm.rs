@@ -129,8 +129,7 @@ fn in_a_storm(
     let _ = fs::remove_file(&started);
     let mut fifo = fifo(&go)?;
     let mut storm = Storm::start(suite, name, &["--until", &started])?;
-    let script = format!("read line <{go}");
-    let script = format!(": >{started}; {script}");
+    let script = format!(": >{started}; read line <{go}");
     let own = ["tree", "--attach", suite.attach, "--json"];
     let command = ["--", "sh", "-c", &script];
     let nstrace = Watch::start(&[&own, words, &command].concat())?;
