@@ -8,6 +8,7 @@ mod checks;
 mod harness;
 mod keeper;
 mod kinds;
+mod left;
 mod load;
 mod procfs;
 mod recorder;

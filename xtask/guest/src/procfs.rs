@@ -6,7 +6,7 @@
 use std::ffi::{CString, OsString};
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStringExt;
 
 use crate::kinds::{Inums, KINDS};
@@ -20,6 +20,11 @@ impl Procfs {
     /// Opens it; to be called in the first namespaces.
     pub fn open() -> io::Result<Self> {
         Ok(Procfs(File::open("/proc")?.into()))
+    }
+
+    /// The same directory, by another descriptor.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        self.0.try_clone().map(Procfs)
     }
 
     fn open_at(&self, path: &str, flags: i32) -> io::Result<File> {
@@ -138,6 +143,12 @@ impl Procfs {
         let file = self.file(path)?;
         let inum = sys::inode(&file)? as u32;
         Ok((file, inum))
+    }
+}
+
+impl AsRawFd for Procfs {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
     }
 }
 

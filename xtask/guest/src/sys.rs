@@ -3,7 +3,7 @@
 //!
 //! A result is what the kernel gives: 0 or more, or a negative errno.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -235,6 +235,149 @@ pub fn inode(file: &impl AsRawFd) -> io::Result<u64> {
         Err(io::Error::last_os_error())
     } else {
         Ok(stat.st_ino)
+    }
+}
+
+/// SIOCGSKNS: the net namespace of a socket.
+pub fn socket_ns(socket: &impl AsRawFd) -> io::Result<OwnedFd> {
+    // SAFETY: the request has no argument.
+    fd(c_long::from(unsafe {
+        libc::ioctl(socket.as_raw_fd(), 0x894c)
+    }))
+}
+
+/// pidfd_getfd(2): a copy of another process's descriptor.
+pub fn pidfd_getfd(pidfd: &impl AsRawFd, number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: changes no memory.
+    fd(unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), number, 0) })
+}
+
+/// A datagram socket of IPv4 in our net namespace.
+pub fn socket() -> io::Result<OwnedFd> {
+    let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC;
+    // SAFETY: changes no memory.
+    fd(c_long::from(unsafe {
+        libc::socket(libc::AF_INET, kind, 0)
+    }))
+}
+
+/// mount(2) of a new instance, or with `MS_BIND` of a file.
+pub fn mount(source: &str, target: &str, kind: &str, flags: u64) -> io::Result<()> {
+    let (source, target, kind) = (
+        CString::new(source)?,
+        CString::new(target)?,
+        CString::new(kind)?,
+    );
+    // SAFETY: the words end with a NUL; there is no data.
+    let ret = unsafe {
+        libc::mount(
+            source.as_ptr(),
+            target.as_ptr(),
+            kind.as_ptr(),
+            flags,
+            std::ptr::null(),
+        )
+    };
+    if ret < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+/// umount2(2) with MNT_DETACH: what is mounted below goes too.
+pub fn unmount(target: &str) -> io::Result<()> {
+    let target = CString::new(target)?;
+    // SAFETY: the path ends with a NUL.
+    if unsafe { libc::umount2(target.as_ptr(), libc::MNT_DETACH) } < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+/// Closes every descriptor from 3 on but these. For a child that will not touch the
+/// others any more: not even drop them.
+pub fn close_others(keep: &[RawFd]) {
+    let mut keep = keep.to_vec();
+    keep.sort_unstable();
+    let mut from = 3;
+    for fd in keep.into_iter().chain([RawFd::MAX]) {
+        if fd > from {
+            // SAFETY: nobody uses what is closed, as promised.
+            unsafe { libc::syscall(libc::SYS_close_range, from, fd - 1, 0) };
+        }
+        from = from.max(fd.saturating_add(1));
+    }
+}
+
+/// Closes a descriptor that nobody will touch any more, not even drop.
+pub fn close(fd: RawFd) {
+    // SAFETY: as promised.
+    unsafe { libc::close(fd) };
+}
+
+/// Has the kernel kill us when our parent ends.
+pub fn die_with_parent() {
+    // SAFETY: changes no memory.
+    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+}
+
+/// Makes us the parent of those below us whose own parent ends.
+pub fn adopt_orphans() {
+    // SAFETY: changes no memory.
+    unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1) };
+}
+
+/// Lets our children end without being waited for.
+pub fn ignore_children() {
+    // SAFETY: installs no handler.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+}
+
+/// Waits for any child. None if none has ended and we are not to block.
+pub fn wait_any(blocks: bool) -> io::Result<Option<i64>> {
+    let flags = libc::__WALL | if blocks { 0 } else { libc::WNOHANG };
+    loop {
+        // SAFETY: asks for no status.
+        let ret = unsafe { libc::waitpid(-1, std::ptr::null_mut(), flags) };
+        let error = io::Error::last_os_error();
+        match ret {
+            0 => return Ok(None),
+            1.. => return Ok(Some(i64::from(ret))),
+            _ if error.kind() == io::ErrorKind::Interrupted => {}
+            _ => return Err(error),
+        }
+    }
+}
+
+/// Waits until `file` can be read or has ended; false if the time is over.
+pub fn is_readable(file: &impl AsRawFd, limit: std::time::Duration) -> bool {
+    let mut poll = libc::pollfd {
+        fd: file.as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    // SAFETY: one structure, which the kernel fills.
+    unsafe { libc::poll(&raw mut poll, 1, limit.as_millis() as i32) > 0 }
+}
+
+/// Lets us have as many open files as we may.
+pub fn raise_file_limit() -> io::Result<()> {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the kernel fills the structure, and reads it again.
+    let ret = unsafe {
+        libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit);
+        limit.rlim_cur = limit.rlim_max;
+        libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit)
+    };
+    if ret < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
     }
 }
 

@@ -5,9 +5,12 @@
 mod descriptors;
 mod failures;
 mod hang;
+pub mod holders;
 mod limits;
+mod reuse;
 mod rows;
 mod storm;
+mod tree_storm;
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -17,6 +20,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Subcommand;
 
 use crate::book::Book;
+use crate::harness::truth;
 use crate::keeper;
 use crate::kinds::{NEWIPC, NEWNS, NEWPID, NEWUTS};
 use crate::procfs::Procfs;
@@ -51,6 +55,18 @@ pub enum Act {
         #[arg(long, default_value_t = 0)]
         pause_us: u64,
     },
+    /// Sets of namespaces, made and destroyed by many, and some left alive
+    TreeStorm(tree_storm::StormArgs),
+    /// Holders of namespaces, one at a time, as stdin asks for them
+    Holders {
+        /// Where to mount what is mounted
+        #[arg(long)]
+        dir: PathBuf,
+    },
+    /// Namespaces until a number comes again; prints them
+    Reuse,
+    /// The truth about namespaces, as JSON
+    Truth,
     /// Nothing
     Nothing,
     /// Nothing, until a signal ends it
@@ -80,6 +96,10 @@ pub fn run(act: &Act) -> Result<()> {
             processes,
             pause_us,
         } => storm::run(*ops, *processes, Duration::from_micros(*pause_us)),
+        Act::TreeStorm(args) => tree_storm::run(args),
+        Act::Holders { dir } => holders::serve(dir),
+        Act::Reuse => reuse::run(),
+        Act::Truth => truth::print(),
         Act::Nothing => Ok(()),
         Act::Pause => loop {
             std::thread::park();

@@ -6,10 +6,14 @@ mod ends;
 mod failures;
 mod load;
 mod loss;
+mod reuse;
 mod runc;
 mod stall;
+mod storm;
 mod text;
 mod tools;
+mod tree_runc;
+mod why;
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -114,6 +118,42 @@ const TESTS: &[Test] = &[
     Test {
         name: "text",
         run: text::run,
+    },
+    Test {
+        name: "storm truth",
+        run: storm::agrees,
+    },
+    Test {
+        name: "tree storm",
+        run: storm::live,
+    },
+    Test {
+        name: "tree loss",
+        run: storm::loss,
+    },
+    Test {
+        name: "tree one look",
+        run: storm::one_look,
+    },
+    Test {
+        name: "tree reuse",
+        run: reuse::run,
+    },
+    Test {
+        name: "tree runc",
+        run: tree_runc::run,
+    },
+    Test {
+        name: "why holders",
+        run: why::holders,
+    },
+    Test {
+        name: "why absent",
+        run: why::absent,
+    },
+    Test {
+        name: "leaks",
+        run: storm::leaks,
     },
 ];
 

@@ -15,7 +15,7 @@ use crate::kinds::{Inums, KINDS, MNT, USER};
 use crate::procfs::Procfs;
 
 /// Ids as engines give them.
-const PLAIN: &str = "1f8c2d3e4a5b69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3d2e1f0";
+pub(super) const PLAIN: &str = "1f8c2d3e4a5b69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3d2e1f0";
 const WITH_USER: &str = "2f8c2d3e4a5b69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3d2e1f0";
 
 /// Who the container's root is outside, with a user namespace.
@@ -64,13 +64,14 @@ pub fn run(suite: &mut Suite) -> Result<Verdict> {
 }
 
 /// What /proc says of a running container's first process.
-struct Running {
-    inums: Inums,
-    ids: Vec<u32>,
+pub(super) struct Running {
+    pub(super) inums: Inums,
+    pub(super) ids: Vec<u32>,
+    pub(super) pid: u32,
 }
 
 /// Makes a bundle whose process is this program, which is static.
-fn prepare(id: &str, has_user: bool) -> Result<()> {
+pub(super) fn prepare(id: &str, has_user: bool) -> Result<()> {
     // It is there only if a test ran before.
     let _ = fs::remove_dir_all(BUNDLE);
     let root = Path::new(BUNDLE).join("rootfs");
@@ -103,7 +104,7 @@ fn prepare(id: &str, has_user: bool) -> Result<()> {
 
 /// Runs runc and gives what it printed. Its output goes to files: a container
 /// would keep a pipe open.
-fn runc(args: &[&str]) -> Result<String> {
+pub(super) fn runc(args: &[&str]) -> Result<String> {
     let (out, err) = ("/run/nstrace-runc.out", "/run/nstrace-runc.err");
     let status = Command::new("runc")
         .args(args)
@@ -121,21 +122,20 @@ fn runc(args: &[&str]) -> Result<String> {
     Ok(fs::read_to_string(out)?)
 }
 
-fn start(id: &str) -> Result<Running> {
+pub(super) fn start(id: &str) -> Result<Running> {
     runc(&["run", "--detach", "--bundle", BUNDLE, id])?;
     let state: Value = serde_json::from_str(&runc(&["state", id])?)?;
-    let pid = state["pid"]
-        .as_u64()
-        .context("runc state has no pid")?
-        .to_string();
+    let number = state["pid"].as_u64().context("runc state has no pid")?;
+    let pid = number.to_string();
     let procfs = Procfs::open()?;
     Ok(Running {
+        pid: u32::try_from(number)?,
         inums: procfs.inums(&pid)?,
         ids: procfs.ids_by_level(&pid)?,
     })
 }
 
-fn exec(id: &str) -> Result<String> {
+pub(super) fn exec(id: &str) -> Result<String> {
     runc(&["exec", id, "/guest", "--help"])
 }
 

@@ -1,0 +1,549 @@
+//! Holders: whatever can keep a namespace alive, each made alone, with everything
+//! else that was in the namespace gone.
+//!
+//! Whoever makes them is in the first pid, user and net namespaces, has one thread,
+//! and adopts the orphans below it.
+
+use std::cell::Cell;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+
+use anyhow::{Context, Result, anyhow, ensure};
+
+use crate::kinds::{COUNT, Inums, KINDS, NEWIPC, NEWNET, NEWNS, NEWPID, NEWTIME, NEWUSER, NEWUTS};
+use crate::left::{self, By, Left};
+use crate::procfs::{self, Procfs};
+use crate::sys::{self, Call};
+
+/// One sort of holder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sort {
+    Task,
+    /// Tasks at every level of nested pid and user namespaces.
+    Nested,
+    Thread,
+    PidForChildren,
+    TimeForChildren,
+    /// As `PidForChildren`, but no process ever was in the namespace.
+    Unborn,
+    Descriptor,
+    Mount,
+    /// A bind mount in another mount namespace than ours.
+    MountElsewhere,
+    ChildPid,
+    ChildUser,
+    /// A namespace of another kind that is owned by a user namespace.
+    Owned,
+    Socket,
+    Proc,
+}
+
+/// Every sort, with the name that the tests call it by.
+pub const SORTS: [(&str, Sort); 14] = [
+    ("task", Sort::Task),
+    ("nested", Sort::Nested),
+    ("thread", Sort::Thread),
+    ("pid_for_children", Sort::PidForChildren),
+    ("time_for_children", Sort::TimeForChildren),
+    ("unborn", Sort::Unborn),
+    ("descriptor", Sort::Descriptor),
+    ("mount", Sort::Mount),
+    ("mount elsewhere", Sort::MountElsewhere),
+    ("child pid", Sort::ChildPid),
+    ("child user", Sort::ChildUser),
+    ("owned", Sort::Owned),
+    ("socket", Sort::Socket),
+    ("proc", Sort::Proc),
+];
+
+/// Where holders are made: a directory with a tmpfs of its own, and us.
+#[derive(Debug)]
+pub struct Place {
+    procfs: Procfs,
+    dir: PathBuf,
+    own: Inums,
+    pid: u32,
+    serial: Cell<u32>,
+}
+
+/// A holder. It goes by [`Held::release`] only, or with us.
+#[derive(Debug, Default)]
+pub struct Held {
+    /// The namespaces that are alive for it; the first is the one that is meant.
+    pub lines: Vec<Left>,
+    /// To be killed and waited for in this order.
+    children: Vec<i64>,
+    files: Vec<File>,
+    mounts: Vec<String>,
+}
+
+impl Held {
+    /// Lets go of everything.
+    pub fn release(self) -> Result<()> {
+        drop(self.files);
+        for path in self.mounts {
+            sys::unmount(&path).with_context(|| format!("{path}: cannot unmount"))?;
+        }
+        end(&self.children);
+        Ok(())
+    }
+}
+
+/// Kills these and waits for those of them that are ours, or become it.
+fn end(children: &[i64]) {
+    for child in children {
+        // It may have gone with the first of its pid namespace.
+        let _ = sys::kill(*child, libc::SIGKILL);
+    }
+    for child in children {
+        let _ = sys::wait(*child);
+    }
+}
+
+impl Place {
+    /// Mounts a tmpfs on `dir`, in our mount namespace.
+    pub fn new(procfs: Procfs, dir: &Path) -> Result<Self> {
+        let shown = dir.to_string_lossy();
+        fs::create_dir_all(dir)
+            .and_then(|()| sys::mount("tmpfs", &shown, "tmpfs", 0))
+            .with_context(|| format!("{shown}: no tmpfs"))?;
+        let own = namespaces(&procfs, "thread-self")?;
+        Ok(Place {
+            pid: procfs.own_ids()?.0,
+            procfs,
+            dir: dir.to_owned(),
+            own,
+            serial: Cell::new(0),
+        })
+    }
+
+    /// Our own mount namespace, which is alive for us.
+    pub fn own_mounts(&self) -> Left {
+        left(0, self.own[0], By::Task { tid: self.pid })
+    }
+
+    /// Takes the tmpfs away, with what is mounted in it.
+    pub fn remove(self) -> Result<()> {
+        sys::unmount(&self.dir.to_string_lossy()).context("cannot unmount")
+    }
+
+    /// Makes a holder; for the sorts that hold any kind, of the kinds in `flags`.
+    pub fn make(&self, sort: Sort, flags: u64) -> Result<Held> {
+        let made = match sort {
+            Sort::Task => self.task(flags),
+            Sort::Nested => self.nested(1 + flags.count_ones()),
+            Sort::Thread => self.thread(flags & !(NEWUSER | NEWPID | NEWTIME)),
+            Sort::PidForChildren => self.for_children(NEWPID, true),
+            Sort::TimeForChildren => self.for_children(NEWTIME, true),
+            Sort::Unborn => self.for_children(NEWPID, false),
+            Sort::Descriptor => self.descriptor(flags),
+            Sort::Mount => self.mount(flags),
+            Sort::MountElsewhere => self.mount_elsewhere(flags),
+            Sort::ChildPid => self.child_of("pid", NEWPID),
+            Sort::ChildUser => self.child_of("user", NEWUSER),
+            Sort::Owned => self.owned(),
+            Sort::Socket => self.socket(),
+            Sort::Proc => self.proc(),
+        };
+        made.with_context(|| format!("cannot make a holder of the sort {sort:?}"))
+    }
+
+    /// A child that says a line when it is ready, and waits to be killed: its id, and
+    /// the line. It has no descriptor of ours.
+    fn child(
+        &self,
+        flags: u64,
+        prepare: impl FnOnce(&Procfs) -> Result<String>,
+    ) -> Result<(i64, String)> {
+        spawn_ready(&self.procfs, flags, prepare)
+    }
+
+    /// Lines for the namespaces of a task that are not ours.
+    fn lines_of_task(&self, tid: u32) -> Result<Vec<Left>> {
+        let inums = namespaces(&self.procfs, &tid.to_string())?;
+        let others = (0..COUNT).filter(|kind| inums[*kind] != self.own[*kind]);
+        Ok(others
+            .map(|kind| left(kind, inums[kind], By::Task { tid }))
+            .collect())
+    }
+
+    fn task(&self, flags: u64) -> Result<Held> {
+        let (child, line) = self.child(flags & !NEWTIME, own_tid)?;
+        Ok(Held {
+            lines: self.lines_of_task(line.parse()?)?,
+            children: vec![child],
+            ..Held::default()
+        })
+    }
+
+    fn nested(&self, depth: u32) -> Result<Held> {
+        let (child, line) = self.child(NEWUSER | NEWPID, |procfs| nest(procfs, depth - 1))?;
+        let mut held = Held {
+            children: vec![child],
+            ..Held::default()
+        };
+        for tid in line.split(' ') {
+            held.lines.extend(self.lines_of_task(tid.parse()?)?);
+        }
+        Ok(held)
+    }
+
+    fn thread(&self, flags: u64) -> Result<Held> {
+        let flags = if flags == 0 { NEWUTS } else { flags };
+        let (child, line) = self.child(0, |procfs| {
+            let (say, said) = mpsc::channel();
+            let procfs = procfs.try_clone()?;
+            std::thread::spawn(move || {
+                let ret = sys::unshare(flags);
+                let tid = procfs.own_ids().map(|ids| ids.1);
+                drop(procfs);
+                let _ = say.send((ret, tid));
+                loop {
+                    std::thread::park();
+                }
+            });
+            let (ret, tid) = said.recv()?;
+            ensure!(ret == 0, "unshare in a thread: errno {}", -ret);
+            Ok(tid?.to_string())
+        })?;
+        Ok(Held {
+            lines: self.lines_of_task(line.parse()?)?,
+            children: vec![child],
+            ..Held::default()
+        })
+    }
+
+    fn for_children(&self, flag: u64, is_born: bool) -> Result<Held> {
+        let (child, line) = self.child(0, |procfs| {
+            let ret = sys::unshare(flag);
+            ensure!(ret == 0, "unshare: errno {}", -ret);
+            if flag == NEWPID && is_born {
+                sys::wait(sys::spawn(Call::Fork, 0, || 0))?;
+            }
+            own_tid(procfs)
+        })?;
+        let tid: u32 = line.parse()?;
+        let kind = kind_of(flag);
+        let inum = match is_born {
+            true => Some(self.inum(&format!("{tid}/{}", KINDS[kind].file))?),
+            false => None,
+        };
+        let by = match flag {
+            NEWPID => By::PidForChildren { tid },
+            _ => By::TimeForChildren { tid },
+        };
+        Ok(Held {
+            lines: vec![Left {
+                kind: KINDS[kind].name.to_owned(),
+                inum,
+                by,
+            }],
+            children: vec![child],
+            ..Held::default()
+        })
+    }
+
+    fn inum(&self, path: &str) -> Result<u32> {
+        let link = self.procfs.link(path).with_context(|| path.to_owned())?;
+        procfs::inum_of_link(&link).context("a link of another form")
+    }
+
+    /// Runs `take` on each new namespace of a child, which is then gone.
+    fn with_kinds(
+        &self,
+        flags: u64,
+        mut take: impl FnMut(&mut Held, usize, &str) -> Result<By>,
+    ) -> Result<Held> {
+        let flags = flags & !NEWTIME;
+        let (child, line) = self.child(flags, own_tid)?;
+        let mut held = Held::default();
+        for kind in (0..COUNT).filter(|kind| flags & KINDS[*kind].flag != 0) {
+            let path = format!("{line}/ns/{}", KINDS[kind].name);
+            let inum = self.inum(&path)?;
+            let by = take(&mut held, kind, &path)?;
+            held.lines.push(left(kind, inum, by));
+        }
+        end(&[child]);
+        Ok(held)
+    }
+
+    fn open(&self, held: &mut Held, path: &str) -> Result<By> {
+        let file = self.procfs.file(path)?;
+        let by = By::Descriptor {
+            pid: self.pid,
+            fd: file.as_raw_fd(),
+        };
+        held.files.push(file);
+        Ok(by)
+    }
+
+    fn descriptor(&self, flags: u64) -> Result<Held> {
+        self.with_kinds(flags, |held, _, path| self.open(held, path))
+    }
+
+    fn mount(&self, flags: u64) -> Result<Held> {
+        self.with_kinds(flags, |held, kind, path| {
+            let target = self.new_path(KINDS[kind].name);
+            File::create(&target)?;
+            sys::mount(&format!("/proc/{path}"), &target, "", libc::MS_BIND)
+                .with_context(|| format!("{target}: cannot bind"))?;
+            held.mounts.push(target.clone());
+            Ok(By::Mount {
+                mnt: self.own[0],
+                path: target,
+            })
+        })
+    }
+
+    fn new_path(&self, name: &str) -> String {
+        self.serial.set(self.serial.get() + 1);
+        format!("{}/{name}-{}", self.dir.display(), self.serial.get())
+    }
+
+    fn mount_elsewhere(&self, flags: u64) -> Result<Held> {
+        let dir = PathBuf::from(self.new_path("elsewhere"));
+        let (child, line) = self.child(NEWNS, |procfs| {
+            sys::adopt_orphans();
+            let place = Place::new(procfs.try_clone()?, &dir)?;
+            // The mounts stay when what describes them is gone.
+            let lines = place.make(Sort::Mount, flags)?.lines;
+            let lines = [&lines[..], &[left(0, place.own[0], own_task(procfs)?)]].concat();
+            Ok(serde_json::to_string(&lines)?)
+        })?;
+        Ok(Held {
+            lines: serde_json::from_str(&line)?,
+            children: vec![child],
+            ..Held::default()
+        })
+    }
+
+    /// A pid or user namespace whose child is held by a descriptor.
+    fn child_of(&self, name: &str, flag: u64) -> Result<Held> {
+        let (child, line) = self.child(flag, |procfs| nest_flag(procfs, flag))?;
+        let (above, below) = line.split_once(' ').context("no child of a child")?;
+        let mut held = Held::default();
+        let (kind, path) = (kind_of(flag), format!("{below}/ns/{name}"));
+        let (upper, lower) = (self.inum(&format!("{above}/ns/{name}"))?, self.inum(&path)?);
+        let by = self.open(&mut held, &path)?;
+        let below_kind = name.to_owned();
+        held.lines = vec![
+            left(
+                kind,
+                upper,
+                By::Below {
+                    below_kind,
+                    below: lower,
+                },
+            ),
+            left(kind, lower, by),
+        ];
+        end(&[child, below.parse()?]);
+        Ok(held)
+    }
+
+    fn owned(&self) -> Result<Held> {
+        let (child, line) = self.child(NEWUSER | NEWUTS, own_tid)?;
+        let mut held = Held::default();
+        let path = format!("{line}/ns/uts");
+        let (user, uts) = (self.inum(&format!("{line}/ns/user"))?, self.inum(&path)?);
+        let by = self.open(&mut held, &path)?;
+        let below = By::Below {
+            below_kind: "uts".to_owned(),
+            below: uts,
+        };
+        held.lines = vec![
+            left(kind_of(NEWUSER), user, below),
+            left(kind_of(NEWUTS), uts, by),
+        ];
+        end(&[child]);
+        Ok(held)
+    }
+
+    fn socket(&self) -> Result<Held> {
+        let (child, line) = self.child(0, |procfs| {
+            let own = procfs.file("thread-self/ns/net")?;
+            ensure!(sys::unshare(NEWNET) == 0, "no new net namespace");
+            let (_, inum) = procfs.namespace("thread-self/ns/net")?;
+            let fd = keep_open(sys::socket()?);
+            ensure!(sys::setns(own.as_raw_fd(), NEWNET) == 0, "no way back");
+            Ok(format!("{} {inum} {fd}", own_tid(procfs)?))
+        })?;
+        let mut words = line.split(' ').map(str::parse::<u32>);
+        let mut next = || Ok::<u32, anyhow::Error>(words.next().context("too few words")??);
+        let (pid, inum, fd) = (next()?, next()?, next()? as i32);
+        Ok(Held {
+            lines: vec![left(kind_of(NEWNET), inum, By::Socket { pid, fd })],
+            children: vec![child],
+            ..Held::default()
+        })
+    }
+
+    fn proc(&self) -> Result<Held> {
+        let path = self.new_path("proc");
+        fs::create_dir(&path)?;
+        let (child, line) = self.child(NEWPID, |procfs| {
+            sys::mount("proc", &path, "proc", 0)?;
+            own_tid(procfs)
+        })?;
+        let inum = self.inum(&format!("{line}/ns/pid"))?;
+        end(&[child]);
+        let by = By::Proc {
+            mnt: self.own[0],
+            path: path.clone(),
+        };
+        Ok(Held {
+            lines: vec![left(kind_of(NEWPID), inum, by)],
+            mounts: vec![path],
+            ..Held::default()
+        })
+    }
+}
+
+fn left(kind: usize, inum: u32, by: By) -> Left {
+    Left {
+        kind: KINDS[kind].name.to_owned(),
+        inum: Some(inum),
+        by,
+    }
+}
+
+fn kind_of(flag: u64) -> usize {
+    KINDS.iter().position(|kind| kind.flag == flag).unwrap_or(0)
+}
+
+/// Leaves a descriptor open until the process ends.
+fn keep_open(fd: OwnedFd) -> i32 {
+    std::os::fd::IntoRawFd::into_raw_fd(fd)
+}
+
+fn own_tid(procfs: &Procfs) -> Result<String> {
+    Ok(procfs.own_ids()?.1.to_string())
+}
+
+fn own_task(procfs: &Procfs) -> Result<By> {
+    Ok(By::Task {
+        tid: procfs.own_ids()?.1,
+    })
+}
+
+/// The namespaces that a task is in itself.
+pub fn namespaces(procfs: &Procfs, task: &str) -> Result<Inums> {
+    let mut inums = Inums::default();
+    for (inum, kind) in inums.iter_mut().zip(&KINDS) {
+        let link = procfs.link(&format!("{task}/ns/{}", kind.name))?;
+        *inum = procfs::inum_of_link(&link).context("a link of another form")?;
+    }
+    Ok(inums)
+}
+
+/// Maps our only id, which was 0 before too, to 0.
+pub fn map_root(procfs: &Procfs) -> Result<()> {
+    for (file, text) in [
+        ("setgroups", "deny"),
+        ("uid_map", "0 0 1"),
+        ("gid_map", "0 0 1"),
+    ] {
+        procfs
+            .write(&format!("thread-self/{file}"), text)
+            .context(file)?;
+    }
+    Ok(())
+}
+
+fn spawn_ready(
+    procfs: &Procfs,
+    flags: u64,
+    prepare: impl FnOnce(&Procfs) -> Result<String>,
+) -> Result<(i64, String)> {
+    let (said, mut say) = sys::pipe()?;
+    let child = sys::spawn(Call::Clone, flags, || {
+        sys::die_with_parent();
+        sys::close_others(&[say.as_raw_fd(), procfs.as_raw_fd()]);
+        if flags & NEWUSER != 0 {
+            let _ = map_root(procfs);
+        }
+        let line = prepare(procfs).unwrap_or_else(|error| format!("!{error:#}"));
+        let _ = say.write_all(format!("{line}\n").as_bytes());
+        // What we keep, the tests know; these two they need not.
+        sys::close(say.as_raw_fd());
+        sys::close(procfs.as_raw_fd());
+        loop {
+            std::thread::park();
+        }
+    });
+    ensure!(child > 0, "clone: errno {}", -child);
+    drop(say);
+    let mut line = String::new();
+    BufReader::new(said).read_line(&mut line)?;
+    match line.trim_end() {
+        "" => Err(anyhow!("a child ended before it was ready")),
+        line => match line.strip_prefix('!') {
+            Some(error) => Err(anyhow!("a child says: {error}")),
+            None => Ok((child, line.to_owned())),
+        },
+    }
+}
+
+/// So many levels below us: the ids of all, ours first.
+fn nest(procfs: &Procfs, depth: u32) -> Result<String> {
+    let own = own_tid(procfs)?;
+    if depth == 0 {
+        return Ok(own);
+    }
+    let (_, line) = spawn_ready(procfs, NEWUSER | NEWPID, |procfs| nest(procfs, depth - 1))?;
+    Ok(format!("{own} {line}"))
+}
+
+/// One level of one kind below us.
+fn nest_flag(procfs: &Procfs, flag: u64) -> Result<String> {
+    let (_, line) = spawn_ready(procfs, flag, own_tid)?;
+    Ok(format!("{} {line}", own_tid(procfs)?))
+}
+
+/// Serves a test: on a line `make NAME` it makes a holder of that sort and prints the
+/// book's lines of it as one, on `drop` it lets go of that.
+pub fn serve(dir: &Path) -> Result<()> {
+    sys::adopt_orphans();
+    let place = Place::new(Procfs::open()?, dir)?;
+    let mut held: Option<Held> = None;
+    for line in std::io::stdin().lock().lines() {
+        let line = line?;
+        if let Some(held) = held.take() {
+            held.release()?;
+        }
+        if let Some(name) = line.strip_prefix("make ") {
+            let found = SORTS.iter().find(|(known, _)| *known == name);
+            let (_, sort) = found.with_context(|| format!("no sort {name:?}"))?;
+            let made = place.make(*sort, flags_alone(*sort))?;
+            println!("{}", serde_json::to_string(&made.lines)?);
+            held = Some(made);
+        } else {
+            println!("[]");
+        }
+        std::io::stdout().flush()?;
+        while sys::wait_any(false).is_ok_and(|child| child.is_some()) {}
+    }
+    if let Some(held) = held {
+        held.release()?;
+    }
+    place.remove()
+}
+
+/// One kind, another for each sort that has a choice.
+fn flags_alone(sort: Sort) -> u64 {
+    match sort {
+        Sort::Descriptor => NEWIPC,
+        Sort::Mount => NEWNET,
+        _ => NEWUTS,
+    }
+}
+
+/// Writes what holders keep alive to the book, and that we are in our mount namespace.
+pub fn book(path: &Path, place: &Place, held: &[Held]) -> Result<()> {
+    let mut lines = vec![place.own_mounts()];
+    lines.extend(held.iter().flat_map(|held| held.lines.clone()));
+    left::append(path, &lines)
+}

@@ -1,0 +1,240 @@
+//! The storm of namespaces against what nstrace prints of it: from the live model, after
+//! losses, and by one look.
+
+use std::fs::{self, OpenOptions};
+use std::io::{BufRead, BufReader, Lines, Write};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdout};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::{Suite, Verdict};
+use crate::act;
+use crate::harness::against::{self, Readings};
+use crate::harness::report::Report;
+use crate::harness::tree::{self, Tree};
+use crate::harness::truth::{self, Truth};
+use crate::harness::watch::{self, Watch};
+use crate::left::{self, Left};
+
+/// Attaching is slow in a guest whose processor is emulated, and slower in a storm.
+const PATIENCE: Duration = Duration::from_secs(80);
+
+/// After the storm the kernel frees in the background.
+const REST: Duration = Duration::from_secs(30);
+
+/// How long nstrace is stopped, so that its rings run over.
+const PAUSE: Duration = Duration::from_secs(3);
+
+/// A running storm.
+struct Storm {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+    book: PathBuf,
+}
+
+impl Storm {
+    fn start(suite: &Suite, name: &str, words: &[&str]) -> Result<Self> {
+        let book = suite.new_book(name);
+        let seed = suite.args.seed.to_string();
+        let shown = book.to_string_lossy();
+        let own = ["act", "tree-storm", "--seed", &seed, "--book", &shown];
+        let mut child = act::start(&[&own, words].concat())?;
+        let stdout = child.stdout.take().context("no stdout")?;
+        let lines = BufReader::new(stdout).lines();
+        let mut storm = Storm { child, lines, book };
+        storm.wait_for("begun")?;
+        Ok(storm)
+    }
+
+    fn wait_for(&mut self, word: &str) -> Result<()> {
+        let line = self.lines.next().context("the storm broke off")??;
+        ensure!(
+            line.starts_with(word),
+            "the storm says {line:?}, not {word}"
+        );
+        Ok(())
+    }
+
+    /// Waits until all is at rest: what is then, and what is left on purpose.
+    fn rest(&mut self) -> Result<(Truth, Vec<Left>)> {
+        self.wait_for("at rest")?;
+        Ok((truth::at_rest(REST)?, left::read(&self.book)?))
+    }
+
+    /// Has it let go of everything.
+    fn end(mut self) -> Result<()> {
+        drop(self.child.stdin.take());
+        self.wait_for("gone")?;
+        ensure!(self.child.wait()?.success(), "the storm failed");
+        Ok(())
+    }
+}
+
+impl Drop for Storm {
+    fn drop(&mut self) {
+        // Both fail if it has ended, as it should.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Without nstrace: the book and the truth agree, and nothing stays when it has let go.
+pub fn agrees(suite: &mut Suite) -> Result<Verdict> {
+    let mut report = Report::default();
+    let before = truth::at_rest(REST)?;
+    let words = ["--sets", "1500", "--left", "112"];
+    let mut storm = Storm::start(suite, "storm", &words)?;
+    let (now, book) = storm.rest()?;
+    against::book(&book, &before, &now, &mut report);
+    storm.end()?;
+    let after = truth::at_rest(REST)?;
+    let keys = |truth: &Truth| truth.by_key().into_keys().collect::<Vec<_>>();
+    report.same("namespaces after the storm", keys(&after), keys(&before));
+    Ok(Verdict::Ran(report))
+}
+
+/// `tree -- COMMAND` that begins in the middle of a storm.
+pub fn live(suite: &mut Suite) -> Result<Verdict> {
+    let (ended, mut report) = in_a_storm(suite, "tree-storm", &[], Duration::ZERO)?;
+    report.same("exit code", ended.code, Some(0));
+    Ok(Verdict::Ran(report))
+}
+
+/// The same with rings of one page and a nstrace that stands still for a while.
+pub fn loss(suite: &mut Suite) -> Result<Verdict> {
+    let words = ["--ring-size", "4096"];
+    let (ended, mut report) = in_a_storm(suite, "tree-loss", &words, PAUSE)?;
+    report.same("exit code", ended.code, Some(0));
+    let is_told = ended.stderr.iter().any(|line| line.contains("lost"));
+    report.check(is_told, || {
+        format!(
+            "nothing lost: this proves nothing; stderr {:?}",
+            ended.stderr
+        )
+    });
+    Ok(Verdict::Ran(report))
+}
+
+fn in_a_storm(
+    suite: &Suite,
+    name: &str,
+    words: &[&str],
+    pause: Duration,
+) -> Result<(watch::Ended, Report)> {
+    let path = |what: &str| format!("/run/nstrace-{name}-{}-{what}", suite.attach);
+    let (started, go) = (path("started"), path("go"));
+    let _ = fs::remove_file(&started);
+    let mut fifo = fifo(&go)?;
+    let mut storm = Storm::start(suite, name, &["--until", &started])?;
+    let script = format!(": >{started}; read line <{go}");
+    let own = ["tree", "--attach", suite.attach, "--json"];
+    let command = ["--", "sh", "-c", &script];
+    let nstrace = Watch::start(&[&own, words, &command].concat())?;
+    wait_for_file(&nstrace, &started)?;
+    if !pause.is_zero() {
+        nstrace.signal(libc::SIGSTOP)?;
+        thread::sleep(pause);
+        nstrace.signal(libc::SIGCONT)?;
+    }
+    let (before, book) = storm.rest()?;
+    fifo.write_all(b"go\n")?;
+    let ended = nstrace.finish(PATIENCE)?;
+    let after = truth::read()?;
+    let mut report = Report::default();
+    let tree = tree_of(&ended, &mut report);
+    let is_live = tree.header.as_ref().map(|header| header.live);
+    report.same("live", is_live, Some(true));
+    let loss = tree.header.as_ref().and_then(|header| header.loss);
+    report.check(loss.is_none(), || format!("not made good: {loss:?}"));
+    let readings = Readings {
+        before: &before,
+        after: &after,
+    };
+    against::compare(&tree, &readings, &book, &mut report);
+    storm.end()?;
+    Ok((ended, report))
+}
+
+/// A fifo, open at both ends, so that neither side waits for the other.
+fn fifo(path: &str) -> Result<fs::File> {
+    let _ = fs::remove_file(path);
+    let mut command = std::process::Command::new("mkfifo");
+    ensure!(command.arg(path).status()?.success(), "{path}: cannot make");
+    Ok(OpenOptions::new().read(true).write(true).open(path)?)
+}
+
+fn wait_for_file(nstrace: &Watch, path: &str) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while !fs::exists(path)? {
+        if let Some(stderr) = nstrace.end() {
+            bail!(
+                "nstrace ended before its command began: {}",
+                stderr.join("; ")
+            );
+        }
+        ensure!(Instant::now() < deadline, "its command did not begin");
+        thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+/// What it printed, with what is wrong in it.
+fn tree_of(ended: &watch::Ended, report: &mut Report) -> Tree {
+    if ended.stdout.is_empty() {
+        report.add(format!("it printed nothing: {}", ended.stderr.join("; ")));
+    }
+    let mut tree = Tree::default();
+    for line in &ended.stdout {
+        if let Err(error) = tree.take(line) {
+            report.add(format!("not as docs/json.md has it: {error:#}: {line}"));
+        }
+    }
+    tree
+}
+
+/// One look, without programs in the kernel.
+pub fn one_look(suite: &mut Suite) -> Result<Verdict> {
+    let words = ["--sets", "800", "--left", "112"];
+    let mut storm = Storm::start(suite, "one-look", &words)?;
+    let (before, book) = storm.rest()?;
+    let ended = watch::run(&["tree", "--json"], PATIENCE)?;
+    let after = truth::read()?;
+    let mut report = Report::default();
+    report.same("exit code", ended.code, Some(0));
+    let tree = tree_of(&ended, &mut report);
+    let is_live = tree.header.as_ref().map(|header| header.live);
+    report.same("live", is_live, Some(false));
+    let readings = Readings {
+        before: &before,
+        after: &after,
+    };
+    against::compare(&tree, &readings, &book, &mut report);
+    against::holders(&tree, &after, &book, &mut report);
+    storm.end()?;
+    Ok(Verdict::Ran(report))
+}
+
+/// `leaks`: what is held without tasks, the oldest first.
+pub fn leaks(suite: &mut Suite) -> Result<Verdict> {
+    let words = ["--sets", "200", "--left", "56"];
+    let mut storm = Storm::start(suite, "leaks", &words)?;
+    let (now, book) = storm.rest()?;
+    let ended = watch::run(&["leaks", "--json"], PATIENCE)?;
+    let mut report = Report::default();
+    report.same("exit code", ended.code, Some(0));
+    let lines = ended.stdout.iter().map(|line| tree::parse(&[line]));
+    let mut found = Vec::new();
+    for line in lines {
+        match line {
+            Ok(tree) => found.extend(tree.namespaces),
+            Err(error) => report.add(format!("{error:#}")),
+        }
+    }
+    report.check(!found.is_empty(), || ended.stderr.join("; "));
+    against::leaks(&found, &now, &book, &mut report);
+    storm.end()?;
+    Ok(Verdict::Ran(report))
+}

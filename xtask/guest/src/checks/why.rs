@@ -1,0 +1,159 @@
+//! `nstrace why`: it names whatever keeps a namespace alive, each sort of holder alone;
+//! and it says so if there is no such namespace, or no right to look.
+
+use std::io::{BufRead, BufReader, Lines, Write};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, ChildStdout};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use super::{Suite, Verdict, reuse};
+use crate::act::{self, holders::SORTS};
+use crate::harness::report::Report;
+use crate::harness::tree::{self, Tree};
+use crate::harness::watch::{self, Watch};
+use crate::harness::{against, tracer};
+use crate::left::{By, Left};
+use crate::procfs::{self, Procfs};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// An ordinary user.
+const USER_ID: u32 = 1000;
+
+/// A running `act holders`.
+struct Holders {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Holders {
+    fn start() -> Result<Self> {
+        let mut child = act::start(&["act", "holders", "--dir", "/run/nstrace-holders"])?;
+        let stdout = child.stdout.take().context("no stdout")?;
+        let lines = BufReader::new(stdout).lines();
+        Ok(Holders { child, lines })
+    }
+
+    fn ask(&mut self, word: &str) -> Result<Vec<Left>> {
+        let stdin = self.child.stdin.as_mut().context("no stdin")?;
+        stdin.write_all(format!("{word}\n").as_bytes())?;
+        let line = self.lines.next().context("the holders broke off")??;
+        Ok(serde_json::from_str(&line)?)
+    }
+}
+
+impl Drop for Holders {
+    fn drop(&mut self) {
+        // With its stdin it lets go of everything and ends.
+        drop(self.child.stdin.take());
+        let _ = self.child.wait();
+    }
+}
+
+/// Each sort of holder, alone.
+pub fn holders(suite: &mut Suite) -> Result<Verdict> {
+    let mut report = Report::default();
+    let mut holders = Holders::start()?;
+    let watch = reuse::watch(suite)?;
+    for (name, _) in SORTS {
+        let lines = holders.ask(&format!("make {name}"))?;
+        let mut own = Report::default();
+        let left = lines.first().context("nothing is held")?;
+        // Nobody can learn its number: there is nothing to ask for.
+        let asked = match left.inum {
+            Some(inum) => ask(left, inum, &mut own),
+            None => Ok(()),
+        };
+        holders.ask("drop")?;
+        asked?;
+        if let Some(inum) = left.inum
+            && let Err(error) = reuse::wait_for_deaths(&watch, &left.kind, inum, 1)
+        {
+            own.add(format!("{error:#}"));
+        }
+        report.append(name, own);
+    }
+    watch.signal(libc::SIGINT)?;
+    watch.finish(reuse::START)?;
+    Ok(Verdict::Ran(report))
+}
+
+fn ask(left: &Left, inum: u32, report: &mut Report) -> Result<()> {
+    let name = format!("{}:{inum}", left.kind);
+    let ended = watch::run(&["why", &name, "--json"], PATIENCE)?;
+    let tree = match tree::parse(&ended.stdout) {
+        Ok(tree) => tree,
+        Err(error) => {
+            report.add(format!("{error:#}"));
+            return Ok(());
+        }
+    };
+    if left.by.is_hidden() && tells_of_proc(&tree, &ended.stderr) {
+        return Ok(());
+    }
+    report.same("exit code", ended.code, Some(0));
+    report.check(against::is_named(&tree, left), || {
+        let (said, stderr) = (ended.stdout.join(" "), ended.stderr.join("; "));
+        format!("{name}: {:?} is not named in {said}; {stderr}", left.by)
+    });
+    let ended = watch::run(&["why", &name], PATIENCE)?;
+    report.same("exit code of the text", ended.code, Some(0));
+    let text = ended.stdout.join("\n");
+    let missing: Vec<String> = words(&left.by)
+        .into_iter()
+        .filter(|word| !text.contains(word))
+        .collect();
+    report.check(missing.is_empty(), || {
+        format!("{name}: the text has no {missing:?}: {text}")
+    });
+    Ok(())
+}
+
+/// Which pid namespace an instance of proc is for, one look may not be able to learn; then
+/// it says so.
+fn tells_of_proc(tree: &Tree, stderr: &[String]) -> bool {
+    let unseen = tree.header.as_ref().map(|header| &header.unseen);
+    let is_counted = unseen.is_some_and(|unseen| unseen.contains_key("procs"));
+    is_counted || stderr.iter().any(|line| line.contains("proc"))
+}
+
+/// What the text must have.
+fn words(by: &By) -> Vec<String> {
+    match by {
+        By::Task { tid } | By::PidForChildren { tid } | By::TimeForChildren { tid } => {
+            vec![tid.to_string()]
+        }
+        By::Descriptor { pid, fd } | By::Socket { pid, fd } => {
+            vec![pid.to_string(), fd.to_string()]
+        }
+        By::Mount { path, .. } | By::Proc { path, .. } => vec![path.clone()],
+        By::Below { below_kind, below } => vec![format!("{below_kind}:{below}")],
+    }
+}
+
+/// What is not there, and what may not be looked at.
+pub fn absent(_: &mut Suite) -> Result<Verdict> {
+    let mut report = Report::default();
+    for name in ["mnt:1", "999999"] {
+        let ended = watch::run(&["why", name], PATIENCE)?;
+        report.same(format!("exit code of why {name}"), ended.code, Some(1));
+        let is_one = ended.stderr.len() == 1 && ended.stderr[0].contains(name);
+        report.check(is_one, || {
+            format!("why {name}: not one line about it: {:?}", ended.stderr)
+        });
+        report.same(format!("stdout of why {name}"), ended.stdout, Vec::new());
+    }
+    let link = Procfs::open()?.link("1/ns/mnt")?;
+    let inum = procfs::inum_of_link(&link).context("a link of another form")?;
+    let mut command = tracer::nstrace(&["why", &format!("mnt:{inum}")]);
+    command.uid(USER_ID).gid(USER_ID);
+    let ended = Watch::spawn(command)?.finish(PATIENCE)?;
+    let said = ended.stderr.join("; ");
+    let words = ["ermission", "root", "CAP_", "privilege", "allowed"];
+    report.check(words.iter().any(|word| said.contains(word)), || {
+        format!("no word about rights, exit code {:?}: {said}", ended.code)
+    });
+    Ok(Verdict::Ran(report))
+}

@@ -1,0 +1,533 @@
+//! Compares a tree that nstrace printed with the truth and with the book of what was
+//! left alive on purpose.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::report::Report;
+use super::tree::{Namespace, Task, Tree};
+use super::truth::{self, Key, Truth};
+use crate::kinds::{KINDS, PID};
+use crate::left::{By, Left};
+
+/// The truth before and after the tree was printed. Their namespaces are the same; a
+/// task of the first namespaces may have come or gone between them.
+pub struct Readings<'a> {
+    pub before: &'a Truth,
+    pub after: &'a Truth,
+}
+
+/// Notes everything in which a tree differs.
+pub fn compare(tree: &Tree, readings: &Readings, book: &[Left], report: &mut Report) {
+    if let Err(error) = tree.check_order() {
+        report.add(format!("{error:#}"));
+    }
+    for unseen in &readings.after.unseen {
+        report.add(format!("the truth is not whole: {unseen}"));
+    }
+    let hidden = hidden(tree, book);
+    namespaces(tree, readings, &hidden, report);
+    tasks(tree, readings, report);
+}
+
+/// The namespaces in the tree that only the kernel and who made their holder know of.
+fn hidden(tree: &Tree, book: &[Left]) -> BTreeSet<Key> {
+    let mut hidden = BTreeSet::new();
+    for left in book {
+        match (&left.by, left.inum) {
+            (by, Some(inum)) if by.is_hidden() => {
+                hidden.insert((left.kind.clone(), inum));
+            }
+            (By::PidForChildren { tid }, None) => {
+                let task = tree.tasks.iter().find(|task| task.tid == *tid);
+                let inum = task.and_then(|task| task.pid_for_children);
+                hidden.extend(inum.map(|inum| (left.kind.clone(), inum)));
+            }
+            _ => {}
+        }
+    }
+    hidden
+}
+
+fn namespaces(tree: &Tree, readings: &Readings, hidden: &BTreeSet<Key>, report: &mut Report) {
+    let mut expected = readings.after.by_key();
+    let counts = Counts::of(readings.after);
+    let first: BTreeSet<Key> = keys(&readings.after.first()).collect();
+    for found in &tree.namespaces {
+        let name = format!("{}:{}", found.kind, found.inum);
+        let Some(ns) = expected.remove(&found.key()) else {
+            if !hidden.contains(&found.key()) {
+                let confirmed = found.confirmed;
+                report.add(format!("{name} is too many; confirmed {confirmed:?}"));
+            }
+            continue;
+        };
+        report.same(format!("{name}: parent"), found.parent, ns.parent);
+        report.same(format!("{name}: owner"), found.owner, ns.owner);
+        report.same(format!("{name}: owner_uid"), found.owner_uid, ns.owner_uid);
+        report.check(found.confirmed != Some(false), || {
+            format!("{name} is there, but not confirmed")
+        });
+        if !first.contains(&found.key()) {
+            counts.check(&name, found, report);
+        }
+    }
+    for (key, ns) in expected {
+        let why: Vec<_> = ns.holders.iter().take(3).collect();
+        let tasks = counts.tasks.get(&key).copied().unwrap_or(0);
+        let line = format!("{}:{} is missing; {tasks} tasks, {why:?}", key.0, key.1);
+        report.add(line);
+    }
+}
+
+fn keys(inums: &crate::kinds::Inums) -> impl Iterator<Item = Key> {
+    KINDS
+        .iter()
+        .zip(*inums)
+        .map(|(kind, inum)| (kind.name.to_owned(), inum))
+}
+
+/// What the lines of namespaces count.
+#[derive(Default)]
+struct Counts {
+    tasks: BTreeMap<Key, u32>,
+    for_children: BTreeMap<Key, u32>,
+    below: BTreeMap<Key, BTreeSet<Key>>,
+}
+
+impl Counts {
+    fn of(truth: &Truth) -> Self {
+        let mut counts = Counts::default();
+        for task in &truth.tasks {
+            for key in keys(&task.inums) {
+                *counts.tasks.entry(key).or_default() += 1;
+            }
+            let others = [
+                ("pid", task.pid_for_children),
+                ("time", task.time_for_children),
+            ];
+            for (kind, inum) in others {
+                if let Some(inum) = inum {
+                    *counts
+                        .for_children
+                        .entry((kind.to_owned(), inum))
+                        .or_default() += 1;
+                }
+            }
+        }
+        for ns in &truth.namespaces {
+            let above = [(ns.kind.as_str(), ns.parent), ("user", ns.owner)];
+            for (kind, inum) in above {
+                if let Some(inum) = inum {
+                    let below = counts.below.entry((kind.to_owned(), inum)).or_default();
+                    below.insert((ns.kind.clone(), ns.inum));
+                }
+            }
+        }
+        counts
+    }
+
+    /// Whether a task is in it or below it, or its children will be.
+    fn is_needed(&self, key: &Key) -> bool {
+        let below = self.below.get(key).into_iter().flatten();
+        self.tasks.contains_key(key)
+            || self.for_children.contains_key(key)
+            || below.into_iter().any(|below| self.is_needed(below))
+    }
+
+    fn check(&self, name: &str, found: &Namespace, report: &mut Report) {
+        let key = found.key();
+        let of = |map: &BTreeMap<Key, u32>| map.get(&key).copied().unwrap_or(0);
+        report.same(format!("{name}: tasks"), found.tasks, of(&self.tasks));
+        let for_children = of(&self.for_children);
+        report.check(found.tasks_for_children >= for_children, || {
+            let told = found.tasks_for_children;
+            format!("{name}: tasks_for_children: {told}, not {for_children}")
+        });
+        let below = self.below.get(&key).map_or(0, BTreeSet::len) as u32;
+        report.same(format!("{name}: namespaces"), found.namespaces, below);
+    }
+}
+
+fn tasks(tree: &Tree, readings: &Readings, report: &mut Report) {
+    let by_tid = |truth: &'_ Truth| -> BTreeMap<u32, truth::Task> {
+        let tasks = truth.tasks.iter().cloned();
+        tasks.map(|task| (task.tid, task)).collect()
+    };
+    let (before, after) = (by_tid(readings.before), by_tid(readings.after));
+    let first = readings.after.first();
+    let parents = parents(readings.after);
+    let mut seen = BTreeSet::new();
+    for found in &tree.tasks {
+        if !seen.insert(found.tid) {
+            report.add(format!("task {} is there twice", found.tid));
+        }
+        match after.get(&found.tid).or_else(|| before.get(&found.tid)) {
+            Some(task) => same_task(found, task, &parents, report),
+            // Nstrace itself, what it started, and workers of the kernel.
+            None if found.namespaces == named(&first) => {}
+            None => report.add(format!("task {} ({}) is too many", found.tid, found.comm)),
+        }
+    }
+    let stayed = after.values().filter(|task| before.contains_key(&task.tid));
+    for task in stayed.filter(|task| !seen.contains(&task.tid)) {
+        // Workers of the kernel come and go, and may have had the same id before.
+        if !task.is_kernel {
+            report.add(format!("task {} ({}) is missing", task.tid, task.comm));
+        }
+    }
+}
+
+fn named(inums: &crate::kinds::Inums) -> BTreeMap<String, u32> {
+    keys(inums).collect()
+}
+
+/// The parent of each pid namespace.
+fn parents(truth: &Truth) -> BTreeMap<u32, u32> {
+    let pids = truth.namespaces.iter().filter(|ns| ns.kind == "pid");
+    pids.filter_map(|ns| Some((ns.inum, ns.parent?))).collect()
+}
+
+fn same_task(found: &Task, task: &truth::Task, parents: &BTreeMap<u32, u32>, report: &mut Report) {
+    let name = format!("task {} ({})", task.tid, task.comm);
+    report.same(format!("{name}: pid"), found.pid, task.pid);
+    // A worker of the kernel is called after what it does.
+    if !task.is_kernel {
+        report.same(format!("{name}: comm"), &found.comm, &task.comm);
+    }
+    let expected = named(&task.inums);
+    report.same(format!("{name}: namespaces"), &found.namespaces, &expected);
+    let chain: Vec<(u32, u32)> = found.pids.iter().map(|at| (at.ns, at.pid)).collect();
+    let expected = chain_of(task, parents);
+    report.same(format!("{name}: pids"), chain, expected);
+    if task.pid_for_children != Some(0) {
+        let told = found.pid_for_children;
+        report.same(
+            format!("{name}: pid_for_children"),
+            told,
+            task.pid_for_children,
+        );
+    }
+    let told = found.time_for_children;
+    report.same(
+        format!("{name}: time_for_children"),
+        told,
+        task.time_for_children,
+    );
+}
+
+/// A task's ids with the namespaces that they are in, from the first.
+fn chain_of(task: &truth::Task, parents: &BTreeMap<u32, u32>) -> Vec<(u32, u32)> {
+    let mut chain = Vec::new();
+    let mut ns = Some(task.inums[PID]);
+    for id in task.ids.iter().rev() {
+        chain.push((ns.unwrap_or(0), *id));
+        ns = ns.and_then(|ns| parents.get(&ns).copied());
+    }
+    chain.reverse();
+    chain
+}
+
+/// Notes holders that are not as the truth has them, of namespaces that no task is in:
+/// one look at the machine must tell what holds them, and nothing else.
+pub fn holders(tree: &Tree, truth: &Truth, book: &[Left], report: &mut Report) {
+    let by_key = truth.by_key();
+    for found in &tree.namespaces {
+        let Some(ns) = by_key.get(&found.key()) else {
+            continue;
+        };
+        let name = format!("{}:{}", found.kind, found.inum);
+        let is_proc = |left: &Left| left.by.is_hidden() && left.inum == Some(found.inum);
+        let may_be_proc = found.kind == "pid" && book.iter().any(is_proc);
+        for holder in &found.holders {
+            let is_true = ns.holders.contains(holder)
+                || (may_be_proc || found.tasks > 0) && matches!(holder, truth::Holder::Proc { .. });
+            report.check(is_true, || format!("{name} is not held by {holder:?}"));
+        }
+        let is_told = found.tasks > 0 || ns.holders.iter().all(|h| found.holders.contains(h));
+        report.check(is_told, || {
+            let (told, all) = (&found.holders, &ns.holders);
+            format!("{name}: holders {told:?}, not {all:?}")
+        });
+    }
+}
+
+/// Notes what `nstrace leaks` lists that is no leak, and what it does not list. A leak is
+/// what no task is in. If a task's children will be in it, or if there is a task below it,
+/// it may be listed or not: something that lives needs it.
+pub fn leaks(found: &[Namespace], truth: &Truth, book: &[Left], report: &mut Report) {
+    let counts = Counts::of(truth);
+    let hidden = |ns: &Namespace| {
+        let is_it = |left: &&Left| left.kind == ns.kind && left.inum == Some(ns.inum);
+        book.iter().filter(is_it).any(|left| left.by.is_hidden())
+    };
+    for ns in found {
+        let is_known = truth.by_key().contains_key(&ns.key()) || hidden(ns);
+        let is_leak = is_known && !counts.tasks.contains_key(&ns.key());
+        report.check(is_leak, || format!("{}:{} is no leak", ns.kind, ns.inum));
+    }
+    let listed: BTreeSet<Key> = found.iter().map(Namespace::key).collect();
+    report.same("namespaces listed twice", found.len() - listed.len(), 0);
+    for (key, ns) in truth.by_key() {
+        if !counts.is_needed(&key) && !listed.contains(&key) {
+            let (kind, inum) = key;
+            report.add(format!("{kind}:{inum} is not listed: {:?}", ns.holders));
+        }
+    }
+    oldest_first(found, report);
+}
+
+/// Where births were seen, or the kernel gives ids that grow, the order can be told.
+fn oldest_first(found: &[Namespace], report: &mut Report) {
+    let births: Vec<u64> = found.iter().filter_map(|ns| ns.born_mono_ns).collect();
+    report.check(births.is_sorted(), || format!("not by age: {births:?}"));
+    let ids: Vec<u64> = found.iter().filter_map(|ns| ns.id).collect();
+    report.check(ids.is_sorted(), || format!("not by age: ids {ids:?}"));
+}
+
+/// Whether a line of `nstrace why` names what keeps the namespace alive.
+pub fn is_named(tree: &Tree, left: &Left) -> bool {
+    let Some(inum) = left.inum else { return false };
+    let task = |tid: u32| tree.tasks.iter().find(move |task| task.tid == tid);
+    let has = |holder: truth::Holder| {
+        let ns = tree.namespace(&left.kind, inum);
+        ns.is_some_and(|ns| ns.holders.contains(&holder))
+    };
+    match &left.by {
+        By::Task { tid } => task(*tid).is_some_and(|task| task.namespaces[&left.kind] == inum),
+        By::PidForChildren { tid } => {
+            task(*tid).is_some_and(|task| task.pid_for_children == Some(inum))
+        }
+        By::TimeForChildren { tid } => {
+            task(*tid).is_some_and(|task| task.time_for_children == Some(inum))
+        }
+        By::Below { below_kind, below } => tree
+            .namespace(below_kind, *below)
+            .is_some_and(|ns| ns.parent == Some(inum) || ns.owner == Some(inum)),
+        by => by.holder().is_some_and(has),
+    }
+}
+
+/// Notes what the book of a storm has and the truth has not, and the reverse: every
+/// namespace that lives is in the book or in the truth of before.
+pub fn book(book: &[Left], before: &Truth, now: &Truth, report: &mut Report) {
+    let by_key = now.by_key();
+    let mut booked: BTreeSet<Key> = before.by_key().into_keys().collect();
+    for left in book {
+        let Some(inum) = left.inum else { continue };
+        let key = (left.kind.clone(), inum);
+        let found = by_key.get(&key).map(|ns| is_so(left, ns, now));
+        report.check(left.by.is_hidden() || found == Some(true), || {
+            format!(
+                "the book has {left:?}, the truth has {:?}",
+                by_key.get(&key)
+            )
+        });
+        booked.insert(key);
+    }
+    for key in by_key.keys().filter(|key| !booked.contains(key)) {
+        report.add(format!(
+            "{}:{} is in no book: {:?}",
+            key.0, key.1, by_key[key]
+        ));
+    }
+}
+
+/// Whether the truth has the holder.
+fn is_so(left: &Left, ns: &truth::Namespace, truth: &Truth) -> bool {
+    let task = |tid: u32| truth.tasks.iter().find(|task| task.tid == tid);
+    match &left.by {
+        By::Task { tid } => task(*tid)
+            .is_some_and(|task| keys(&task.inums).any(|key| key == (ns.kind.clone(), ns.inum))),
+        By::PidForChildren { tid } => {
+            task(*tid).is_some_and(|task| task.pid_for_children == Some(ns.inum))
+        }
+        By::TimeForChildren { tid } => {
+            task(*tid).is_some_and(|task| task.time_for_children == Some(ns.inum))
+        }
+        By::Below { below_kind, below } => truth.namespaces.iter().any(|other| {
+            let is_below = other.parent == Some(ns.inum) || other.owner == Some(ns.inum);
+            other.kind == *below_kind && other.inum == *below && is_below
+        }),
+        By::Proc { .. } => true,
+        by => by
+            .holder()
+            .is_some_and(|holder| ns.holders.contains(&holder)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::harness::tree;
+    use crate::kinds::{Inums, USER};
+    use serde_json::{Value, json};
+
+    fn truth() -> Truth {
+        let ns = |kind: &str, inum, parent, owner, owner_uid| truth::Namespace {
+            kind: kind.to_owned(),
+            inum,
+            parent,
+            owner,
+            owner_uid,
+            holders: Vec::new(),
+        };
+        let mut namespaces: Vec<_> = KINDS
+            .iter()
+            .enumerate()
+            .map(|(index, kind)| match index {
+                USER => ns(kind.name, 10 + USER as u32, None, None, Some(0)),
+                index => ns(kind.name, 10 + index as u32, None, Some(15), None),
+            })
+            .collect();
+        namespaces.push(ns("user", 25, Some(15), Some(15), Some(1000)));
+        namespaces.push(ns("pid", 23, Some(13), Some(25), None));
+        namespaces.push(ns("net", 24, None, Some(25), None));
+        let fd = truth::Holder::Descriptor { pid: 1, fd: 5 };
+        namespaces.last_mut().unwrap().holders = vec![fd];
+        let first: Inums = std::array::from_fn(|index| 10 + index as u32);
+        let mut inside = first;
+        (inside[PID], inside[USER]) = (23, 25);
+        let task = |tid, comm: &str, inums, ids: &[u32]| truth::Task {
+            pid: tid,
+            tid,
+            comm: comm.to_owned(),
+            inums,
+            ids: ids.to_vec(),
+            ..truth::Task::default()
+        };
+        Truth {
+            namespaces,
+            tasks: vec![
+                task(1, "init", first, &[1]),
+                task(70, "in", inside, &[70, 1]),
+            ],
+            unseen: Vec::new(),
+        }
+    }
+
+    /// The tree that a nstrace without faults would print.
+    fn render(truth: &Truth) -> Vec<String> {
+        let counts = Counts::of(truth);
+        let parents = parents(truth);
+        let time = "2026-11-22T00:31:06.123456789Z";
+        let mut lines = vec![json!({"type":"tree","time":time,"mono_ns":1,"live":true})];
+        let mut namespaces: Vec<_> = truth.namespaces.iter().collect();
+        namespaces.sort_by_key(|ns| (ns.kind != "user", ns.inum));
+        for ns in namespaces {
+            let mut line = serde_json::to_value(ns).unwrap();
+            let key = (ns.kind.clone(), ns.inum);
+            line["type"] = json!("namespace");
+            line["tasks"] = json!(counts.tasks.get(&key).unwrap_or(&0));
+            line["namespaces"] = json!(counts.below.get(&key).map_or(0, BTreeSet::len));
+            lines.push(line);
+        }
+        for task in &truth.tasks {
+            let pids: Vec<Value> = chain_of(task, &parents)
+                .iter()
+                .map(|(ns, pid)| json!({"ns":ns,"pid":pid}))
+                .collect();
+            lines.push(
+                json!({"type":"task","pid":task.pid,"tid":task.tid,"comm":task.comm,
+                "pids":pids,"namespaces":named(&task.inums)}),
+            );
+        }
+        lines.iter_mut().for_each(without_null);
+        lines.iter().map(Value::to_string).collect()
+    }
+
+    fn without_null(line: &mut Value) {
+        line.as_object_mut()
+            .unwrap()
+            .retain(|_, value| !value.is_null());
+    }
+
+    fn report(lines: &[String], book: &[Left]) -> String {
+        let truth = truth();
+        let readings = Readings {
+            before: &truth,
+            after: &truth,
+        };
+        let mut report = Report::default();
+        let tree = tree::parse(lines).unwrap();
+        compare(&tree, &readings, book, &mut report);
+        holders(&tree, &truth, book, &mut report);
+        report.to_string()
+    }
+
+    #[test]
+    fn the_truth_as_a_tree_has_no_differences() {
+        assert_eq!(report(&render(&truth()), &[]), "");
+    }
+
+    #[test]
+    fn each_thing_that_differs_is_named() {
+        type Change = (fn(&mut Truth), &'static str);
+        let changes: [Change; 9] = [
+            (|t| drop(t.namespaces.pop()), "net:24 is missing"),
+            (
+                |t| t.namespaces[9].parent = Some(10),
+                "pid:23: parent Some(10)",
+            ),
+            (
+                |t| t.namespaces[10].owner = Some(15),
+                "net:24: owner Some(15)",
+            ),
+            (
+                |t| t.namespaces[8].owner_uid = Some(0),
+                "user:25: owner_uid",
+            ),
+            (|t| t.tasks[1].inums[0] = 99, "task 70 (in): namespaces"),
+            (|t| t.tasks[1].ids[1] = 2, "task 70 (in): pids"),
+            (|t| drop(t.tasks.pop()), "task 70 (in) is missing"),
+            (|t| t.namespaces[10].holders.clear(), "net:24: holders []"),
+            (|t| t.tasks[1].comm = "out".into(), "task 70 (in): comm"),
+        ];
+        for (change, expected) in changes {
+            let mut wrong = truth();
+            change(&mut wrong);
+            let expected = expected.replace("parent Some", "parent: Some");
+            let expected = expected.replace("owner Some", "owner: Some");
+            let text = report(&render(&wrong), &[]);
+            assert!(text.contains(&expected), "{expected}: {text}");
+        }
+    }
+
+    #[test]
+    fn what_is_too_many_is_named_unless_the_book_knows_a_hidden_holder() {
+        let mut more = truth();
+        let mut ns = more.namespaces[9].clone();
+        ns.inum = 33;
+        more.namespaces.push(ns);
+        let text = report(&render(&more), &[]);
+        assert!(text.contains("pid:33 is too many"), "{text}");
+        let left = Left {
+            kind: "pid".into(),
+            inum: Some(33),
+            by: By::Proc {
+                mnt: 10,
+                path: "/p".into(),
+            },
+        };
+        let text = report(&render(&more), &[left]);
+        assert!(!text.contains("too many"), "{text}");
+    }
+
+    #[test]
+    fn a_book_agrees_with_the_truth_or_not() {
+        let left = |fd| Left {
+            kind: "net".into(),
+            inum: Some(24),
+            by: By::Descriptor { pid: 1, fd },
+        };
+        let (mut before, now) = (truth(), truth());
+        before.namespaces.retain(|ns| ns.inum != 24);
+        let check = |lines: &[Left]| {
+            let mut report = Report::default();
+            book(lines, &before, &now, &mut report);
+            report.to_string()
+        };
+        assert_eq!(check(&[left(5)]), "");
+        assert!(check(&[left(6)]).contains("the book has"));
+        assert!(check(&[]).contains("net:24 is in no book"));
+    }
+}
