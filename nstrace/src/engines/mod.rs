@@ -135,16 +135,19 @@ impl Engines {
 
     /// The name of one container.
     ///
-    /// None if no engine knows it (yet), and if the id is the name. Takes up to a
-    /// second, if engines hang.
+    /// None if no engine knows it (yet), and if the id is the name. Files answer soonest.
+    /// Takes up to a second and a half, if all hang.
     pub async fn one(&self, id: &[u8]) -> Option<String> {
         let id = name::engine_id(id)?;
-        let (docker, files) = tokio::join!(self.docker(Some(id)), self.files(Some(id)));
-        let mut found = docker.into_iter().chain(files.names).next();
-        if found.is_none() && !files.has_list {
-            found = self.podman(Some(id)).await.into_iter().next();
+        let files = self.files(Some(id)).await;
+        let mut found = files.names;
+        if found.is_empty() {
+            found = self.docker(Some(id)).await;
         }
-        found.map(|(_, name)| name)
+        if found.is_empty() && !files.has_list {
+            found = self.podman(Some(id)).await;
+        }
+        found.into_iter().next().map(|(_, name)| name)
     }
 
     async fn docker(&self, id: Option<&str>) -> Vec<Named> {
