@@ -42,5 +42,5 @@ done
 echo "held: net:[$inum] by descriptor 4 of process $holder"
 for command in "leaks" "why net:$inum"; do
     echo "# nstrace $command"
-    nstrace $command
+    nstrace $command || echo "exit status $?"
 done

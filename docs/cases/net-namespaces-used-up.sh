@@ -47,6 +47,7 @@ for number in 1 2; do
     unshare --net="$dir/netns-$number" true
 done
 
+: >"$dir/log"
 nstrace --failed >"$dir/tail" 2>"$dir/log" &
 tail=$!
 pids="$pids $tail"
@@ -65,4 +66,4 @@ wait $tail || :
 echo "# nstrace --failed"
 cat "$dir/tail"
 echo "# nstrace tree --kind net"
-nstrace tree --kind net
+nstrace tree --kind net || echo "exit status $?"

@@ -65,5 +65,5 @@ echo "left behind: net:[$forgotten] at $dir/cni-forgotten"
 echo "left behind: net:[$copied] in process $daemon's $(readlink /proc/$daemon/ns/mnt)"
 for command in "leaks" "why net:$forgotten" "why net:$copied"; do
     echo "# nstrace $command"
-    nstrace $command
+    nstrace $command || echo "exit status $?"
 done

@@ -64,9 +64,9 @@ S | D | I) ;;
 *) fail "init is '$state'" ;;
 esac
 
-echo "init $init of pid:[$inum] waits in $(cat "/proc/$init/wchan")"
+echo "init $init of pid:[$inum] waits, in state $state"
 echo "zombie $child waits for its parent $parent, which is stopped"
 for command in "why pid:$inum" "why $init"; do
     echo "# nstrace $command"
-    nstrace $command
+    nstrace $command || echo "exit status $?"
 done

@@ -4,8 +4,8 @@
 set -eu
 
 # How many containers end at once, with how many interfaces each.
-containers=${1:-300}
-interfaces=${2:-10}
+containers=100
+interfaces=10
 
 dir=$(mktemp -d)
 pids=
@@ -32,11 +32,16 @@ start_container() {
     echo $(($(now) - start))
 }
 
-# Dummy interfaces, where there is a module for them.
+# Dummy interfaces. Where there is no module for them, more containers do.
 modprobe dummy 2>/dev/null || :
+if ! unshare --net ip link add eth0 type dummy 2>/dev/null; then
+    interfaces=0
+    containers=300
+fi
 links='
     number=0
-    while [ $number -lt $1 ] && ip link add "eth$number" type dummy 2>/dev/null; do
+    while [ $number -lt $1 ]; do
+        ip link add "eth$number" type dummy
         number=$((number + 1))
     done'
 
@@ -51,6 +56,7 @@ while [ $number -lt "$containers" ]; do
     number=$((number + 1))
 done
 
+: >"$dir/log"
 nstrace --path --slower-than 10ms >"$dir/tail" 2>"$dir/log" &
 tail=$!
 pids=$tail
@@ -60,6 +66,10 @@ until grep -q ready "$dir/log"; do
 done
 
 quiet=$(start_container)
+for try in 1 2; do
+    took=$(start_container)
+    [ "$took" -ge "$quiet" ] || quiet=$took
+done
 # All of them go at once, and the kernel takes them down behind our back.
 umount -l "$dir/netns"
 slow=0

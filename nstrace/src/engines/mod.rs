@@ -12,6 +12,9 @@
 //! | cri-o | annotations in the bundle; `containers.json` | cri-o: `pkg/annotations/internal.go`, `internal/storage/runtime.go` |
 //! | containerd, with Kubernetes or nerdctl | annotations in the bundle | containerd: `core/runtime/v2/bundle.go`, `pkg/cri/annotations/annotations.go`; nerdctl: `pkg/labels/labels.go` |
 //!
+//! Seen to hold with docker 20.10, podman 4.3 and containerd 1.6 of Debian 12; cri-o's and
+//! the kubelet's parts follow their sources alone.
+//!
 //! All of these give their containers ids of 64 hex digits. For others (runc by hand,
 //! `ctr`, LXC, systemd-nspawn) the id in the cgroup's path is the name that somebody
 //! chose, so nobody is asked.
@@ -135,16 +138,19 @@ impl Engines {
 
     /// The name of one container.
     ///
-    /// None if no engine knows it (yet), and if the id is the name. Takes up to a
-    /// second, if engines hang.
+    /// None if no engine knows it (yet), and if the id is the name. Files answer soonest.
+    /// Takes up to a second and a half, if all hang.
     pub async fn one(&self, id: &[u8]) -> Option<String> {
         let id = name::engine_id(id)?;
-        let (docker, files) = tokio::join!(self.docker(Some(id)), self.files(Some(id)));
-        let mut found = docker.into_iter().chain(files.names).next();
-        if found.is_none() && !files.has_list {
-            found = self.podman(Some(id)).await.into_iter().next();
+        let files = self.files(Some(id)).await;
+        let mut found = files.names;
+        if found.is_empty() {
+            found = self.docker(Some(id)).await;
         }
-        found.map(|(_, name)| name)
+        if found.is_empty() && !files.has_list {
+            found = self.podman(Some(id)).await;
+        }
+        found.into_iter().next().map(|(_, name)| name)
     }
 
     async fn docker(&self, id: Option<&str>) -> Vec<Named> {
