@@ -395,12 +395,11 @@ mod tests {
             ids: ids.to_vec(),
             ..truth::Task::default()
         };
+        let mut init = task(1, "init", first, &[1]);
+        init.pid_for_children = Some(23);
         Truth {
             namespaces,
-            tasks: vec![
-                task(1, "init", first, &[1]),
-                task(70, "in", inside, &[70, 1]),
-            ],
+            tasks: vec![init, task(70, "in", inside, &[70, 1])],
             unseen: Vec::new(),
         }
     }
@@ -412,12 +411,20 @@ mod tests {
         let time = "2026-11-22T00:31:06.123456789Z";
         let mut lines = vec![json!({"type":"tree","time":time,"mono_ns":1,"live":true})];
         let mut namespaces: Vec<_> = truth.namespaces.iter().collect();
-        namespaces.sort_by_key(|ns| (ns.kind != "user", ns.inum));
+        let above: BTreeMap<u32, u32> = truth
+            .namespaces
+            .iter()
+            .filter_map(|ns| Some((ns.inum, ns.parent?)))
+            .collect();
+        let depth =
+            |inum| std::iter::successors(Some(inum), |inum| above.get(inum).copied()).count();
+        namespaces.sort_by_key(|ns| (ns.kind != "user", depth(ns.inum)));
         for ns in namespaces {
             let mut line = serde_json::to_value(ns).unwrap();
             let key = (ns.kind.clone(), ns.inum);
             line["type"] = json!("namespace");
             line["tasks"] = json!(counts.tasks.get(&key).unwrap_or(&0));
+            line["tasks_for_children"] = json!(counts.for_children.get(&key).unwrap_or(&0));
             line["namespaces"] = json!(counts.below.get(&key).map_or(0, BTreeSet::len));
             lines.push(line);
         }
@@ -428,7 +435,9 @@ mod tests {
                 .collect();
             lines.push(
                 json!({"type":"task","pid":task.pid,"tid":task.tid,"comm":task.comm,
-                "pids":pids,"namespaces":named(&task.inums)}),
+                "pids":pids,"namespaces":named(&task.inums),
+                "pid_for_children":task.pid_for_children,
+                "time_for_children":task.time_for_children}),
             );
         }
         lines.iter_mut().for_each(without_null);
@@ -462,7 +471,7 @@ mod tests {
     #[test]
     fn each_thing_that_differs_is_named() {
         type Change = (fn(&mut Truth), &'static str);
-        let changes: [Change; 9] = [
+        let changes: [Change; 10] = [
             (|t| drop(t.namespaces.pop()), "net:24 is missing"),
             (
                 |t| t.namespaces[9].parent = Some(10),
@@ -480,6 +489,10 @@ mod tests {
             (|t| t.tasks[1].ids[1] = 2, "task 70 (in): pids"),
             (|t| drop(t.tasks.pop()), "task 70 (in) is missing"),
             (|t| t.namespaces[10].holders.clear(), "net:24: holders []"),
+            (
+                |t| t.tasks[0].pid_for_children = None,
+                "task 1 (init): pid_for_children",
+            ),
             (|t| t.tasks[1].comm = "out".into(), "task 70 (in): comm"),
         ];
         for (change, expected) in changes {
