@@ -8,7 +8,11 @@ use clap::{
 };
 use nstrace_common::{kind::Kind, wire::Op};
 
-use crate::{filter::Filter, kernel::plan::Attach, render::TreeFilter};
+use crate::{
+    filter::Filter,
+    kernel::plan::Attach,
+    render::{Target, TreeFilter},
+};
 
 /// Shows what the kernel does to namespaces, live: who creates, enters and leaves
 /// which, through which kernel functions, how long each took, and why it failed.
@@ -124,6 +128,7 @@ impl TreeFilters {
             kinds: self.kind.clone(),
             pid: self.pid,
             container: self.container.clone(),
+            since: None,
         }
     }
 }
@@ -134,7 +139,7 @@ pub struct Why {
     /// A namespace, as `net:4026532281`; a process id; or a container's name, or the
     /// beginning of its id
     #[arg(value_name = "KIND:INUM|PID|CONTAINER")]
-    pub target: String,
+    pub target: Target,
     /// Print one JSON object per line (see docs/json.md)
     #[arg(long)]
     pub json: bool,

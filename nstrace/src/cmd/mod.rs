@@ -3,11 +3,13 @@
 
 mod child;
 mod doctor;
+mod leaks;
 mod live;
 mod output;
 mod signals;
 mod tail;
 mod tree;
+mod why;
 
 use std::{io, process::ExitCode};
 
@@ -19,7 +21,8 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         None => tail::run(cli.tail),
         Some(Command::Tail(tail)) => tail::run(tail),
         Some(Command::Tree(tree)) => tree::run(tree),
-        Some(Command::Why(_) | Command::Leaks(_)) => anyhow::bail!("not yet"),
+        Some(Command::Why(why)) => why::run(&why),
+        Some(Command::Leaks(leaks)) => leaks::run(&leaks),
         Some(Command::Doctor(doctor)) => doctor::run(&doctor),
     }
 }

@@ -68,7 +68,8 @@ fn find<'a>(world: &'a World, view: &TreeView) -> Vec<(NsKey, &'a Namespace)> {
         .filter(|(key, ns)| ns.is_alive() && !used.contains(key))
         .filter(|(key, ns)| {
             let kept = index.as_ref().is_none_or(|index| index.keeps(*key));
-            kept && view.filter.has_kind(ns.kind)
+            let is_old = view.filter.since.is_none_or(|since| ns.since() <= since);
+            kept && is_old && view.filter.has_kind(ns.kind)
         })
         .collect();
     found.sort_unstable_by_key(|(_, ns)| {

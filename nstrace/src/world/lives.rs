@@ -208,7 +208,8 @@ impl World {
         if owner != 0 && owner != own && self.namespaces[index].owner.is_none() {
             let owner = self.shown(Kind::User, by_inum(owner), time, changes);
             if owner != NONE {
-                self.namespaces[owner].dependents += 1;
+                // That of a user namespace is its parent.
+                self.namespaces[owner].dependents += u32::from(kind != Kind::User);
                 self.namespaces[index].owner = Some(self.ns_key(owner));
             }
         }
@@ -225,7 +226,7 @@ impl World {
         }
         let ns = &self.namespaces[index];
         let kind = life.kind.unwrap_or(ns.kind);
-        if !ns.is_like(kind, life.id) || life.time < ns.alive_from() {
+        if !ns.is_like(kind, life.id) || life.time < ns.since() {
             return;
         }
         let same_id = ns.id != 0 && ns.id == life.id;
@@ -287,13 +288,13 @@ impl World {
             if ns.seen <= death {
                 continue;
             }
-            let mut moved = 0;
+            let is_below = [ns.parent, ns.owner].contains(&Some(old));
             for above in [&mut ns.parent, &mut ns.owner] {
                 if *above == Some(old) {
                     *above = Some(new);
-                    moved += 1;
                 }
             }
+            let moved = u32::from(is_below);
             self.namespaces[index].dependents -= moved;
             self.namespaces[next].dependents += moved;
         }
@@ -316,7 +317,8 @@ impl World {
         ns.death = Some((time, known));
         ns.pins = Vec::new();
         let age_ns = ns.born.map(|born| time.saturating_sub(born));
-        let (inum, held) = (ns.inum, [ns.parent, ns.owner]);
+        let owner = ns.owner.filter(|_| ns.kind != Kind::User);
+        let (inum, held) = (ns.inum, [ns.parent, owner]);
         if self.by_inum.get(&inum) == Some(&index) {
             self.by_inum.remove(&inum);
         }

@@ -203,8 +203,8 @@ impl Namespace {
         self.inside.len + self.children.len > 0
     }
 
-    /// A death before that is not its own.
-    pub(super) fn alive_from(&self) -> u64 {
+    /// Since when it is known to live: its birth, if that was told.
+    pub fn since(&self) -> u64 {
         self.born.unwrap_or(self.first)
     }
 

@@ -51,13 +51,6 @@ pub struct Stat<'a> {
     pub start: u64,
 }
 
-impl Stat<'_> {
-    /// Whether the task has exited.
-    pub fn is_dead(&self) -> bool {
-        matches!(self.state, b'Z' | b'X' | b'x')
-    }
-}
-
 /// Reads `/proc/PID/stat`. The name may hold anything, a parenthesis or a newline too; but
 /// what follows it holds none.
 pub fn stat(bytes: &[u8]) -> Option<Stat<'_>> {

@@ -125,6 +125,7 @@ impl Scene {
             start: 0,
             pid,
             tid,
+            exited: false,
             cgroup,
             comm,
             pids: &pids,
@@ -153,7 +154,18 @@ impl Scene {
             record.owner = FIRST[Kind::User as usize];
             record.pid_parent = FIRST[Kind::Pid as usize];
         });
-        self.event(&Event::Op(built.get()));
+        let op = built.get();
+        self.event(&Event::Op(op));
+        if let Some(first) = op.pids.first().filter(|_| op.op.makes_task()) {
+            let mut child = crate::render::testing::task(first.nr, first.nr, op.comm());
+            child.record.head.time = now;
+            child.record.parent = op.record.pid;
+            child.record.cgroup = op.record.cgroup;
+            child.record.namespaces = op.record.after;
+            child.record.time_for_children = op.record.after[Kind::Time as usize];
+            child.pids = op.pids.to_vec();
+            self.event(&Event::TaskNew(child.get()));
+        }
     }
 
     pub fn death(&mut self, inum: u32) {

@@ -58,6 +58,7 @@ fn one_look_says_what_is_missing() {
     };
     scene.event(&Event::Lost(Lost {
         time: scene.now + SECOND,
+        since: 0,
         record: RecordKind::Op,
         count: 7,
     }));
@@ -366,6 +367,7 @@ fn story(json: bool) -> String {
     tell(&mut scene);
     scene.event(&Event::Lost(Lost {
         time: scene.now,
+        since: 0,
         record: RecordKind::Op,
         count: 7,
     }));

@@ -44,6 +44,9 @@ pub struct TreeFilter {
     pub pid: Option<u32>,
     /// Those of the container whose id begins so, or whose name this is.
     pub container: Option<String>,
+    /// For [`crate::render::leaks`]: those known to live since then, `CLOCK_MONOTONIC` in
+    /// ns.
+    pub since: Option<u64>,
 }
 
 impl TreeFilter {

@@ -43,11 +43,12 @@ pub fn print(page: &mut Page, world: &World, pid: u32, view: &TreeView) {
     for kind in Kind::ALL {
         place(page, world, key, task, kind, view);
     }
-    if task.inferred {
+    if task.exited {
         page.field_words(
             "",
             Style::Reason,
-            "These are those of its parent; they were not seen. The next look will tell.",
+            "It has exited, and its parent has not taken notice (wait(2)): until then its \
+             user and pid namespaces are kept.",
         );
     }
     elsewhere(page, world, &tasks);

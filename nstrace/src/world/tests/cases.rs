@@ -323,5 +323,5 @@ fn a_user_namespace_is_owned_by_its_parent() {
     assert_eq!(ns.parent, ns.owner);
     assert_eq!(ns.owner_uid, Some(1000));
     let parent = world.namespace(ns.parent.expect("it has one"));
-    assert_eq!(parent.expect("it lives").dependents_len(), 2);
+    assert_eq!(parent.expect("it lives").dependents_len(), 1);
 }

@@ -124,7 +124,8 @@ fn check_tasks(world: &World, truth: &Tasks) -> String {
 fn check_counts(world: &World) {
     let mut dependents = BTreeMap::new();
     for (_, ns) in world.namespaces().filter(|(_, ns)| ns.is_alive()) {
-        for above in [ns.parent, ns.owner].into_iter().flatten() {
+        let owner = ns.owner.filter(|owner| ns.parent != Some(*owner));
+        for above in ns.parent.into_iter().chain(owner) {
             *dependents.entry(above).or_insert(0) += 1;
         }
     }

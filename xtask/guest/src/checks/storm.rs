@@ -139,7 +139,9 @@ fn in_a_storm(
         thread::sleep(pause);
         nstrace.signal(libc::SIGCONT)?;
     }
-    let (before, book) = storm.rest()?;
+    let _ = storm.rest()?;
+    fs::write("/proc/sys/vm/drop_caches", "2")?;
+    let (before, book) = (truth::at_rest(REST)?, left::read(&storm.book)?);
     fifo.write_all(b"go\n")?;
     let ended = nstrace.finish(PATIENCE)?;
     let after = truth::read()?;

@@ -1,0 +1,30 @@
+//! `nstrace why`: who made a namespace, who is in it, and what keeps it alive.
+
+use std::process::ExitCode;
+
+use super::{
+    live::{Model, blind},
+    output::{self, colored, say},
+};
+use crate::{
+    cli::Why,
+    render::{Text, TreeFilter, why, why_json},
+};
+
+/// Takes one look at the machine, and answers.
+pub fn run(args: &Why) -> anyhow::Result<ExitCode> {
+    let model = Model::look()?;
+    if let Some(blind) = blind() {
+        say(blind);
+    }
+    let filter = TreeFilter::default();
+    let mut view = model.view(&filter, colored(args.color));
+    view.width = output::size().map(|(width, _)| width);
+    let mut text = Text::new();
+    match args.json {
+        true => why_json(&mut text, &model.world, &args.target, &view)?,
+        false => why(&mut text, &model.world, &args.target, &view)?,
+    }
+    output::write(&mut text)?;
+    Ok(ExitCode::SUCCESS)
+}
