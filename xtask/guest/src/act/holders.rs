@@ -227,10 +227,12 @@ impl Place {
         })?;
         let tid: u32 = line.parse()?;
         let kind = kind_of(flag);
-        let inum = match is_born {
-            true => Some(self.inum(&format!("{tid}/{}", KINDS[kind].file))?),
-            false => None,
-        };
+        let inum = self.inum(&format!("{tid}/{}", KINDS[kind].file)).ok();
+        ensure!(
+            inum.is_some() || !is_born,
+            "{} is not shown",
+            KINDS[kind].file
+        );
         let by = match flag {
             NEWPID => By::PidForChildren { tid },
             _ => By::TimeForChildren { tid },

@@ -252,22 +252,22 @@ pub fn holders(tree: &Tree, truth: &Truth, book: &[Left], report: &mut Report) {
 }
 
 /// Notes what `nstrace leaks` lists that is no leak, and what it does not list. A leak is
-/// what no task is in. If a task's children will be in it, or if there is a task below it,
-/// it may be listed or not: something that lives needs it.
+/// what no task is in, and no task's children will be in, if there is no such namespace
+/// below it either: what has a task in it needs what it stands in.
 pub fn leaks(found: &[Namespace], truth: &Truth, book: &[Left], report: &mut Report) {
-    let counts = Counts::of(truth);
+    let (counts, known) = (Counts::of(truth), truth.by_key());
     let hidden = |ns: &Namespace| {
         let is_it = |left: &&Left| left.kind == ns.kind && left.inum == Some(ns.inum);
         book.iter().filter(is_it).any(|left| left.by.is_hidden())
     };
     for ns in found {
-        let is_known = truth.by_key().contains_key(&ns.key()) || hidden(ns);
-        let is_leak = is_known && !counts.tasks.contains_key(&ns.key());
+        let is_known = known.contains_key(&ns.key()) || hidden(ns);
+        let is_leak = is_known && !counts.is_needed(&ns.key());
         report.check(is_leak, || format!("{}:{} is no leak", ns.kind, ns.inum));
     }
     let listed: BTreeSet<Key> = found.iter().map(Namespace::key).collect();
     report.same("namespaces listed twice", found.len() - listed.len(), 0);
-    for (key, ns) in truth.by_key() {
+    for (key, ns) in known {
         if !counts.is_needed(&key) && !listed.contains(&key) {
             let (kind, inum) = key;
             report.add(format!("{kind}:{inum} is not listed: {:?}", ns.holders));
@@ -293,7 +293,9 @@ pub fn is_named(tree: &Tree, left: &Left) -> bool {
         ns.is_some_and(|ns| ns.holders.contains(&holder))
     };
     match &left.by {
-        By::Task { tid } => task(*tid).is_some_and(|task| task.namespaces[&left.kind] == inum),
+        By::Task { tid } => {
+            task(*tid).is_some_and(|task| task.namespaces.get(&left.kind) == Some(&inum))
+        }
         By::PidForChildren { tid } => {
             task(*tid).is_some_and(|task| task.pid_for_children == Some(inum))
         }
@@ -542,5 +544,41 @@ mod tests {
         assert_eq!(check(&[left(5)]), "");
         assert!(check(&[left(6)]).contains("the book has"));
         assert!(check(&[]).contains("net:24 is in no book"));
+    }
+
+    #[test]
+    fn leaks_are_what_nobody_needs() {
+        let truth = truth();
+        let tree = tree::parse(&render(&truth)).unwrap();
+        let check = |wanted: fn(&Namespace) -> bool| {
+            let mut found = tree.namespaces.clone();
+            found.retain(wanted);
+            let mut report = Report::default();
+            leaks(&found, &truth, &[], &mut report);
+            report.to_string()
+        };
+        assert_eq!(check(|ns| ns.inum == 24), "");
+        assert!(check(|_| false).contains("net:24 is not listed"));
+        assert!(check(|ns| ns.inum >= 24).contains("user:25 is no leak"));
+    }
+
+    #[test]
+    fn a_holder_is_named_or_not() {
+        let tree = tree::parse(&render(&truth())).unwrap();
+        let is_named = |kind: &str, inum, by| {
+            let (kind, inum) = (kind.to_owned(), Some(inum));
+            super::is_named(&tree, &Left { kind, inum, by })
+        };
+        let below = |below| By::Below {
+            below_kind: "net".to_owned(),
+            below,
+        };
+        assert!(is_named("net", 24, By::Descriptor { pid: 1, fd: 5 }));
+        assert!(is_named("pid", 23, By::Task { tid: 70 }));
+        assert!(is_named("pid", 23, By::PidForChildren { tid: 1 }));
+        assert!(is_named("user", 25, below(24)));
+        assert!(!is_named("net", 24, By::Descriptor { pid: 1, fd: 6 }));
+        assert!(!is_named("pid", 23, By::Task { tid: 1 }));
+        assert!(!is_named("user", 25, below(14)));
     }
 }
