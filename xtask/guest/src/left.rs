@@ -14,9 +14,9 @@ use crate::harness::truth::Holder;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Left {
     pub kind: String,
-    /// None if nobody outside the kernel can learn it: a pid namespace that no process
-    /// was in is not shown by pid_for_children (pidns_for_children_get of
-    /// kernel/pid_namespace.c).
+    /// None if nobody outside the kernel can learn it: pid_for_children does not show a pid
+    /// namespace that no process was in (v6.12 kernel/pid_namespace.c,
+    /// pidns_for_children_get). That of 7.3 does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub inum: Option<u32>,
     #[serde(flatten)]

@@ -4,19 +4,23 @@
 //! Whoever makes them is in the first pid, user and net namespaces, has one thread,
 //! and adopts the orphans below it.
 
+mod child;
+mod serve;
+
 use std::cell::Cell;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, ensure};
 
-use crate::kinds::{COUNT, Inums, KINDS, NEWIPC, NEWNET, NEWNS, NEWPID, NEWTIME, NEWUSER, NEWUTS};
+use crate::kinds::{COUNT, Inums, KINDS, NEWNET, NEWNS, NEWPID, NEWTIME, NEWUSER, NEWUTS};
 use crate::left::{self, By, Left};
 use crate::procfs::{self, Procfs};
 use crate::sys::{self, Call};
+
+pub use serve::run as serve;
 
 /// One sort of holder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,7 +162,7 @@ impl Place {
         flags: u64,
         prepare: impl FnOnce(&Procfs) -> Result<String>,
     ) -> Result<(i64, String)> {
-        spawn_ready(&self.procfs, flags, prepare)
+        child::spawn_ready(&self.procfs, flags, prepare)
     }
 
     /// Lines for the namespaces of a task that are not ours.
@@ -180,7 +184,8 @@ impl Place {
     }
 
     fn nested(&self, depth: u32) -> Result<Held> {
-        let (child, line) = self.child(NEWUSER | NEWPID, |procfs| nest(procfs, depth - 1))?;
+        let (child, line) =
+            self.child(NEWUSER | NEWPID, |procfs| child::nest(procfs, depth - 1))?;
         let mut held = Held {
             children: vec![child],
             ..Held::default()
@@ -227,10 +232,12 @@ impl Place {
         })?;
         let tid: u32 = line.parse()?;
         let kind = kind_of(flag);
-        let inum = match is_born {
-            true => Some(self.inum(&format!("{tid}/{}", KINDS[kind].file))?),
-            false => None,
-        };
+        let inum = self.inum(&format!("{tid}/{}", KINDS[kind].file)).ok();
+        ensure!(
+            inum.is_some() || !is_born,
+            "{} is not shown",
+            KINDS[kind].file
+        );
         let by = match flag {
             NEWPID => By::PidForChildren { tid },
             _ => By::TimeForChildren { tid },
@@ -322,7 +329,7 @@ impl Place {
 
     /// A pid or user namespace whose child is held by a descriptor.
     fn child_of(&self, name: &str, flag: u64) -> Result<Held> {
-        let (child, line) = self.child(flag, |procfs| nest_flag(procfs, flag))?;
+        let (child, line) = self.child(flag, |procfs| child::nest_flag(procfs, flag))?;
         let (above, below) = line.split_once(' ').context("no child of a child")?;
         let mut held = Held::default();
         let (kind, path) = (kind_of(flag), format!("{below}/ns/{name}"));
@@ -437,108 +444,6 @@ pub fn namespaces(procfs: &Procfs, task: &str) -> Result<Inums> {
         *inum = procfs::inum_of_link(&link).context("a link of another form")?;
     }
     Ok(inums)
-}
-
-/// Maps our only id, which was 0 before too, to 0.
-pub fn map_root(procfs: &Procfs) -> Result<()> {
-    for (file, text) in [
-        ("setgroups", "deny"),
-        ("uid_map", "0 0 1"),
-        ("gid_map", "0 0 1"),
-    ] {
-        procfs
-            .write(&format!("thread-self/{file}"), text)
-            .context(file)?;
-    }
-    Ok(())
-}
-
-fn spawn_ready(
-    procfs: &Procfs,
-    flags: u64,
-    prepare: impl FnOnce(&Procfs) -> Result<String>,
-) -> Result<(i64, String)> {
-    let (said, mut say) = sys::pipe()?;
-    let child = sys::spawn(Call::Clone, flags, || {
-        sys::die_with_parent();
-        sys::close_others(&[say.as_raw_fd(), procfs.as_raw_fd()]);
-        if flags & NEWUSER != 0 {
-            let _ = map_root(procfs);
-        }
-        let line = prepare(procfs).unwrap_or_else(|error| format!("!{error:#}"));
-        let _ = say.write_all(format!("{line}\n").as_bytes());
-        // What we keep, the tests know; these two they need not.
-        sys::close(say.as_raw_fd());
-        sys::close(procfs.as_raw_fd());
-        loop {
-            std::thread::park();
-        }
-    });
-    ensure!(child > 0, "clone: errno {}", -child);
-    drop(say);
-    let mut line = String::new();
-    BufReader::new(said).read_line(&mut line)?;
-    match line.trim_end() {
-        "" => Err(anyhow!("a child ended before it was ready")),
-        line => match line.strip_prefix('!') {
-            Some(error) => Err(anyhow!("a child says: {error}")),
-            None => Ok((child, line.to_owned())),
-        },
-    }
-}
-
-/// So many levels below us: the ids of all, ours first.
-fn nest(procfs: &Procfs, depth: u32) -> Result<String> {
-    let own = own_tid(procfs)?;
-    if depth == 0 {
-        return Ok(own);
-    }
-    let (_, line) = spawn_ready(procfs, NEWUSER | NEWPID, |procfs| nest(procfs, depth - 1))?;
-    Ok(format!("{own} {line}"))
-}
-
-/// One level of one kind below us.
-fn nest_flag(procfs: &Procfs, flag: u64) -> Result<String> {
-    let (_, line) = spawn_ready(procfs, flag, own_tid)?;
-    Ok(format!("{} {line}", own_tid(procfs)?))
-}
-
-/// Serves a test: on a line `make NAME` it makes a holder of that sort and prints the
-/// book's lines of it as one, on `drop` it lets go of that.
-pub fn serve(dir: &Path) -> Result<()> {
-    sys::adopt_orphans();
-    let place = Place::new(Procfs::open()?, dir)?;
-    let mut held: Option<Held> = None;
-    for line in std::io::stdin().lock().lines() {
-        let line = line?;
-        if let Some(held) = held.take() {
-            held.release()?;
-        }
-        if let Some(name) = line.strip_prefix("make ") {
-            let found = SORTS.iter().find(|(known, _)| *known == name);
-            let (_, sort) = found.with_context(|| format!("no sort {name:?}"))?;
-            let made = place.make(*sort, flags_alone(*sort))?;
-            println!("{}", serde_json::to_string(&made.lines)?);
-            held = Some(made);
-        } else {
-            println!("[]");
-        }
-        std::io::stdout().flush()?;
-        while sys::wait_any(false).is_ok_and(|child| child.is_some()) {}
-    }
-    if let Some(held) = held {
-        held.release()?;
-    }
-    place.remove()
-}
-
-/// One kind, another for each sort that has a choice.
-fn flags_alone(sort: Sort) -> u64 {
-    match sort {
-        Sort::Descriptor => NEWIPC,
-        Sort::Mount => NEWNET,
-        _ => NEWUTS,
-    }
 }
 
 /// Writes what holders keep alive to the book, and that we are in our mount namespace.
