@@ -53,7 +53,10 @@ use std::{
 use nstrace_common::kind::Kind;
 
 pub use self::living::{cgroups, namespaces};
-use self::{mounts::Mounts, namespaces::Namespaces};
+use self::{
+    mounts::Mounts,
+    namespaces::{Namespaces, Opener},
+};
 use super::clock::monotonic_ns;
 use crate::event::{Event, FoundHolder, FoundNamespace, Holder, Now, SnapshotEnd, Unseen};
 
@@ -93,6 +96,7 @@ pub enum SnapshotError {
 /// What looks.
 struct Looker<'a> {
     proc: BorrowedFd<'a>,
+    opener: Opener<'a>,
     own_pid_ns: u32,
     namespaces: Namespaces,
     unseen: Unseen,
@@ -112,6 +116,7 @@ pub fn take(options: &Options, each: &mut dyn FnMut(Event)) -> Result<(), Snapsh
     if sys::magic(proc.as_fd()).map_err(SnapshotError::NoProc)? != sys::PROC_MAGIC {
         return Err(SnapshotError::NotProc);
     }
+    let opener = Opener::new(proc.as_fd()).map_err(SnapshotError::NoProc)?;
     let time = monotonic_ns();
     each(Event::SnapshotBegin(Now { time }));
     let own = |path: &CStr| {
@@ -122,6 +127,7 @@ pub fn take(options: &Options, each: &mut dyn FnMut(Event)) -> Result<(), Snapsh
     };
     let mut looker = Looker {
         proc: proc.as_fd(),
+        opener,
         own_pid_ns: own(c"self/ns/pid"),
         namespaces: Namespaces::new(own(c"self/ns/user")),
         unseen: Unseen::default(),
