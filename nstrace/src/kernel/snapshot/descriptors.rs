@@ -11,9 +11,7 @@ use std::{
 use foldhash::HashMap;
 use nstrace_common::kind::Kind;
 
-use super::{
-    Looker, mounts::Mounts, namespaces, parse, quota::Quota, sys, tasks::Seen, text::Text,
-};
+use super::{Looker, mounts::Mounts, parse, quota::Quota, sys, tasks::Seen, text::Text};
 use crate::{event::Holder, kernel::clock::monotonic_ns};
 
 /// So many sockets are remembered: they are many, and few are told.
@@ -135,7 +133,7 @@ fn descriptor(
         namespace(looker, scratch, process, dir, fd, (kind, inum));
     } else if link.starts_with(b"/") {
         if scratch.mounts.may_be_at(link)
-            && let Ok((kind, inum)) = namespaces::seen_as(looker.proc, dir, path.get())
+            && let Ok((kind, inum)) = looker.opener.identify(dir, path.get())
         {
             namespace(looker, scratch, process, dir, fd, (kind, inum));
         }
@@ -161,7 +159,7 @@ fn namespace(
     let is_unknown = !looker.namespaces.knows(kind, inum);
     if is_unknown || scratch.mounts.wants(kind, inum) {
         let path = Text::new().number(fd);
-        let opened = namespaces::open_link(looker.proc, dir, path.get(), inum);
+        let opened = looker.opener.open(dir, path.get(), inum);
         match opened {
             Ok(ns) => {
                 looker.learn(&ns, process.time);

@@ -19,16 +19,22 @@
 //!
 //! # What it cannot see
 //!
-//! Namespaces that are held by a descriptor in flight (`SCM_RIGHTS`), by a pidfd or a mapped
-//! file, by a device of a network that lives in two of them; and pid namespaces for children
-//! that have had no task yet. From v6.19 listns knows most of these.
+//! - Namespaces that are held by a descriptor in flight (`SCM_RIGHTS`), by a pidfd or a
+//!   mapped file, or by a network device that is in two of them. From v6.19 listns knows
+//!   most of these.
+//! - Pid namespaces for children that have had no task yet.
+//! - The pid namespace of an instance of proc whose first process has ended: it is counted.
 //!
 //! # What it does to the machine
 //!
-//! It reads, and never waits for the traced: what is opened is first looked at (`O_PATH`),
-//! links of others are not followed, file systems in user space are not asked. What it
-//! keeps is in proportion to what it tells, but for the numbers of sockets, of which it
-//! remembers a bounded number. The thread that enters mount namespaces makes setns
+//! It reads, and does not wait for the traced: what is opened is first looked at (`O_PATH`),
+//! links of others are not followed, file systems in user space are not asked (before v5.12
+//! they are, on the way to a mount point: there is no `RESOLVE_CACHED`). A socket that its
+//! owner closes while its copy is here is closed by the snapshot, with the owner's
+//! `SO_LINGER`.
+//!
+//! What it keeps is in proportion to what it tells, but for the numbers of sockets, of which
+//! it remembers a bounded number. The thread that enters mount namespaces makes setns
 //! operations like any other, which a trace shows.
 
 mod cgroups;
@@ -53,7 +59,10 @@ use std::{
 use nstrace_common::kind::Kind;
 
 pub use self::living::{cgroups, namespaces};
-use self::{mounts::Mounts, namespaces::Namespaces};
+use self::{
+    mounts::Mounts,
+    namespaces::{Namespaces, Opener},
+};
 use super::clock::monotonic_ns;
 use crate::event::{Event, FoundHolder, FoundNamespace, Holder, Now, SnapshotEnd, Unseen};
 
@@ -93,6 +102,7 @@ pub enum SnapshotError {
 /// What looks.
 struct Looker<'a> {
     proc: BorrowedFd<'a>,
+    opener: Opener<'a>,
     own_pid_ns: u32,
     namespaces: Namespaces,
     unseen: Unseen,
@@ -112,6 +122,7 @@ pub fn take(options: &Options, each: &mut dyn FnMut(Event)) -> Result<(), Snapsh
     if sys::magic(proc.as_fd()).map_err(SnapshotError::NoProc)? != sys::PROC_MAGIC {
         return Err(SnapshotError::NotProc);
     }
+    let opener = Opener::new(proc.as_fd()).map_err(SnapshotError::NoProc)?;
     let time = monotonic_ns();
     each(Event::SnapshotBegin(Now { time }));
     let own = |path: &CStr| {
@@ -122,6 +133,7 @@ pub fn take(options: &Options, each: &mut dyn FnMut(Event)) -> Result<(), Snapsh
     };
     let mut looker = Looker {
         proc: proc.as_fd(),
+        opener,
         own_pid_ns: own(c"self/ns/pid"),
         namespaces: Namespaces::new(own(c"self/ns/user")),
         unseen: Unseen::default(),

@@ -18,7 +18,7 @@ use nstrace_common::kind::Kind;
 
 use super::{
     Looker,
-    namespaces::{self, Namespaces},
+    namespaces::{Namespaces, Opener},
     parse::{self, Mount},
     quota::Quota,
     sys,
@@ -88,6 +88,7 @@ struct Look<'a> {
     mounts: &'a mut Mounts,
     namespaces: &'a mut Namespaces,
     proc: BorrowedFd<'a>,
+    opener: Opener<'a>,
     finds: Finds,
     /// Whether this is a thread that may go where it likes.
     is_scratch: bool,
@@ -150,6 +151,7 @@ impl Mounts {
             mounts: self,
             namespaces: &mut looker.namespaces,
             proc: looker.proc,
+            opener: looker.opener,
             finds: Finds::default(),
             is_scratch: false,
             depth: 0,
@@ -205,7 +207,7 @@ impl Look<'_> {
             return;
         };
         let path = Text::new().number(tid).text("/ns/mnt");
-        let ns = namespaces::open_link(self.proc, self.proc, path.get(), mnt);
+        let ns = self.opener.open(self.proc, path.get(), mnt);
         match ns.map(|ns| self.enter(ns.as_fd(), mnt)) {
             Ok(true) => {}
             // What it sees is better than nothing, and not all.
@@ -349,7 +351,7 @@ impl Look<'_> {
         }
         let mut found = Vec::new();
         let seen = below(place, path);
-        let ns = seen.and_then(|seen| namespaces::open_seen(self.proc, seen.as_fd(), inum));
+        let ns = seen.and_then(|seen| self.opener.open_seen(seen.as_fd(), inum));
         let learnt = ns.as_ref().ok().and_then(|ns| {
             let learnt = self.namespaces.learn(ns.as_fd(), place.time, &mut found);
             learnt.ok()
@@ -375,9 +377,8 @@ impl Look<'_> {
             return None;
         }
         let root = below(place, &parse::unescape(mount.point)).ok()?;
-        let device = sys::stat(root.as_fd()).ok()?.st_dev;
-        let device = (libc::major(device), libc::minor(device));
-        if sys::magic(root.as_fd()).ok()? != sys::PROC_MAGIC || device != mount.device {
+        // Another mount may lie on top of it.
+        if sys::identity(root.as_fd()).ok()?.device != mount.device {
             return None;
         }
         let inum = self.ask_proc(root.as_fd(), place.time)?;
@@ -394,7 +395,7 @@ impl Look<'_> {
         if self.namespaces.knows(Kind::Pid, inum) {
             return Some(inum);
         }
-        let ns = namespaces::open_link(self.proc, root, c"1/ns/pid", inum).ok()?;
+        let ns = self.opener.open(root, c"1/ns/pid", inum).ok()?;
         let mut found = Vec::new();
         let learnt = self.namespaces.learn(ns.as_fd(), time, &mut found);
         self.finds.items.push(Item::Namespaces(found));

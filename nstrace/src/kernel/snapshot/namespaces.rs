@@ -3,7 +3,7 @@
 use std::{
     ffi::CStr,
     io,
-    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
 };
 
 use foldhash::{HashMap, HashSet};
@@ -72,7 +72,7 @@ impl Namespaces {
         }
     }
 
-    /// Asks an open one what it is, and gives its kind and number. Appends it to what was
+    /// Asks an open one, which must be one of nsfs, what it is, and gives its kind and number. Appends it to what was
     /// found, if it is news, after what is above it.
     pub fn learn(
         &mut self,
@@ -80,7 +80,8 @@ impl Namespaces {
         time: u64,
         found: &mut Vec<FoundNamespace>,
     ) -> io::Result<(Kind, u32)> {
-        let inum = inum_of(ns)?;
+        let ino = sys::identity(ns)?.ino;
+        let inum = u32::try_from(ino).map_err(|_| io::ErrorKind::InvalidData)?;
         let kind = Kind::from_flag(sys::ns_type(ns)?).ok_or(io::ErrorKind::InvalidData)?;
         if self.knows(kind, inum) {
             return Ok((kind, inum));
@@ -147,37 +148,54 @@ impl FoundNamespace {
     }
 }
 
-/// The number of a namespace; an error for any other file.
-fn inum_of(file: BorrowedFd) -> io::Result<u32> {
-    if sys::magic(file)? != sys::NSFS_MAGIC {
-        return Err(io::ErrorKind::InvalidData.into());
+/// What opens namespaces that others hold, and nothing else: to open another file can block,
+/// or do something. So a file is opened for a look first (`O_PATH`), and must be one of
+/// nsfs, of the number that is expected.
+#[derive(Clone, Copy, Debug)]
+pub struct Opener<'a> {
+    proc: BorrowedFd<'a>,
+    /// Of nsfs, of which there is one instance.
+    device: (u32, u32),
+}
+
+impl<'a> Opener<'a> {
+    /// By the instance of proc of the reader, who has a namespace to learn the device from.
+    pub fn new(proc: BorrowedFd<'a>) -> io::Result<Opener<'a>> {
+        let own = sys::open(proc, c"thread-self/ns/mnt", libc::O_PATH)?;
+        let device = sys::identity(own.as_fd())?.device;
+        Ok(Opener { proc, device })
     }
-    u32::try_from(sys::stat(file)?.st_ino).map_err(|_| io::ErrorKind::InvalidData.into())
-}
 
-/// The kind and the number of an open file if it is a namespace.
-pub fn seen_as(proc: BorrowedFd, dir: BorrowedFd, path: &CStr) -> io::Result<(Kind, u32)> {
-    let seen = sys::open(dir, path, libc::O_PATH)?;
-    let inum = inum_of(seen.as_fd())?;
-    let ns = open_seen(proc, seen.as_fd(), inum)?;
-    let kind = Kind::from_flag(sys::ns_type(ns.as_fd())?).ok_or(io::ErrorKind::InvalidData)?;
-    Ok((kind, inum))
-}
-
-/// Opens the namespace that a file is, which was opened for a look only (`O_PATH`): to open
-/// another file than that of a namespace can block, or do something. The number is checked.
-pub fn open_seen(proc: BorrowedFd, seen: BorrowedFd, inum: u32) -> io::Result<OwnedFd> {
-    use std::os::fd::AsRawFd as _;
-    if inum_of(seen)? != inum {
-        return Err(io::ErrorKind::NotFound.into());
+    /// Opens the namespace behind a link of proc.
+    pub fn open(&self, dir: BorrowedFd, path: &CStr, inum: u32) -> io::Result<OwnedFd> {
+        let seen = sys::open(dir, path, libc::O_PATH)?;
+        self.open_seen(seen.as_fd(), inum)
     }
-    let fd = u32::try_from(seen.as_raw_fd()).map_err(|_| io::ErrorKind::InvalidData)?;
-    let path = Text::new().text("thread-self/fd/").number(fd);
-    sys::open(proc, path.get(), libc::O_RDONLY)
-}
 
-/// Opens the namespace behind a link of proc.
-pub fn open_link(proc: BorrowedFd, dir: BorrowedFd, path: &CStr, inum: u32) -> io::Result<OwnedFd> {
-    let seen = sys::open(dir, path, libc::O_PATH)?;
-    open_seen(proc, seen.as_fd(), inum)
+    /// Opens the namespace that was opened for a look.
+    pub fn open_seen(&self, seen: BorrowedFd, inum: u32) -> io::Result<OwnedFd> {
+        if self.inum(seen)? != inum {
+            return Err(io::Error::from_raw_os_error(libc::ENOENT));
+        }
+        let fd = u32::try_from(seen.as_raw_fd()).map_err(|_| io::ErrorKind::InvalidData)?;
+        let path = Text::new().text("thread-self/fd/").number(fd);
+        sys::open(self.proc, path.get(), libc::O_RDONLY)
+    }
+
+    /// The kind and the number of a namespace behind a link of proc.
+    pub fn identify(&self, dir: BorrowedFd, path: &CStr) -> io::Result<(Kind, u32)> {
+        let seen = sys::open(dir, path, libc::O_PATH)?;
+        let inum = self.inum(seen.as_fd())?;
+        let ns = self.open_seen(seen.as_fd(), inum)?;
+        let kind = Kind::from_flag(sys::ns_type(ns.as_fd())?);
+        Ok((kind.ok_or(io::ErrorKind::InvalidData)?, inum))
+    }
+
+    fn inum(&self, seen: BorrowedFd) -> io::Result<u32> {
+        let identity = sys::identity(seen)?;
+        if identity.device != self.device {
+            return Err(io::Error::from_raw_os_error(libc::ENOENT));
+        }
+        u32::try_from(identity.ino).map_err(|_| io::ErrorKind::InvalidData.into())
+    }
 }

@@ -11,8 +11,6 @@ use std::{
 };
 
 /// include/uapi/linux/magic.h.
-pub const NSFS_MAGIC: u64 = 0x6e73_6673;
-/// The same.
 pub const PROC_MAGIC: u64 = 0x9fa0;
 
 /// `_IO(0xb7, 1)` of include/uapi/linux/nsfs.h.
@@ -69,11 +67,24 @@ pub fn open_path(path: &CStr, flags: c_int) -> io::Result<OwnedFd> {
 /// not have in its cache, which may not answer (a daemon of FUSE).
 pub fn look_below(root: BorrowedFd, path: &CStr) -> io::Result<OwnedFd> {
     let safe = libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_SYMLINKS | libc::RESOLVE_NO_MAGICLINKS;
-    match openat2(root, path, safe | libc::RESOLVE_CACHED) {
+    match openat2_cached(root, path, safe) {
         // Before v5.12 the last of these is not known.
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => openat2(root, path, safe),
         result => result,
     }
+}
+
+/// Opens it from the cache. Who renames or mounts meanwhile can make that fail (`EAGAIN`).
+fn openat2_cached(root: BorrowedFd, path: &CStr, resolve: u64) -> io::Result<OwnedFd> {
+    const TRIES: usize = 4;
+    let mut result = Err(io::ErrorKind::WouldBlock.into());
+    for _ in 0..TRIES {
+        result = openat2(root, path, resolve | libc::RESOLVE_CACHED);
+        if !matches!(&result, Err(error) if error.raw_os_error() == Some(libc::EAGAIN)) {
+            break;
+        }
+    }
+    result
 }
 
 fn openat2(root: BorrowedFd, path: &CStr, resolve: u64) -> io::Result<OwnedFd> {
@@ -135,9 +146,28 @@ pub fn read_dir(dir: BorrowedFd, buf: &mut [u8]) -> io::Result<usize> {
     usize::try_from(len).map_err(|_| io::Error::last_os_error())
 }
 
-/// What a file is.
-pub fn stat(fd: BorrowedFd) -> io::Result<libc::stat> {
-    stat_at(fd, c"", libc::AT_EMPTY_PATH)
+/// Which file it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Major and minor number of its file system.
+    pub device: (u32, u32),
+    /// Its number there.
+    pub ino: u64,
+}
+
+/// Tells which file an open one is, without asking its file system, which may not answer
+/// (a daemon of FUSE answers fstat and fstatfs).
+pub fn identity(fd: BorrowedFd) -> io::Result<Identity> {
+    // SAFETY: a struct of integers, for which 0 is a value.
+    let mut stat: libc::statx = unsafe { std::mem::zeroed() };
+    let flags = libc::AT_EMPTY_PATH | libc::AT_NO_AUTOMOUNT | libc::AT_STATX_DONT_SYNC;
+    let (fd, mask) = (fd.as_raw_fd(), libc::STATX_INO);
+    // SAFETY: a C string and a struct that live through the call.
+    check(unsafe { libc::statx(fd, c"".as_ptr(), flags, mask, &raw mut stat) })?;
+    Ok(Identity {
+        device: (stat.stx_dev_major, stat.stx_dev_minor),
+        ino: stat.stx_ino,
+    })
 }
 
 /// What the file of a path is, without following a link at its end.

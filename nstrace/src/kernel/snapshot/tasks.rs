@@ -17,7 +17,7 @@ use nstrace_common::{
     wire::{PID_LEVELS, PidAt},
 };
 
-use super::{Looker, cgroups::CgroupIds, namespaces, parse, sys, text::Text};
+use super::{Looker, cgroups::CgroupIds, parse, sys, text::Text};
 use crate::{
     event::{Event, FoundTask},
     kernel::clock::monotonic_ns,
@@ -85,6 +85,17 @@ impl Tasks {
         let mut tasks: Vec<Seen> = self.by_tid.values().copied().collect();
         tasks.sort_unstable_by_key(|task| (task.pid, task.tid != task.pid, task.tid));
         tasks
+    }
+
+    fn note(&mut self, [pid, tid, mnt, net]: [u32; 4], ino: u64) {
+        let seen = Seen {
+            pid,
+            tid,
+            mnt,
+            net,
+            ino,
+        };
+        self.by_tid.insert(tid, seen);
     }
 
     fn knows(&self, tid: u32, ino: u64) -> bool {
@@ -186,8 +197,18 @@ fn task(
         return false;
     }
     let time = monotonic_ns();
-    let Ok(dir) = sys::open(looker.proc, path.get(), libc::O_PATH | libc::O_DIRECTORY) else {
-        return false;
+    let flags = libc::O_PATH | libc::O_DIRECTORY;
+    let dir = match sys::open(looker.proc, path.get(), flags) {
+        Ok(dir) => dir,
+        Err(error) => {
+            // What is counted once is known from then on.
+            let is_there = !sys::is_gone(&error);
+            if is_there {
+                looker.unseen.tasks += 1;
+                tasks.note([pid, tid, 0, 0], ino);
+            }
+            return is_there;
+        }
     };
     let Some((links, exited)) = links(looker, &dir) else {
         return false;
@@ -218,14 +239,7 @@ fn task(
         time_for_children: links[TIME_FOR_CHILDREN],
     }));
     let (mnt, net) = (links[Kind::Mnt as usize], links[Kind::Net as usize]);
-    let seen = Seen {
-        pid,
-        tid,
-        mnt,
-        net,
-        ino,
-    };
-    tasks.by_tid.insert(tid, seen);
+    tasks.note([pid, tid, mnt, net], ino);
     note_member(tasks, &dir, mnt, tid);
     true
 }
@@ -281,7 +295,7 @@ fn learn(looker: &mut Looker, dir: &OwnedFd, links: &[u32; KINDS + 2], time: u64
         if inum == 0 || looker.namespaces.knows(kind, inum) {
             continue;
         }
-        let opened = namespaces::open_link(looker.proc, dir.as_fd(), path, inum);
+        let opened = looker.opener.open(dir.as_fd(), path, inum);
         looker.found(kind, inum, opened, time);
     }
 }

@@ -4,9 +4,52 @@ use nstrace_common::kind::Kind;
 use proptest::prelude::*;
 
 use super::{
+    Options,
     parse::{self, Mount, Stat},
+    take,
     text::Text,
 };
+use crate::event::Event;
+
+#[test]
+fn this_task_is_found_after_its_namespaces_and_these_after_what_is_above() {
+    let options = Options {
+        sockets: false,
+        enter: false,
+    };
+    // SAFETY: it takes nothing and cannot fail.
+    let own = u32::try_from(unsafe { libc::gettid() }).expect("it is positive");
+    let mut inums = vec![0];
+    let mut found = None;
+    let (mut last, mut ended) = (0, false);
+    let mut each = |event: Event| match event {
+        Event::SnapshotBegin(now) => last = now.time,
+        Event::FoundNamespace(ns) => {
+            assert!(ns.time >= last);
+            assert!(inums.contains(&ns.parent) && inums.contains(&ns.owner));
+            inums.push(ns.ns.inum);
+        }
+        Event::FoundTask(task) => {
+            assert!(task.namespaces.iter().all(|inum| inums.contains(inum)));
+            if task.tid == own {
+                found = Some((task.pid, task.namespaces, task.pids.to_vec()));
+            }
+        }
+        Event::SnapshotEnd(_) => ended = true,
+        _ => {}
+    };
+    take(&options, &mut each).expect("there is proc");
+    assert!(ended);
+    let (pid, namespaces, pids) = found.expect("it runs");
+    assert_eq!(pid, std::process::id());
+    assert_eq!(pids.last().map(|pid| pid.nr), Some(own));
+    for (kind, inum) in Kind::ALL.into_iter().zip(namespaces) {
+        let link = std::fs::read_link(format!("/proc/thread-self/ns/{}", kind.name()));
+        let link = link.map(|link| link.into_os_string().into_encoded_bytes());
+        let expected = link.ok().and_then(|link| parse::namespace(&link));
+        assert_eq!(expected.map_or(0, |(_, inum)| inum), inum, "{kind:?}");
+    }
+}
 
 #[test]
 fn a_link_names_a_kind_and_a_number() {
