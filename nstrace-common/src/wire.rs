@@ -311,6 +311,13 @@ pub struct LifeRecord {
     pub tid: u32,
 }
 
+/// The number of the first namespace that is no first one: `PROC_DYNAMIC_FIRST` of
+/// fs/proc/generic.c, which v6.18 kernel/nscommon.c has kept.
+pub const FIRST_INUM: u32 = 0xf000_0000;
+
+/// Of so many numbers from there on it is kept when a death was lost.
+pub const INUMS: u32 = 1 << 20;
+
 /// A kind that is not known.
 pub const NO_KIND: u32 = u32::MAX;
 

@@ -34,12 +34,23 @@ pub fn head(kind: RecordKind) -> Head {
 #[inline(always)]
 pub unsafe fn send<T>(ring: &RingBuf, kind: RecordKind, record: *const T, len: usize) -> bool {
     // SAFETY: the caller's promise.
-    let bytes = unsafe { core::slice::from_raw_parts(record.cast::<u8>(), len) };
-    let sent = ring.output::<[u8]>(bytes, wakeup()).is_ok();
+    let sent = unsafe { try_send(ring, record, len) };
     if !sent {
         count_lost(kind as u32);
     }
     sent
+}
+
+/// The same without counting.
+///
+/// # Safety
+///
+/// As for [`send`].
+#[inline(always)]
+pub unsafe fn try_send<T>(ring: &RingBuf, record: *const T, len: usize) -> bool {
+    // SAFETY: the caller's promise.
+    let bytes = unsafe { core::slice::from_raw_parts(record.cast::<u8>(), len) };
+    ring.output::<[u8]>(bytes, wakeup()).is_ok()
 }
 
 /// Counts a record of this kind as lost; kind 0 is an operation without a slot.

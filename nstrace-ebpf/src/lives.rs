@@ -17,12 +17,12 @@ use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_probe_read_kernel_str_byte
 use nstrace_common::{
     field::member,
     kind::Kind,
-    wire::{CgroupRecord, IDS, LifeRecord, NO_KIND, Op, OpRecord, RecordKind, SLOTS},
+    wire::{CgroupRecord, FIRST_INUM, IDS, LifeRecord, NO_KIND, Op, OpRecord, RecordKind, SLOTS},
 };
 
 use crate::{
     emit,
-    maps::{LIVES, TOLD},
+    maps::{LIVES, LOST_DEATHS, TOLD},
     read::{Entry, Raw, Reader, Typed, has, has_twins, offset},
     slot::Slot,
 };
@@ -40,7 +40,15 @@ fn send(kind: RecordKind, inum: u32, id: u64, address: u64, ns_kind: u32) {
         tid: ids as u32,
     };
     // SAFETY: a record, whole.
-    unsafe { emit::send(&LIVES, kind, &raw const record, size_of::<LifeRecord>()) };
+    if unsafe { emit::try_send(&LIVES, &raw const record, size_of::<LifeRecord>()) } {
+        return;
+    }
+    if let Some(time) = LOST_DEATHS.get_ptr_mut(inum.wrapping_sub(FIRST_INUM)) {
+        // SAFETY: in the map.
+        unsafe { *time = record.head.time };
+    }
+    // User space looks there when it sees the count.
+    emit::count_lost(kind as u32);
 }
 
 /// Sends the births of an operation whose own record found no room: the same without its

@@ -33,6 +33,11 @@ pub static mut INDEX: SlotIndex = SlotIndex {
     owner: [0; SLOTS],
 };
 
+/// When the last namespace died whose death found no room, by number from
+/// `FIRST_INUM` on; where the tree of namespaces is kept. User space maps it.
+#[map]
+pub static LOST_DEATHS: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
 /// What each CPU counts. User space sets how many there are, and maps it: see [`ASLEEP`].
 #[map]
 pub static COUNTS: Array<Counts> = Array::with_max_entries(1, BPF_F_MMAPABLE);

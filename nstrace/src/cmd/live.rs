@@ -40,6 +40,8 @@ pub struct Model {
     pub names: Names,
     /// What the last look could not see.
     pub unseen: Unseen,
+    /// How many records were lost, all in all.
+    pub lost: u64,
     /// Whether the kernel was traced from before the first look.
     pub live: bool,
     changes: Vec<Change>,
@@ -81,6 +83,7 @@ impl Model {
         match event {
             Event::Cgroup(cgroup) => self.cgroups.made(cgroup),
             Event::SnapshotEnd(end) => self.unseen = end.unseen,
+            Event::Lost(lost) => self.lost += lost.count,
             _ => {}
         }
         self.changes.clear();
@@ -199,9 +202,8 @@ impl Live {
     /// Looks for losses that the rings do not know of, and for what holds that which
     /// nothing is known to hold; to be called from time to time.
     pub fn check(&mut self, watcher: &mut Watcher) -> anyhow::Result<()> {
-        let twins = self.reader.told_by_twins();
-        let skipped = self.kernel.skipped_runs() + self.kernel.skipped_deaths();
-        let skipped = skipped.saturating_sub(twins);
+        let told = self.reader.told_by_twins();
+        let skipped = self.kernel.missed(told);
         if skipped > self.skipped {
             let lost = Lost {
                 time: clock::monotonic_ns(),

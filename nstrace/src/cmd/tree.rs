@@ -93,6 +93,13 @@ async fn follow(args: Tree, mut child: Option<Child>) -> anyhow::Result<ExitCode
     }
     let model = live.end(&mut |model, changes, time| show.changed(model, changes, time))?;
     show.last(&model)?;
+    if model.lost > 0 {
+        say(&format!(
+            "{} records were lost, and the machine was looked at again: a larger --ring-size \
+             holds more",
+            model.lost
+        ));
+    }
     Ok(status.unwrap_or(ExitCode::SUCCESS))
 }
 

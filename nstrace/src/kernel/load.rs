@@ -19,12 +19,13 @@ use nstrace_common::{
     flags,
     patch::{self, Fact, VALUES, Values},
     probe::{At, Probe},
+    wire::INUMS,
 };
 use object::{Endianness, Object as _, ObjectSection as _, SectionKind, read::elf::ElfFile64};
 use zerocopy::IntoBytes;
 
 use super::{
-    KernelError,
+    KernelError, clock,
     error::{self, errno, refused},
     plan::{Attach, HELPERS, Planned, Step, Way, full, functions, plan, program_name, twin_name},
 };
@@ -61,6 +62,8 @@ pub enum Outcome {
 pub struct Kernel {
     /// Its maps.
     pub bpf: Ebpf,
+    /// When all was attached: what was seen before, was seen in part.
+    pub attached: u64,
     /// How many CPUs it counts for.
     pub cpus: usize,
     /// What became of each probe.
@@ -81,6 +84,16 @@ impl Kernel {
     /// How often the kernel has skipped a program that has no twin.
     pub fn skipped_runs(&self) -> u64 {
         self.skipped_where(|probe| !(self.has_twins && probe.has_twin))
+    }
+
+    /// How often something happened that no program has told, where the kernel says so;
+    /// `told_by_twins` are deaths.
+    pub fn missed(&self, told_by_twins: u64) -> u64 {
+        let deaths = match self.has_twins {
+            true => self.skipped_deaths().saturating_sub(told_by_twins),
+            false => 0,
+        };
+        self.skipped_runs() + deaths
     }
 
     fn skipped_where(&self, counts: impl Fn(&Probe) -> bool) -> u64 {
@@ -110,7 +123,11 @@ pub fn load(options: &Options) -> Result<Kernel, KernelError> {
     raise_open_files();
     let preemptible = options.attach != Attach::Kprobe && preemptible();
     let may_skip = preemptible || options.attach == Attach::Kprobe;
-    let kernel = load_with(options, preemptible, may_skip)?;
+    // Where tasks cannot be preempted, deaths that an interrupt brings about are skipped
+    // all the same; the tree needs them.
+    let for_tree = options.config.tasks == Tasks::All as u32;
+    let has_twins = preemptible || for_tree && options.attach != Attach::Kprobe;
+    let kernel = load_with(options, has_twins, may_skip)?;
     // What took a kprobe after all can be skipped, and its programs must know.
     let is_required_kprobe = |(planned, outcome): &(Planned, Outcome)| {
         planned.probe().need == Need::Required
@@ -120,7 +137,7 @@ pub fn load(options: &Options) -> Result<Kernel, KernelError> {
         return Ok(kernel);
     }
     drop(kernel);
-    load_with(options, preemptible, true)
+    load_with(options, has_twins, true)
 }
 
 fn load_with(options: &Options, has_twins: bool, may_skip: bool) -> Result<Kernel, KernelError> {
@@ -155,10 +172,12 @@ fn load_with(options: &Options, has_twins: bool, may_skip: bool) -> Result<Kerne
         .map_max_entries("LIVES", ring_bytes(ring_size / 4))
         .map_max_entries("TRACKED", tracked)
         .map_max_entries("COUNTS", cpus as u32)
+        .map_max_entries("LOST_DEATHS", if for_tree { INUMS } else { 1 })
         .load(&object)?;
     let outcomes = attach(&mut bpf, &btf, plan)?;
     Ok(Kernel {
         bpf,
+        attached: clock::monotonic_ns(),
         cpus,
         outcomes,
         has_twins,

@@ -16,11 +16,11 @@ use tokio::io::{Interest, unix::AsyncFd};
 use super::{
     KernelError, clock,
     load::Kernel,
-    shared::{Asleep, Counters},
+    shared::{Asleep, Counters, LostDeaths},
 };
 use crate::{
     decode::{decode, record_kind},
-    event::{Event, Lost},
+    event::{Event, Life, Lost},
 };
 
 /// How long records gather after the one that woke the reader.
@@ -31,11 +31,14 @@ pub struct Reader {
     events: AsyncFd<RingBuf<MapData>>,
     lives: AsyncFd<RingBuf<MapData>>,
     counters: Counters,
+    lost_deaths: LostDeaths,
     asleep: Asleep,
     /// What was lost up to now, by kind of record.
     lost_before: [u64; RECORD_KINDS],
     /// When that was looked at.
     lost_looked: u64,
+    /// What is earlier is not handed over.
+    since: u64,
     /// What is later is not handed over.
     until: u64,
 }
@@ -49,9 +52,11 @@ impl Reader {
             events: ring(bpf, "EVENTS")?,
             lives: ring(bpf, "LIVES")?,
             counters: Counters::new(map(bpf, "COUNTS"), cpus)?,
+            lost_deaths: LostDeaths::new(map(bpf, "LOST_DEATHS"))?,
             asleep: Asleep::new(map(bpf, "ASLEEP"))?,
             lost_before: [0; RECORD_KINDS],
             lost_looked: clock::monotonic_ns(),
+            since: kernel.attached,
             until: u64::MAX,
         })
     }
@@ -98,9 +103,10 @@ impl Reader {
     /// its birth, looked for once more.
     pub fn records(&mut self, mut each: impl FnMut(Event)) -> Result<(), KernelError> {
         let (events, lives) = (self.events.get_mut(), self.lives.get_mut());
-        let (now, until) = (clock::monotonic_ns(), self.until);
+        let now = clock::monotonic_ns();
+        let span = self.since..=self.until;
         let mut each = |record: &[u8]| -> Result<(), KernelError> {
-            if time(record) <= until {
+            if span.contains(&time(record)) {
                 each(decode(record)?);
             }
             Ok(())
@@ -139,9 +145,12 @@ impl Reader {
     fn report_lost(&mut self, mut each: impl FnMut(Event)) {
         let now = clock::monotonic_ns();
         for (kind, total) in self.counters.lost().into_iter().enumerate() {
-            let count = total - self.lost_before[kind];
+            let mut count = total - self.lost_before[kind];
+            self.lost_before[kind] = total;
+            if kind == RecordKind::Death as usize && count > 0 {
+                count = count.saturating_sub(self.report_lost_deaths(&mut each));
+            }
             if count > 0 {
-                self.lost_before[kind] = total;
                 each(Event::Lost(Lost {
                     time: now,
                     since: self.lost_looked,
@@ -152,6 +161,28 @@ impl Reader {
             }
         }
         self.lost_looked = now;
+    }
+}
+
+impl Reader {
+    /// Hands over the deaths that found no room, as far as they are known by number, and
+    /// gives how many.
+    fn report_lost_deaths(&mut self, each: &mut impl FnMut(Event)) -> u64 {
+        let mut count = 0;
+        self.lost_deaths.news(|inum, time| {
+            count += 1;
+            each(Event::Death(Life {
+                time,
+                kind: None,
+                inum,
+                id: 0,
+                pid: 0,
+                tid: 0,
+                address: None,
+                age: None,
+            }));
+        });
+        count
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 
 use aya::maps::Map;
 use memmap2::{MmapOptions, MmapRaw};
-use nstrace_common::wire::{Counts, RECORD_KINDS};
+use nstrace_common::wire::{Counts, FIRST_INUM, RECORD_KINDS};
 
 use super::KernelError;
 
@@ -65,6 +65,44 @@ impl Counters {
         };
         let of_cpus = counters.iter().skip(counter).step_by(PER_CPU);
         of_cpus.map(|counter| counter.load(Ordering::Relaxed)).sum()
+    }
+}
+
+/// Deaths that found no room, by number.
+pub struct LostDeaths {
+    memory: MmapRaw,
+    len: usize,
+    /// Up to when they were looked at.
+    until: u64,
+}
+
+impl LostDeaths {
+    pub fn new(map: Map) -> Result<Self, KernelError> {
+        let Map::Array(map) = map else {
+            unreachable!("the object has an array there")
+        };
+        let len = map.info().map_or(1, |info| info.max_entries()) as usize;
+        let memory = mapped(Map::Array(map), len * size_of::<u64>())?;
+        let until = 0;
+        Ok(LostDeaths { memory, len, until })
+    }
+
+    /// Calls `each` with the number of each that is new, and when it died. Of two with one
+    /// number it has the last.
+    pub fn news(&mut self, mut each: impl FnMut(u32, u64)) {
+        // SAFETY: the map's elements; the kernel side writes them as a whole.
+        let times = unsafe {
+            std::slice::from_raw_parts(self.memory.as_ptr().cast::<AtomicU64>(), self.len)
+        };
+        let mut latest = self.until;
+        for (inum, time) in (FIRST_INUM..).zip(times) {
+            let time = time.load(Ordering::Relaxed);
+            if time > self.until {
+                latest = latest.max(time);
+                each(inum, time);
+            }
+        }
+        self.until = latest;
     }
 }
 

@@ -150,6 +150,10 @@ impl World {
     /// its parent has taken notice.
     pub(super) fn task_exit(&mut self, told: &event::Task, changes: &mut Vec<Change>) {
         let time = told.record.head.time;
+        if told.is_thread() {
+            // Nobody waits for threads.
+            return self.end(told.record.tid, time, changes);
+        }
         self.task_told(told, Start::Before(time), changes);
         let index = self.by_tid.get(&told.record.tid).copied();
         if let Some(index) = index.filter(|index| self.tasks[*index].updated == time) {

@@ -355,6 +355,11 @@ impl Machine {
         // Before what it leaves dies.
         record.record.head.time -= MS / 2;
         self.log.push(Owned::Exit(record));
+        if self.tasks[&tid].pid != tid {
+            // Nobody waits for threads.
+            self.tasks.remove(&tid);
+            return self.reap();
+        }
         let task = self.tasks.get_mut(&tid).expect("it runs");
         let left = [PID, Kind::User as usize];
         task.exited = true;
