@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::{Suite, Verdict};
+use super::{Suite, Verdict, ends};
 use crate::act;
 use crate::harness::against::{self, Readings};
 use crate::harness::report::Report;
@@ -132,16 +132,18 @@ fn in_a_storm(
     let script = format!(": >{started}; read line <{go}");
     let own = ["tree", "--attach", suite.attach, "--json"];
     let command = ["--", "sh", "-c", &script];
-    let nstrace = Watch::start(&[&own, words, &command].concat())?;
-    wait_for_file(&nstrace, &started)?;
+    let words = [&own, words, &command].concat();
+    let nstrace = ends::with_one_cpu(|| {
+        let nstrace = Watch::start(&words)?;
+        wait_for_file(&nstrace, &started)?;
+        Ok(nstrace)
+    })?;
     if !pause.is_zero() {
         nstrace.signal(libc::SIGSTOP)?;
         thread::sleep(pause);
         nstrace.signal(libc::SIGCONT)?;
     }
-    let _ = storm.rest()?;
-    fs::write("/proc/sys/vm/drop_caches", "2")?;
-    let (before, book) = (truth::at_rest(REST)?, left::read(&storm.book)?);
+    let (before, book) = storm.rest()?;
     fifo.write_all(b"go\n")?;
     let ended = nstrace.finish(PATIENCE)?;
     let after = truth::read()?;

@@ -161,6 +161,13 @@ fn tasks(tree: &Tree, readings: &Readings, report: &mut Report) {
         if !seen.insert(found.tid) {
             report.add(format!("task {} is there twice", found.tid));
         }
+        if found.exited {
+            // The truth has those that have not.
+            report.check(!after.contains_key(&found.tid), || {
+                format!("task {} ({}) has not exited", found.tid, found.comm)
+            });
+            continue;
+        }
         match after.get(&found.tid).or_else(|| before.get(&found.tid)) {
             Some(task) => same_task(found, task, &parents, report),
             // Nstrace itself, what it started, and workers of the kernel.

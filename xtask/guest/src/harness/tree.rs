@@ -79,6 +79,8 @@ pub struct Task {
     pub comm: String,
     pub pids: Vec<PidAt>,
     pub container: Option<String>,
+    #[serde(default)]
+    pub exited: bool,
     pub namespaces: BTreeMap<String, u32>,
     pub pid_for_children: Option<u32>,
     pub time_for_children: Option<u32>,

@@ -104,17 +104,20 @@ pub fn read() -> Result<Truth> {
 }
 
 /// How long two readings that agree are apart.
-const APART: Duration = Duration::from_millis(300);
+const APART: Duration = Duration::from_millis(500);
 
-/// What is when all is at rest: two readings agree, and between them no worker of the
-/// kernel cleaned up after a net namespace. That is done in the background, and until it
-/// is done nobody but the kernel sees that the namespace lives.
+/// What is when all is at rest: two readings agree, and between them no namespace died and
+/// no worker of the kernel cleaned up after a net namespace. That is done in the
+/// background, and until it is done nobody but the kernel sees that the namespace lives.
 pub fn at_rest(limit: Duration) -> Result<Truth> {
     let deadline = Instant::now() + limit;
+    let deaths = Deaths::count()?;
     let mut before = read()?;
     loop {
+        let died = deaths.so_far()?;
         let is_still = is_still_for(APART)?;
         let now = read()?;
+        let is_still = is_still && deaths.so_far()? == died;
         if is_still && now.is_like(&before) {
             return Ok(now);
         }
@@ -122,6 +125,47 @@ pub fn at_rest(limit: Duration) -> Result<Truth> {
             bail!("the machine is not at rest within {limit:?}");
         }
         before = now;
+    }
+}
+
+/// Counts the deaths of namespaces, by a probe of the kernel's own that no program is
+/// behind.
+struct Deaths;
+
+impl Deaths {
+    const TRACING: &str = "/sys/kernel/tracing";
+    const EVENT: &str = "events/nstrace_guest/deaths/enable";
+
+    fn count() -> Result<Self> {
+        let write = |file: &str, text: &str| {
+            let path = format!("{}/{file}", Self::TRACING);
+            let mut file = fs::OpenOptions::new().append(true).open(&path)?;
+            std::io::Write::write_all(&mut file, text.as_bytes()).context(path)
+        };
+        write("kprobe_events", "p:nstrace_guest/deaths proc_free_inum\n")?;
+        write(Self::EVENT, "1")?;
+        Ok(Deaths)
+    }
+
+    fn so_far(&self) -> Result<u64> {
+        let hits = fs::read_to_string(format!("{}/kprobe_profile", Self::TRACING))?;
+        let line = hits
+            .lines()
+            .find(|line| line.split_whitespace().next() == Some("deaths"));
+        let hits = line.and_then(|line| line.split_whitespace().nth(1));
+        Ok(hits.context("no count of deaths")?.parse()?)
+    }
+}
+
+impl Drop for Deaths {
+    fn drop(&mut self) {
+        // It costs nothing if it stays.
+        let _ = fs::write(format!("{}/{}", Self::TRACING, Self::EVENT), "0");
+        let events = fs::OpenOptions::new()
+            .append(true)
+            .open(format!("{}/kprobe_events", Self::TRACING));
+        let _ = events
+            .map(|mut file| std::io::Write::write_all(&mut file, b"-:nstrace_guest/deaths\n"));
     }
 }
 
