@@ -169,6 +169,7 @@ impl Bench {
             tid: 1,
             address: None,
             age: None,
+            past: Default::default(),
         }));
     }
 

@@ -76,6 +76,7 @@ fn main() {
         tid: 4242,
         address: None,
         age: None,
+        past: Default::default(),
     }));
 
     println!();

@@ -88,6 +88,7 @@ fn life(bytes: &[u8]) -> Result<Life, DecodeError> {
         tid: record.tid,
         address: (record.address != 0).then_some(record.address),
         age: None,
+        past: Default::default(),
     })
 }
 

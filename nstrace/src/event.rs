@@ -171,6 +171,7 @@ impl<'a> Operation<'a> {
                 tid: self.record.tid,
                 address: (kind == Kind::Pid).then_some(self.record.pid_ns),
                 age: None,
+                past: Past::default(),
             })
         })
     }
@@ -236,6 +237,45 @@ pub struct Life {
     pub address: Option<u64>,
     /// At a death: how long it lived, in ns, if its birth was seen.
     pub age: Option<u64>,
+    /// At a death: what is known of that life.
+    pub past: Past,
+}
+
+/// What is known of the life of a namespace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Past {
+    /// Who made it.
+    pub maker: Option<Maker>,
+    /// How many tasks came into it by an operation, or by a fork in a pid namespace.
+    pub entered: u32,
+    /// Of a mount namespace: how many mounts it was born with.
+    pub mounts: u32,
+}
+
+/// Who made a namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Maker {
+    /// By which operation.
+    pub op: Op,
+    /// Its process id in the first pid namespace.
+    pub pid: u32,
+    comm: [u8; 16],
+}
+
+impl Maker {
+    /// Who did an operation.
+    pub fn of(op: &Operation) -> Maker {
+        Maker {
+            op: op.op,
+            pid: op.record.pid,
+            comm: op.record.comm,
+        }
+    }
+
+    /// Its name, as bytes: it may hold anything.
+    pub fn comm(&self) -> &[u8] {
+        &self.comm[..comm_len(&self.comm)]
+    }
 }
 
 /// A cgroup was made.
@@ -322,7 +362,7 @@ pub struct FoundHolder<'a> {
     pub time: u64,
     /// The kind of the namespace.
     pub kind: Kind,
-    /// Its number, and its id if it is known.
+    /// Its number, and its id if it is known; 0 if it is not known which it holds.
     pub ns: Ns,
     /// What holds it.
     pub holder: Holder<'a>,

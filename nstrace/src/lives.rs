@@ -9,7 +9,7 @@ use std::collections::hash_map::Entry;
 use foldhash::HashMap;
 use nstrace_common::kind::Kind;
 
-use crate::event::Life;
+use crate::event::{Life, Past};
 
 /// The living namespaces.
 #[derive(Debug, Default)]
@@ -24,6 +24,7 @@ struct Living {
     /// `CLOCK_MONOTONIC`, ns; none for one that was there before.
     born: Option<u64>,
     address: Option<u64>,
+    past: Past,
 }
 
 impl Lives {
@@ -33,16 +34,25 @@ impl Lives {
             kind,
             born: None,
             address: None,
+            past: Past::default(),
         });
     }
 
-    /// Notes a birth.
-    pub fn born(&mut self, life: &Life) {
+    /// Notes that a task has come into a namespace.
+    pub fn entered(&mut self, inum: u32) {
+        if let Some(living) = self.living.get_mut(&inum) {
+            living.past.entered += 1;
+        }
+    }
+
+    /// Notes a birth, and what is known of it.
+    pub fn born(&mut self, life: &Life, past: Past) {
         if let Some(kind) = life.kind {
             let living = Living {
                 kind,
                 born: Some(life.time),
                 address: life.address,
+                past,
             };
             self.living.insert(life.inum, living);
         }
@@ -66,6 +76,7 @@ impl Lives {
         Some(Life {
             kind: Some(living.kind),
             age: living.born.map(|born| life.time.saturating_sub(born)),
+            past: living.past,
             ..*life
         })
     }
@@ -89,6 +100,11 @@ mod tests {
         tid: 1,
         address: Some(0x1000),
         age: None,
+        past: Past {
+            maker: None,
+            entered: 0,
+            mounts: 0,
+        },
     };
 
     /// As proc_free_inum tells it.
@@ -102,7 +118,7 @@ mod tests {
     #[test]
     fn a_death_gets_kind_and_age_from_the_birth() {
         let mut lives = Lives::default();
-        lives.born(&PID);
+        lives.born(&PID, Past::default());
         let died = lives.died(&FIRST_WORD).expect("it was born");
         assert_eq!((died.kind, died.age), (Some(Kind::Pid), Some(50)));
         assert_eq!(lives.died(&FIRST_WORD), None);
@@ -111,7 +127,7 @@ mod tests {
     #[test]
     fn the_second_word_counts_if_the_first_was_missed() {
         let mut lives = Lives::default();
-        lives.born(&PID);
+        lives.born(&PID, Past::default());
         assert!(lives.died(&Life { time: 200, ..PID }).is_some());
         assert_eq!(lives.recovered(), 1);
     }
@@ -119,12 +135,13 @@ mod tests {
     #[test]
     fn the_second_word_does_not_kill_the_next_life_of_the_number() {
         let mut lives = Lives::default();
-        lives.born(&PID);
+        lives.born(&PID, Past::default());
         assert!(lives.died(&FIRST_WORD).is_some());
-        lives.born(&Life {
+        let again = Life {
             address: Some(0x2000),
             ..PID
-        });
+        };
+        lives.born(&again, Past::default());
         assert_eq!(lives.died(&Life { time: 200, ..PID }), None);
         assert!(lives.died(&FIRST_WORD).is_some());
     }

@@ -4,11 +4,14 @@
 //! text gathers here, and whoever has the terminal writes it out.
 
 use jiff::tz::TimeZone;
-use nstrace_common::wire::RecordKind;
+use nstrace_common::{
+    kind::Kind,
+    wire::{Op, RecordKind},
+};
 
 use crate::{
     cgroups::Cgroups,
-    event::{Event, Life, Lost, Operation},
+    event::{Event, Life, Lost, Maker, Operation, Past},
     explain::Facts,
     filter::Filter,
     lives::Lives,
@@ -100,10 +103,10 @@ impl Screen {
         match event {
             Event::Op(op) => self.operation(event, op),
             Event::Cgroup(cgroup) => self.cgroups.made(cgroup),
-            Event::Birth(life) => self.born(life),
+            Event::Birth(life) => self.born(life, Past::default()),
             Event::Births(op) => {
                 if self.options.filter.matches(event, &self.cgroups) {
-                    op.born().for_each(|life| self.born(&life));
+                    op.born().for_each(|life| self.born(&life, past(op, &life)));
                 }
             }
             Event::Death(life) => {
@@ -127,7 +130,15 @@ impl Screen {
                 }
                 self.print(event, None);
             }
-            Event::TaskNew(_) | Event::TaskExit(_) | Event::Stall(..) => {
+            Event::TaskNew(task) => {
+                if let Some(own) = task.pids.last() {
+                    self.lives.entered(own.ns);
+                }
+                if self.options.filter.matches(event, &self.cgroups) {
+                    self.print(event, None);
+                }
+            }
+            Event::TaskExit(_) | Event::Stall(..) => {
                 if self.options.filter.matches(event, &self.cgroups) {
                     self.print(event, None);
                 }
@@ -142,11 +153,22 @@ impl Screen {
         }
     }
 
-    fn born(&mut self, life: &Life) {
-        self.lives.born(life);
+    fn born(&mut self, life: &Life, past: Past) {
+        self.lives.born(life, past);
         let shown = self.options.all || self.options.format == Format::Json;
         if shown && self.asked_for(life) {
             self.print(&Event::Birth(*life), None);
+        }
+    }
+
+    /// Notes where an operation brought its task, or the new one.
+    fn entered(&mut self, op: &Operation) {
+        for kind in op.changed() {
+            // unshare brings only children into a new pid or time namespace.
+            let is_for_children = op.op == Op::Unshare && matches!(kind, Kind::Pid | Kind::Time);
+            if !is_for_children {
+                self.lives.entered(op.after(kind).inum);
+            }
         }
     }
 
@@ -162,7 +184,10 @@ impl Screen {
         }
         self.counts.operations += 1;
         for life in op.born() {
-            self.born(&life);
+            self.born(&life, past(op, &life));
+        }
+        if op.errno().is_none() {
+            self.entered(op);
         }
         let facts = op.errno().map(|_| (self.options.facts)(op, &self.cgroups));
         self.counts.failures += u64::from(facts.is_some());
@@ -201,5 +226,17 @@ impl Screen {
                 count,
             }));
         }
+    }
+}
+
+/// What is known of a namespace when an operation has made it.
+fn past(op: &Operation, life: &Life) -> Past {
+    Past {
+        maker: Some(Maker::of(op)),
+        entered: 0,
+        mounts: match life.kind {
+            Some(Kind::Mnt) => op.record.mounts,
+            _ => 0,
+        },
     }
 }

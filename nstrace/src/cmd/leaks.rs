@@ -19,7 +19,7 @@ use crate::{
 pub fn run(args: &Leaks) -> anyhow::Result<ExitCode> {
     if args.older_than.is_zero() {
         let model = Model::look()?;
-        if let Some(blind) = blind() {
+        if let Some(blind) = blind(&model) {
             say(blind);
         }
         return print(args, &model, None);

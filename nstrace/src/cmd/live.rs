@@ -253,8 +253,8 @@ impl Live {
     }
 }
 
-/// What one look from here cannot see, if that is known.
-pub fn blind() -> Option<&'static str> {
+/// What one look from here could not see, and what to do.
+pub fn blind(model: &Model) -> Option<&'static str> {
     if !in_first_pid_namespace() {
         return Some(
             "this is not the first pid namespace: only the processes in it are seen, with \
@@ -263,8 +263,17 @@ pub fn blind() -> Option<&'static str> {
     }
     // SAFETY: no precondition.
     let is_root = unsafe { libc::geteuid() } == 0;
-    (!is_root && hides_processes()).then_some(
-        "/proc is mounted with hidepid: processes of others are not seen; run it as root",
+    if is_root {
+        return None;
+    }
+    if hides_processes() {
+        return Some(
+            "/proc is mounted with hidepid: processes of others are not seen; run it as root",
+        );
+    }
+    (model.unseen != Unseen::default()).then_some(
+        "no permission to see the namespaces and files of other users' processes: run it as \
+         root (CAP_SYS_PTRACE and CAP_SYS_ADMIN)",
     )
 }
 

@@ -28,7 +28,7 @@ use crate::{
 pub fn run(args: Tree) -> anyhow::Result<ExitCode> {
     if !args.watch && args.run.is_empty() {
         let model = Model::look()?;
-        if let Some(blind) = blind() {
+        if let Some(blind) = blind(&model) {
             say(blind);
         }
         print(&args, &model, &mut Text::new())?;

@@ -14,7 +14,7 @@ use crate::{
 /// Takes one look at the machine, and answers.
 pub fn run(args: &Why) -> anyhow::Result<ExitCode> {
     let model = Model::look()?;
-    if let Some(blind) = blind() {
+    if let Some(blind) = blind(&model) {
         say(blind);
     }
     let filter = TreeFilter::default();

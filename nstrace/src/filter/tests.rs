@@ -144,6 +144,7 @@ fn a_birth_has_a_maker_and_a_death_has_none() {
         tid: 4242,
         address: None,
         age: None,
+        past: Default::default(),
     };
     let mine = Filter {
         pid: Some(4242),

@@ -180,6 +180,7 @@ impl Reader {
                 tid: 0,
                 address: None,
                 age: None,
+                past: Default::default(),
             }));
         });
         count

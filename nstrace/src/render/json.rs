@@ -277,6 +277,15 @@ fn life(out: &mut Text, kind: &str, life: &Life, clock: &mut Clock) {
         if let Some(age) = life.age {
             object.number("age_ns", age);
         }
+        if let Some(maker) = &life.past.maker {
+            self::object(object.key("maker"), |object| {
+                object.word("op", maker.op.name());
+                object.number("pid", maker.pid);
+                object.name("comm", maker.comm());
+            });
+        }
+        object.some("entered", life.past.entered);
+        object.some("mounts", life.past.mounts);
     });
 }
 

@@ -24,7 +24,7 @@ use super::{
     },
 };
 use crate::{
-    event::{Event, Life, Lost, Now, Operation, Task},
+    event::{self, Event, Life, Lost, Now, Operation, Task},
     explain::{Facts, explain},
     stages,
 };
@@ -185,7 +185,28 @@ fn life(out: &mut Text, life: &Life, op: &str, view: &View, clock: &mut Clock) {
         row.out.push_str("after ");
         length(row.out, age);
     }
+    past(&mut row, &life.past);
     out.push('\n');
+}
+
+/// By whom it was made, and what was in it.
+fn past(row: &mut Row, past: &event::Past) {
+    if let Some(maker) = &past.maker {
+        row.out.push_str(", made by ");
+        super::text::task(row.out, maker.comm(), maker.pid);
+        row.out.push(' ');
+        op_name(row.out, maker.op);
+    }
+    for (count, one, many) in [
+        (past.entered, " task", " tasks"),
+        (past.mounts, " mount", " mounts"),
+    ] {
+        if count > 0 {
+            row.out.push_str(", had ");
+            number(row.out, count);
+            row.out.push_str(if count == 1 { one } else { many });
+        }
+    }
 }
 
 fn lost(out: &mut Text, lost: &Lost, view: &View, clock: &mut Clock) {

@@ -148,6 +148,7 @@ fn death() -> Life {
         tid: 17,
         address: None,
         age: Some(1_200_000_000),
+        past: Default::default(),
     }
 }
 
@@ -270,6 +271,7 @@ fn tasks_and_namespaces_come_and_go() {
     let birth = Life {
         address: None,
         age: None,
+        past: Default::default(),
         ..death()
     };
     let cgroup = Cgroup { id: 1, path: b"/x" };

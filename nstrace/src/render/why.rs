@@ -79,8 +79,17 @@ pub fn why(
     target: &Target,
     view: &TreeView,
 ) -> Result<(), NotFound> {
-    let found = find(world, target, view)?;
     let mut page = Page::new(out, view.width, view.color).uncut();
+    let found = find(world, target, view);
+    if let Err(NotFound::Namespace {
+        kind: Kind::Pid,
+        inum,
+    }) = found
+        && namespace::out_of_sight(&mut page, world, inum)
+    {
+        return Ok(());
+    }
+    let found = found?;
     words::missing(&mut page, world, view);
     match found {
         Found::Namespace(key) => namespace::print(&mut page, world, key, view),
@@ -90,8 +99,8 @@ pub fn why(
     Ok(())
 }
 
-/// Appends the lines of JSON that belong to the answer: a `tree` line, then namespaces,
-/// then tasks. Of a namespace that is dead, a `died` line instead of its own.
+/// Appends the lines of JSON that belong to the answer: a `tree` line, then namespaces (of
+/// one that was asked for, those too of which it is parent or owner), then tasks. Of a namespace that is dead, a `died` line instead of its own.
 pub fn why_json(
     out: &mut Text,
     world: &World,
@@ -101,7 +110,10 @@ pub fn why_json(
     let found = find(world, target, view)?;
     head_json(out, world, view);
     let (namespaces, mut tasks) = match found {
-        Found::Namespace(key) => (vec![key], namespace::tasks(world, key)),
+        Found::Namespace(key) => (
+            namespace::with_below(world, key),
+            namespace::tasks(world, key),
+        ),
         Found::Process(pid) => {
             let tasks = process::tasks(world, pid);
             (places(world, &tasks), tasks)

@@ -22,14 +22,23 @@ pub enum Change {
     Forgotten(NsKey),
     /// A task has come to be known. In which namespaces it is follows.
     Started(TaskKey),
-    /// A task is no more. Which namespaces it left was said before.
+    /// A task has exited. Which namespaces it left was said before: those of kinds pid and
+    /// user are left, until it is reaped.
     Exited {
-        /// Which; the key is no longer good.
+        /// Which.
         task: TaskKey,
         /// Its thread id in the first pid namespace.
         tid: u32,
         /// How that is known.
         known: Known,
+    },
+    /// What was left of a task that had exited is gone. Which namespaces it left was said
+    /// before.
+    Reaped {
+        /// Which; the key is no longer good.
+        task: TaskKey,
+        /// Its thread id in the first pid namespace.
+        tid: u32,
     },
     /// A task is in a namespace, or its children will be.
     Joined {

@@ -48,13 +48,14 @@ use nstrace_common::{kind::Kind, wire::RecordKind};
 use self::{
     arena::{Arena, NONE},
     graves::Graves,
+    model::OwnedHolder,
     snapshot::Snapshot,
 };
 pub use self::{
     change::{Change, Interval, Known},
     model::{Maker, Membership, Namespace, NsKey, Start, Task, TaskKey},
 };
-use crate::event::{Event, Lost};
+use crate::event::{Event, Holder, Lost};
 
 /// How much is remembered of the dead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +96,8 @@ pub struct World {
     ns_graves: Graves,
     task_graves: Graves,
     snapshot: Snapshot,
+    /// What holds namespaces of kind pid that are not known.
+    doubtful: Vec<OwnedHolder>,
     loss: Option<Interval>,
     /// Up to when nothing has been lost that was not made good.
     whole_until: u64,
@@ -245,6 +248,12 @@ impl World {
     pub fn unheld(&self) -> impl Iterator<Item = NsKey> {
         let alive = self.namespaces().filter(|(_, ns)| ns.is_alive());
         alive.filter(|(_, ns)| !ns.is_held()).map(|(key, _)| key)
+    }
+
+    /// What the last snapshot found to hold a pid namespace each, and could not learn which:
+    /// instances of proc, whose pid namespaces have no process any more.
+    pub fn doubtful_holders(&self) -> impl Iterator<Item = Holder<'_>> {
+        self.doubtful.iter().map(OwnedHolder::get)
     }
 
     /// How many namespaces live.

@@ -111,7 +111,7 @@ pub(super) struct Pin {
 }
 
 /// A [`Holder`] that keeps its path.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum OwnedHolder {
     Descriptor { pid: u32, fd: u32 },
     Mount { mnt: u32, path: Box<[u8]> },

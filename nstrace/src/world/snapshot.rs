@@ -41,6 +41,7 @@ impl World {
         self.advance(time);
         // One that is applied again says nothing new.
         if self.snapshot.begin.is_none_or(|begin| begin < time) {
+            self.doubtful.clear();
             self.snapshot = Snapshot {
                 begin: Some(time),
                 end: None,
@@ -133,6 +134,9 @@ impl World {
     }
 
     pub(super) fn found_holder(&mut self, found: &FoundHolder, changes: &mut Vec<Change>) {
+        if found.ns.inum == 0 {
+            return self.found_doubtful(found);
+        }
         let index = self.shown(found.kind, found.ns, found.time, changes);
         if index == NONE {
             return;
@@ -148,6 +152,14 @@ impl World {
         });
         if pins.len() == 1 {
             changes.push(Change::Pinned(self.ns_key(index)));
+        }
+    }
+
+    /// Something holds a namespace, and it is not known which.
+    fn found_doubtful(&mut self, found: &FoundHolder) {
+        let what = OwnedHolder::new(&found.holder);
+        if !self.doubtful.contains(&what) {
+            self.doubtful.push(what);
         }
     }
 

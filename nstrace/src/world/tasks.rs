@@ -162,12 +162,19 @@ impl World {
     }
 
     pub(super) fn exited(&mut self, task: u32, changes: &mut Vec<Change>) {
-        self.tasks[task].exited = true;
+        if std::mem::replace(&mut self.tasks[task].exited, true) {
+            return;
+        }
         for slot in 0..SLOTS {
             if slot != Kind::Pid as usize && slot != Kind::User as usize {
                 self.enter(task, slot, NONE, changes);
             }
         }
+        changes.push(Change::Exited {
+            task: self.task_key(task),
+            tid: self.tasks[task].tid,
+            known: Known::Told,
+        });
     }
 
     /// What was left of a task that had exited is gone.
@@ -298,11 +305,12 @@ impl World {
             return;
         };
         self.by_tid.remove(&task.tid);
-        changes.push(Change::Exited {
-            task: key,
-            tid: task.tid,
-            known,
-        });
+        let tid = task.tid;
+        if !task.exited {
+            let task = key;
+            changes.push(Change::Exited { task, tid, known });
+        }
+        changes.push(Change::Reaped { task: key, tid });
     }
 }
 

@@ -155,7 +155,7 @@ fn look(looker: &mut Looker, options: &Options) {
     mounts.find(looker, &sorted, &tasks.members);
     descriptors::find(looker, &sorted, options.sockets, &mut mounts);
     list(looker, &mut mounts);
-    looker.unseen.procs += mounts.unseen_procs();
+    looker.unseen.procs += mounts.unseen_procs(looker);
 }
 
 /// Opens those namespaces that the kernel lists and that are not known yet.

@@ -26,13 +26,24 @@ use super::{
     text::Text,
 };
 use crate::{
-    event::{FoundNamespace, Holder},
+    event::{Event, FoundHolder, FoundNamespace, Holder, Ns},
     kernel::clock::monotonic_ns,
 };
 
 /// The longest line of mountinfo that is read: of its two paths and its options each byte
 /// of a page can take four.
 const LINE_MAX: usize = 64 << 10;
+
+/// So many mounts of one instance of proc are named whose pid namespace is not known.
+const UNKNOWN_MAX: usize = 4;
+
+/// Mounts of an instance of proc.
+#[derive(Debug, Default)]
+struct Unknown {
+    count: u32,
+    /// When each was found, in which mount namespace, and where.
+    named: Vec<(u64, u32, Box<[u8]>)>,
+}
 
 /// Mount namespaces that hold each other are followed so deep.
 const DEPTH_MAX: usize = 64;
@@ -46,7 +57,7 @@ pub struct Mounts {
     /// The pid namespaces of instances of proc, by device.
     procs: HashMap<(u32, u32), u32>,
     /// Mounts of instances of proc whose pid namespace is not known, by device.
-    unknown_procs: HashMap<(u32, u32), u32>,
+    unknown_procs: HashMap<(u32, u32), Unknown>,
     /// Hashes of the paths where namespaces are mounted.
     points: HashSet<u64>,
     hasher: foldhash::fast::RandomState,
@@ -139,10 +150,24 @@ impl Mounts {
     }
 
     /// How many mounts of proc have been found whose pid namespace is not known.
-    pub fn unseen_procs(&self) -> u32 {
-        let unknown = self.unknown_procs.iter();
-        let unknown = unknown.filter(|(device, _)| !self.procs.contains_key(device));
-        unknown.map(|(_, count)| *count).sum()
+    pub fn unseen_procs(&self, looker: &mut Looker) -> u32 {
+        let mut count = 0;
+        for (device, unknown) in &self.unknown_procs {
+            if self.procs.contains_key(device) {
+                continue;
+            }
+            count += unknown.count;
+            for (time, mnt, path) in &unknown.named {
+                let (time, mnt) = (*time, *mnt);
+                (looker.each)(Event::FoundHolder(FoundHolder {
+                    time,
+                    kind: Kind::Pid,
+                    ns: Ns::default(),
+                    holder: Holder::Proc { mnt, path },
+                }));
+            }
+        }
+        count
     }
 
     /// Looks, and tells what was found.
@@ -306,12 +331,22 @@ impl Look<'_> {
         }
     }
 
+    /// Notes a mount of proc whose pid namespace is not known.
+    fn unknown_proc(&mut self, place: &Place, mount: &Mount) {
+        let places = self.mounts.unknown_procs.entry(mount.device).or_default();
+        places.count += 1;
+        if places.named.len() < UNKNOWN_MAX {
+            let path = parse::unescape(mount.point);
+            places.named.push((place.time, place.mnt, path.into()));
+        }
+    }
+
     fn mount(&mut self, place: &Place, mount: &Mount, quota: &mut Quota) {
         let is_proc = mount.fstype == b"proc";
         let (kind, inum) = match mount.fstype {
             b"proc" => {
                 let Some(inum) = self.proc_pid_ns(place, mount) else {
-                    *self.mounts.unknown_procs.entry(mount.device).or_insert(0) += 1;
+                    self.unknown_proc(place, mount);
                     return;
                 };
                 (Kind::Pid, inum)

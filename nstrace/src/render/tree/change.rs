@@ -91,7 +91,11 @@ impl Changes {
                 self.note_task(world, task);
                 self.note_namespace(world, ns);
             }
-            Change::Exited { .. } | Change::Forgotten(_) | Change::Lost(_) | Change::Healed(_) => {}
+            Change::Exited { .. }
+            | Change::Reaped { .. }
+            | Change::Forgotten(_)
+            | Change::Lost(_)
+            | Change::Healed(_) => {}
         }
     }
 
@@ -127,7 +131,7 @@ impl Changes {
 
     fn forget(&mut self, change: &Change) {
         match change {
-            Change::Exited { task, .. } => {
+            Change::Reaped { task, .. } => {
                 self.tasks.remove(task);
             }
             Change::Forgotten(ns) => {
@@ -142,6 +146,7 @@ impl Changes {
             | Change::Found(_)
             | Change::Died { .. }
             | Change::Started(_)
+            | Change::Exited { .. }
             | Change::Joined { .. }
             | Change::Left { .. }
             | Change::Pinned(_)
@@ -161,7 +166,9 @@ impl Changes {
             | Change::Unpinned(ns)
             | Change::Unconfirmed(ns)
             | Change::Confirmed(ns) => self.shows_namespace(world, *ns, view),
-            Change::Started(task) | Change::Exited { task, .. } => self.shows_task(*task, view),
+            Change::Started(task) | Change::Exited { task, .. } | Change::Reaped { task, .. } => {
+                self.shows_task(*task, view)
+            }
             Change::Joined { task, ns, .. } | Change::Left { task, ns, .. } => {
                 let of_kind = |what: &What| view.filter.has_kind(what.kind);
                 self.shows_task(*task, view) && self.namespaces.get(ns).is_some_and(of_kind)

@@ -127,8 +127,16 @@ pub fn namespace_fields(object: &mut Object, world: &World, ns: &Namespace, view
         object.number("tasks_for_children", ns.children_len() as u64);
     }
     object.number("namespaces", ns.dependents_len() as u64);
-    object.objects("holders", ns.holders(), |object, found| {
+    // What may hold it, if nothing else does.
+    let is_doubtful = ns.kind == Kind::Pid && !ns.is_held();
+    let doubtful = world.doubtful_holders().filter(|_| is_doubtful);
+    let holders = ns.holders().map(|holder| (holder, false));
+    let holders = holders.chain(doubtful.map(|holder| (holder, true)));
+    object.objects("holders", holders, |object, (found, perhaps)| {
         holder(object, world, &found);
+        if perhaps {
+            object.key("perhaps").push_str(truth(true));
+        }
     });
     object.key("confirmed").push_str(truth(ns.confirmed));
 }
@@ -186,21 +194,26 @@ pub fn task(out: &mut Text, world: &World, key: TaskKey, view: &TreeView) {
     };
     object(out, |object| {
         object.word("type", "task");
-        object.number("pid", task.pid);
-        object.number("tid", task.tid);
-        object.name("comm", task.comm());
-        pids(object, &task.pids);
-        cgroup(object, task.cgroup, view.cgroups);
-        let name = view.container(task.cgroup);
-        if let Some(name) = name.and_then(|id| view.names.get(id)) {
-            escape::json_name(object.key("container_name"), name.as_bytes());
-        }
-        places(object, world, key);
-        if task.exited {
-            object.key("exited").push_str("true");
-        }
+        task_fields(object, world, key, task, view);
     });
     out.push('\n');
+}
+
+/// What a line says of a task.
+pub fn task_fields(object: &mut Object, world: &World, key: TaskKey, task: &Task, view: &TreeView) {
+    object.number("pid", task.pid);
+    object.number("tid", task.tid);
+    object.name("comm", task.comm());
+    pids(object, &task.pids);
+    cgroup(object, task.cgroup, view.cgroups);
+    let name = view.container(task.cgroup);
+    if let Some(name) = name.and_then(|id| view.names.get(id)) {
+        escape::json_name(object.key("container_name"), name.as_bytes());
+    }
+    places(object, world, key);
+    if task.exited {
+        object.key("exited").push_str("true");
+    }
 }
 
 /// Where a task is, and its children will be.

@@ -32,6 +32,7 @@ impl Recent {
                 Change::Found(_)
                 | Change::Started(_)
                 | Change::Exited { .. }
+                | Change::Reaped { .. }
                 | Change::Joined { .. }
                 | Change::Left { .. }
                 | Change::Pinned(_)

@@ -179,6 +179,7 @@ impl Scene {
             tid: 1,
             address: None,
             age: None,
+            past: Default::default(),
         }));
     }
 

@@ -443,7 +443,7 @@ fn changes_are_json_lines() {
     assert_snapshot!(shown.join("\n"), @r#"
     {"type":"born","time":"2026-11-22T23:04:37.221000002Z","mono_ns":203000000002,"kind":"net","inum":4026532500,"owner":4026531837,"born_mono_ns":203000000002,"age_ns":0,"maker":{"op":"unshare","pid":4242,"tid":4242,"uid":0,"comm":"runc"},"tasks":1,"namespaces":0,"holders":[],"confirmed":true}
     {"type":"joined","time":"2026-11-22T23:04:37.221000002Z","mono_ns":203000000002,"pid":4242,"tid":4242,"comm":"runc","kind":"net","inum":4026532500}
-    {"type":"started","time":"2026-11-22T23:04:37.221000003Z","mono_ns":203000000003,"pid":900,"tid":900,"comm":"a\u000ab"}
+    {"type":"started","time":"2026-11-22T23:04:37.221000003Z","mono_ns":203000000003,"pid":900,"tid":900,"comm":"a\u000ab","pids":[{"ns":4026531836,"pid":900},{"ns":4026532279,"pid":0}],"namespaces":{"mnt":4026531841,"uts":4026531838,"ipc":4026531839,"pid":4026532279,"net":4026531840,"user":4026531837,"cgroup":4026531835,"time":4026531834}}
     {"type":"pinned","time":"2026-11-22T23:04:37.221000003Z","mono_ns":203000000003,"kind":"net","inum":4026532281}
     {"type":"lost","time":"2026-11-22T23:04:37.221000003Z","mono_ns":203000000003,"from_mono_ns":10000000001,"until_mono_ns":203000000003}
     {"type":"left","time":"2026-11-22T23:04:37.221000002Z","mono_ns":203000000002,"pid":4242,"tid":4242,"comm":"runc","kind":"net","inum":4026531840}

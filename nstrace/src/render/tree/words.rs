@@ -137,6 +137,14 @@ pub fn process(page: &mut Page, world: &World, process: &Process) {
         .task(process.task)
         .map_or(&b""[..], |task| task.comm());
     text::task(page.out, comm, process.pid);
+    let task = world.task(process.task);
+    if let Some(task) = task.filter(|task| task.is_thread()) {
+        page.str(" thread ");
+        page.number(task.tid);
+    }
+    if task.is_some_and(|task| task.exited) {
+        page.str(" (exited)");
+    }
     if process.tasks > 1 {
         page.str(" (");
         page.number(process.tasks as u64);

@@ -42,6 +42,19 @@ pub fn tasks(world: &World, key: NsKey) -> Vec<TaskKey> {
     world.members(key).chain(for_children).collect()
 }
 
+/// A namespace and the living ones of which it is parent or owner.
+pub fn with_below(world: &World, key: NsKey) -> Vec<NsKey> {
+    let is_below = |ns: &Namespace| ns.parent == Some(key) || ns.owner == Some(key);
+    let all = world.namespaces();
+    let mut below: Vec<(Kind, u32, NsKey)> = all
+        .filter(|(_, ns)| ns.is_alive() && is_below(ns))
+        .map(|(key, ns)| (ns.kind, ns.inum, key))
+        .collect();
+    below.sort_unstable();
+    let below = below.into_iter().map(|(.., key)| key);
+    std::iter::once(key).chain(below).collect()
+}
+
 /// Appends the answer.
 pub fn print(page: &mut Page, world: &World, key: NsKey, view: &TreeView) {
     let Some(ns) = world.namespace(key) else {
@@ -69,7 +82,7 @@ pub fn print(page: &mut Page, world: &World, key: NsKey, view: &TreeView) {
     }
     holders(page, world, ns);
     below(page, world, key, ns);
-    unheld(page, ns, is_first);
+    unheld(page, world, ns, is_first);
 }
 
 fn identity(page: &mut Page, world: &World, ns: &Namespace) {
@@ -207,8 +220,46 @@ fn list(page: &mut Page, label: &str, list: &mut [&Namespace]) {
     }
 }
 
+/// What may hold a pid namespace that is out of sight.
+fn perhaps(page: &mut Page, world: &World) -> bool {
+    let mut label = "perhaps by";
+    for holder in world.doubtful_holders() {
+        page.field(label, |page| {
+            words::holder(page, world, &holder);
+            if let Holder::Proc { mnt, .. } = holder {
+                who_is_in(page, world, mnt);
+            }
+        });
+        label = "";
+    }
+    if label.is_empty() {
+        page.field_words(
+            "",
+            Style::Dim,
+            "A mounted instance of proc holds its pid namespace. When the first process of that \
+             has died, it shows nothing any more that would tell which it is.",
+        );
+    }
+    label.is_empty()
+}
+
+/// The answer for a pid namespace that was not found, if there is something that may hold
+/// it; says whether there is.
+pub fn out_of_sight(page: &mut Page, world: &World, inum: u32) -> bool {
+    if world.doubtful_holders().next().is_none() {
+        return false;
+    }
+    page.line(0, |page| {
+        page.styled(Style::Bold, |page| {
+            text::namespace(page.out, Kind::Pid, inum);
+        });
+        page.str(" was not found: it has died, or is out of sight");
+    });
+    perhaps(page, world)
+}
+
 /// What it means that nothing seems to keep it alive.
-fn unheld(page: &mut Page, ns: &Namespace, is_first: bool) {
+fn unheld(page: &mut Page, world: &World, ns: &Namespace, is_first: bool) {
     if is_first {
         return page.field("held by", |page| page.str("the kernel itself"));
     }
@@ -216,6 +267,9 @@ fn unheld(page: &mut Page, ns: &Namespace, is_first: bool) {
         return;
     }
     page.field_words("held by", Style::Reason, words::nothing(ns));
+    if ns.kind == Kind::Pid {
+        perhaps(page, world);
+    }
     page.field_words(
         "",
         Style::Dim,

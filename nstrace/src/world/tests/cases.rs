@@ -176,6 +176,7 @@ fn the_second_word_of_a_death_counts_by_its_address() {
             tid: 1,
             address: Some(address),
             age: None,
+            past: Default::default(),
         })
     };
     let mut world = world(&[clone_pid(1000, 5000)]);

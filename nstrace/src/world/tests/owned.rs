@@ -111,5 +111,6 @@ pub fn death(time: u64, inum: u32) -> Owned {
         tid: 1,
         address: None,
         age: None,
+        past: Default::default(),
     })
 }

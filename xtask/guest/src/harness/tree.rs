@@ -151,7 +151,7 @@ fn fields_of(change: &str) -> Option<&'static [&'static str]> {
         "born" | "found" | "died" | "pinned" | "unpinned" | "confirmed" | "unconfirmed" => {
             &["kind", "inum"]
         }
-        "started" | "exited" => &["pid", "tid", "comm"],
+        "started" | "exited" | "reaped" => &["pid", "tid", "comm"],
         "joined" | "left" => &["pid", "tid", "comm", "kind", "inum"],
         "lost" | "healed" => &["from_mono_ns", "until_mono_ns"],
         _ => return None,

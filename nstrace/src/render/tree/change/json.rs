@@ -1,17 +1,20 @@
 //! A JSON line for each change, as docs/json.md promises.
 
+use foldhash::HashSet;
+
 use super::Changes;
 use crate::{
     render::{
         Text, TreeView,
         json::{Object, line},
-        tree::json::{interval, namespace_fields, truth},
+        tree::json::{interval, namespace_fields, task_fields, truth},
     },
     world::{Change, Known, Membership, NsKey, TaskKey, World},
 };
 
 impl Changes {
-    /// Appends a line for each change.
+    /// Appends a line for each change, but for those that the line of another one says: where
+    /// a task starts, and what it leaves when it exits or is reaped.
     pub(super) fn objects(
         &mut self,
         out: &mut Text,
@@ -19,8 +22,19 @@ impl Changes {
         changes: &[Change],
         view: &TreeView,
     ) {
+        let mut whole: HashSet<TaskKey> = HashSet::default();
+        whole.extend(changes.iter().filter_map(|change| match change {
+            Change::Started(task) | Change::Exited { task, .. } | Change::Reaped { task, .. } => {
+                Some(*task)
+            }
+            _ => None,
+        }));
+        let is_said = |change: &Change| match change {
+            Change::Joined { task, .. } | Change::Left { task, .. } => whole.contains(task),
+            _ => false,
+        };
         for change in changes {
-            if self.is_shown(world, change, view) {
+            if !is_said(change) && self.is_shown(world, change, view) {
                 self.object(out, world, change, view);
             }
         }
@@ -74,7 +88,11 @@ impl Changes {
                     }
                     inferred(object, known);
                 }
-                Change::Started(task) => of_task(object, task, None),
+                Change::Started(key) => match world.task(key) {
+                    Some(task) => task_fields(object, world, key, task, view),
+                    None => of_task(object, key, None),
+                },
+                Change::Reaped { task, tid } => of_task(object, task, Some(tid)),
                 Change::Exited { task, tid, known } => {
                     of_task(object, task, Some(tid));
                     inferred(object, known);
@@ -114,6 +132,7 @@ fn type_of(change: &Change) -> Option<&'static str> {
         Change::Died { .. } => "died",
         Change::Started(_) => "started",
         Change::Exited { .. } => "exited",
+        Change::Reaped { .. } => "reaped",
         Change::Joined { .. } => "joined",
         Change::Left { .. } => "left",
         Change::Pinned(_) => "pinned",

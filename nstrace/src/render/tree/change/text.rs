@@ -23,6 +23,7 @@ const WHAT: usize = 13;
 struct Moves {
     started: bool,
     exited: Option<Known>,
+    reaped: bool,
 }
 
 impl Changes {
@@ -117,6 +118,7 @@ impl Changes {
             }
             Change::Started(_)
             | Change::Exited { .. }
+            | Change::Reaped { .. }
             | Change::Joined { .. }
             | Change::Left { .. }
             | Change::Forgotten(_) => {}
@@ -183,7 +185,8 @@ impl Changes {
         };
         let moves = moves(own);
         let is_thread = who.pid != who.tid;
-        let is_quiet = is_thread && (moves.started || moves.exited.is_some());
+        let is_quiet = is_thread && (moves.started || moves.exited.is_some())
+            || moves.reaped && moves.exited.is_none();
         let shown = own.iter().any(|change| self.is_shown(world, change, view));
         if is_quiet || !shown || !view.has_who(who.pid, who.cgroup) {
             return;
@@ -309,6 +312,7 @@ fn task_of(change: &Change) -> Option<TaskKey> {
     match *change {
         Change::Started(task)
         | Change::Exited { task, .. }
+        | Change::Reaped { task, .. }
         | Change::Joined { task, .. }
         | Change::Left { task, .. } => Some(task),
         Change::Born(_)
@@ -330,6 +334,7 @@ fn moves(own: &[&Change]) -> Moves {
         match change {
             Change::Started(_) => moves.started = true,
             Change::Exited { known, .. } => moves.exited = Some(*known),
+            Change::Reaped { .. } => moves.reaped = true,
             _ => {}
         }
     }
