@@ -45,6 +45,7 @@ impl World {
                 Kind::Pid => (record.pid_parent, record.owner),
                 _ => (0, record.owner),
             };
+            self.unlink_dead(index);
             if kind == Kind::User {
                 self.namespaces[index].owner_uid = Some(record.owner_uid);
             }
@@ -182,6 +183,25 @@ impl World {
             });
         }
         index
+    }
+
+    /// Unlinks a namespace from a parent or an owner that died before it was seen: that was
+    /// another one with the same number.
+    pub(super) fn unlink_dead(&mut self, index: u32) {
+        let ns = &self.namespaces[index];
+        let was_before = |key: &NsKey| {
+            let above = self.namespaces.get(key.0);
+            above.is_none_or(|above| above.death.is_some_and(|(time, _)| time < ns.seen))
+        };
+        let parent = ns.parent.filter(was_before);
+        let owner = ns.owner.filter(was_before);
+        let counted = owner.filter(|_| ns.kind != Kind::User);
+        for key in parent.into_iter().chain(counted) {
+            self.let_go(key);
+        }
+        let ns = &mut self.namespaces[index];
+        ns.parent = ns.parent.filter(|_| parent.is_none());
+        ns.owner = ns.owner.filter(|_| owner.is_none());
     }
 
     /// Notes the parent and the owner of a namespace, by inum; 0 for what is not known.

@@ -52,6 +52,9 @@ impl World {
     pub(super) fn found_namespace(&mut self, found: &FoundNamespace, changes: &mut Vec<Change>) {
         let time = found.time;
         let known = self.living_index(found.ns.inum);
+        if known != NONE {
+            self.unlink_dead(known);
+        }
         if known != NONE && self.is_another(known, found) {
             if time <= self.namespaces[known].seen {
                 return;

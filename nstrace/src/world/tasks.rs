@@ -92,6 +92,7 @@ impl World {
             return;
         }
         self.tasks[task].updated = time;
+        self.tasks[task].exited = false;
         self.tasks[task].cgroup = record.cgroup;
         self.tasks[task].comm = record.comm;
         for kind in Kind::ALL {
@@ -124,6 +125,8 @@ impl World {
         }
         let known = &mut self.tasks[task];
         known.updated = time;
+        // It may have been found when it had exited, with the time from before.
+        known.exited = false;
         known.comm = told.record.comm;
         if told.record.cgroup != 0 {
             known.cgroup = told.record.cgroup;
@@ -140,10 +143,6 @@ impl World {
             self.end(before, time, changes);
         }
         self.task_told(told, Start::Before(time), changes);
-        let index = self.by_tid.get(&told.record.tid).copied();
-        if let Some(index) = index.filter(|index| self.tasks[*index].updated == time) {
-            self.tasks[index].exited = false;
-        }
     }
 
     /// A task exits: it leaves its namespaces but those of its ids and credentials, until
