@@ -207,6 +207,9 @@ fn netns_left_behind(output: &Output, report: &mut Report) -> Result<()> {
     output.expect("leaks", &[&copied_name, &copied_mount], report);
     let why = format!("why {forgotten_name}");
     output.expect(&why, &[&forgotten_mount], report);
+    // The daemon's mount namespace is the later one, and has a copy of this too.
+    let copy = format!("bind mount {path} in mnt:{mnt}");
+    output.expect(&why, &[&copy, &daemon], report);
     let why = format!("why {copied_name}");
     output.expect(&why, &[&copied_mount, &daemon], report);
     Ok(())
