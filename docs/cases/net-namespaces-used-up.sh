@@ -35,6 +35,7 @@ start() {
     until net=$(readlink /proc/$!/ns/net) && [ "$net" != "$(readlink /proc/self/ns/net)" ]; do
         sleep 0.1
     done
+    echo "$net is that of process $! in $1"
 }
 
 # One container has four, one has one, and two are left behind without a process.
@@ -45,6 +46,7 @@ start $db
 for number in 1 2; do
     : >"$dir/netns-$number"
     unshare --net="$dir/netns-$number" true
+    echo "net:[$(stat -c %i "$dir/netns-$number")] is at $dir/netns-$number"
 done
 
 : >"$dir/log"
@@ -65,5 +67,5 @@ wait $tail || :
 
 echo "# nstrace --failed"
 cat "$dir/tail"
-echo "# nstrace tree --kind net"
-nstrace tree --kind net || echo "exit status $?"
+echo "# nstrace tree"
+nstrace tree || echo "exit status $?"

@@ -47,7 +47,7 @@ end_container "$container" "$forgotten"
 nsenter --net="$dir/cni-forgotten" true || fail "net:[$forgotten] is gone"
 
 # It does not forget the second. But a daemon has a mount namespace of its own, made
-# while the mount was there, with a copy of it.
+# while the mount was there, with a copy of it (and of the first).
 start_container "$dir/cni-copied"
 copied=$inum
 unshare --mount --propagation private sleep 1000 &

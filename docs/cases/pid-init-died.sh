@@ -66,7 +66,7 @@ esac
 
 echo "init $init of pid:[$inum] waits, in state $state"
 echo "zombie $child waits for its parent $parent, which is stopped"
-for command in "why pid:$inum" "why $init"; do
+for command in "why pid:$inum" "why $init" "why $child"; do
     echo "# nstrace $command"
     nstrace $command || echo "exit status $?"
 done

@@ -38,21 +38,21 @@ if ! unshare --net ip link add eth0 type dummy 2>/dev/null; then
     interfaces=0
     containers=300
 fi
-links='
-    number=0
-    while [ $number -lt $1 ]; do
-        ip link add "eth$number" type dummy
-        number=$((number + 1))
-    done'
+number=0
+: >"$dir/links"
+while [ $number -lt $interfaces ]; do
+    echo "link add eth$number type dummy" >>"$dir/links"
+    number=$((number + 1))
+done
 
 # The net namespaces of many containers, each held by a mount, all on one tmpfs.
 mkdir "$dir/netns"
 mount -t tmpfs tmpfs "$dir/netns"
 mount --make-private "$dir/netns"
 number=0
-while [ $number -lt "$containers" ]; do
+while [ $number -lt $containers ]; do
     : >"$dir/netns/$number"
-    unshare --net="$dir/netns/$number" sh -c "$links" sh "$interfaces"
+    unshare --net="$dir/netns/$number" ip -batch "$dir/links"
     number=$((number + 1))
 done
 

@@ -1,6 +1,7 @@
 //! The tests: what nstrace says of operations that are known, held against what
 //! was done, and how it behaves as a program.
 
+mod cases;
 mod descriptors;
 mod ends;
 mod failures;
@@ -154,6 +155,10 @@ const TESTS: &[Test] = &[
     Test {
         name: "leaks",
         run: storm::leaks,
+    },
+    Test {
+        name: "cases",
+        run: cases::run,
     },
 ];
 

@@ -1,0 +1,343 @@
+//! The scripts of docs/cases: each brings its case about, and the output of nstrace in it
+//! must have the words that solve the case. What they are, the script says by what it
+//! learnt of the machine without nstrace.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+
+use super::{Suite, Verdict, ends};
+use crate::harness::report::Report;
+use crate::harness::watch::Watch;
+use crate::procfs::{self, Procfs};
+
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Where the scripts are, and a `nstrace` that comes before the real one.
+const DIR: &str = "/run/nstrace-cases";
+
+/// That a script's nstrace traces shows by the option that it begins with. The PATH that
+/// is left has the real one.
+const WRAPPER: &str = r#"#!/bin/sh
+PATH=${PATH#*:}
+case $1 in
+--*) exec nstrace --attach ATTACH "$@" ;;
+*) exec nstrace "$@" ;;
+esac
+"#;
+
+struct Case {
+    name: &'static str,
+    script: &'static str,
+    /// Whether it traces the kernel.
+    attaches: bool,
+    check: fn(&Output, &mut Report) -> Result<()>,
+}
+
+const CASES: &[Case] = &[
+    Case {
+        name: "held-by-descriptor",
+        script: include_str!("../../../../docs/cases/held-by-descriptor.sh"),
+        attaches: false,
+        check: held_by_descriptor,
+    },
+    Case {
+        name: "netns-left-behind",
+        script: include_str!("../../../../docs/cases/netns-left-behind.sh"),
+        attaches: false,
+        check: netns_left_behind,
+    },
+    Case {
+        name: "pid-init-died",
+        script: include_str!("../../../../docs/cases/pid-init-died.sh"),
+        attaches: false,
+        check: pid_init_died,
+    },
+    Case {
+        name: "net-namespaces-used-up",
+        script: include_str!("../../../../docs/cases/net-namespaces-used-up.sh"),
+        attaches: true,
+        check: net_namespaces_used_up,
+    },
+    Case {
+        name: "slow-container-start",
+        script: include_str!("../../../../docs/cases/slow-container-start.sh"),
+        attaches: true,
+        check: slow_container_start,
+    },
+];
+
+/// Each case, one after the other.
+pub fn run(suite: &mut Suite) -> Result<Verdict> {
+    fs::create_dir_all(DIR)?;
+    let wrapper = format!("{DIR}/nstrace");
+    fs::write(&wrapper, WRAPPER.replace("ATTACH", suite.attach))?;
+    fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755))?;
+    let mut report = Report::default();
+    for case in CASES {
+        let mut own = Report::default();
+        // While they attach and detach, a worker takes namespaces down.
+        let done = match case.attaches {
+            true => ends::with_one_cpu(|| perform(case, &mut own)),
+            false => perform(case, &mut own),
+        };
+        if let Err(error) = done {
+            own.add(format!("{error:#}"));
+        }
+        report.append(case.name, own);
+    }
+    Ok(Verdict::Ran(report))
+}
+
+fn perform(case: &Case, report: &mut Report) -> Result<()> {
+    let path = format!("{DIR}/{}.sh", case.name);
+    fs::write(&path, case.script).with_context(|| path.clone())?;
+    let path_of_programs = std::env::var("PATH")?;
+    let mut command = Command::new("sh");
+    command
+        .arg(&path)
+        .env("PATH", format!("{DIR}:{path_of_programs}"))
+        .stdin(Stdio::null());
+    let ended = Watch::spawn(command)?.finish(PATIENCE)?;
+    report.same("exit code", ended.code, Some(0));
+    if ended.code != Some(0) {
+        report.add(format!("it said: {}", ended.stderr.join("; ")));
+        return Ok(());
+    }
+    let complaint = |line: &&String| line.starts_with("exit status");
+    if let Some(line) = ended.stdout.iter().find(complaint) {
+        let said = ended.stderr.join("; ");
+        report.add(format!("a command of nstrace failed: {line}: {said}"));
+    }
+    let output = Output {
+        lines: ended.stdout,
+    };
+    (case.check)(&output, report)
+}
+
+/// What a script printed: what it did, and the output of each nstrace below a line
+/// `# nstrace …`.
+struct Output {
+    lines: Vec<String>,
+}
+
+impl Output {
+    /// What stands for the `{}` in those lines that are as the pattern.
+    fn all<const N: usize>(&self, pattern: &str) -> Vec<[&str; N]> {
+        let filled = self.lines.iter().filter_map(|line| fill(line, pattern));
+        filled.filter_map(|values| values.try_into().ok()).collect()
+    }
+
+    /// The same of the first such line.
+    fn first<const N: usize>(&self, pattern: &str) -> Result<[&str; N]> {
+        let all = self.all(pattern);
+        let first = all.into_iter().next();
+        first.ok_or_else(|| anyhow!("the script did not print `{pattern}`"))
+    }
+
+    /// What a command printed.
+    fn of(&self, command: &str) -> &[String] {
+        let head = format!("# nstrace {command}");
+        let Some(at) = self.lines.iter().position(|line| *line == head) else {
+            return &[];
+        };
+        let rest = &self.lines[at + 1..];
+        let end = rest.iter().position(|line| line.starts_with("# nstrace "));
+        &rest[..end.unwrap_or(rest.len())]
+    }
+
+    /// Reports it unless a line of what the command printed has all of these words.
+    fn expect(&self, command: &str, words: &[&str], report: &mut Report) {
+        let lines = self.of(command);
+        let has_all = |line: &String| words.iter().all(|word| line.contains(word));
+        report.check(lines.iter().any(has_all), || {
+            let said = lines.join(" / ");
+            format!("{command}: no line has {words:?}: {said}")
+        });
+    }
+}
+
+/// What stands in a line for each `{}` of a pattern.
+fn fill<'a>(line: &'a str, pattern: &str) -> Option<Vec<&'a str>> {
+    let mut parts = pattern.split("{}").peekable();
+    let mut rest = line.strip_prefix(parts.next()?)?;
+    let mut values = Vec::new();
+    while let Some(part) = parts.next() {
+        let end = match (part, parts.peek()) {
+            ("", None) => rest.len(),
+            _ => rest.find(part)?,
+        };
+        values.push(&rest[..end]);
+        rest = &rest[end + part.len()..];
+    }
+    rest.is_empty().then_some(values)
+}
+
+/// The number of our own namespace of a kind, which is that of the scripts.
+fn own(kind: &str) -> Result<u32> {
+    let link = Procfs::open()?.link(&format!("self/ns/{kind}"))?;
+    procfs::inum_of_link(&link).context("a link of another form")
+}
+
+/// Whose descriptor, and which.
+fn held_by_descriptor(output: &Output, report: &mut Report) -> Result<()> {
+    let [inum, fd, pid] = output.first("held: net:[{}] by descriptor {} of process {}")?;
+    let name = format!("net:{inum}");
+    let holder = format!("descriptor {fd} of sleep[{pid}]");
+    output.expect("leaks", &[&name, &holder], report);
+    output.expect(&format!("why {name}"), &["held by", &holder], report);
+    Ok(())
+}
+
+/// The mount, and the mount namespace that it is in.
+fn netns_left_behind(output: &Output, report: &mut Report) -> Result<()> {
+    let [forgotten, path] = output.first("left behind: net:[{}] at {}")?;
+    let [copied, daemon, mnt] = output.first("left behind: net:[{}] in process {}'s mnt:[{}]")?;
+    let own = own("mnt")?;
+    let forgotten_name = format!("net:{forgotten}");
+    let forgotten_mount = format!("bind mount {path} in mnt:{own}");
+    let copied_name = format!("net:{copied}");
+    let copied_path = path.replace("cni-forgotten", "cni-copied");
+    let copied_mount = format!("bind mount {copied_path} in mnt:{mnt}");
+    let daemon = format!("sleep[{daemon}]");
+    output.expect("leaks", &[&forgotten_name, &forgotten_mount], report);
+    output.expect("leaks", &[&copied_name, &copied_mount], report);
+    let why = format!("why {forgotten_name}");
+    output.expect(&why, &[&forgotten_mount], report);
+    // The daemon's mount namespace is the later one, and has a copy of this too.
+    let copy = format!("bind mount {path} in mnt:{mnt}");
+    output.expect(&why, &[&copy, &daemon], report);
+    let why = format!("why {copied_name}");
+    output.expect(&why, &[&copied_mount, &daemon], report);
+    Ok(())
+}
+
+/// Who is left in the namespace, that it has exited, and its parent, whose children
+/// would be in the namespace too.
+fn pid_init_died(output: &Output, report: &mut Report) -> Result<()> {
+    let [init, inum, _] = output.first("init {} of pid:[{}] waits, in state {}")?;
+    let [zombie, parent] = output.first("zombie {} waits for its parent {}, which is stopped")?;
+    let why = format!("why pid:{inum}");
+    output.expect(&why, &[&format!("sleep[{init}]")], report);
+    output.expect(&why, &[&format!("sleep[{zombie}]")], report);
+    output.expect(&why, &[&format!("nsenter[{parent}]")], report);
+    for pid in [init, zombie] {
+        let why = format!("why {pid}");
+        output.expect(&why, &[&format!("pid:{inum}")], report);
+        output.expect(&why, &["has exited"], report);
+    }
+    Ok(())
+}
+
+/// Which limit, and who has the namespaces.
+fn net_namespaces_used_up(output: &Output, report: &mut Report) -> Result<()> {
+    let failed = ["unshare", "+net", "ENOSPC", "copy_net_ns"];
+    output.expect("--failed", &failed, report);
+    let user = own("user")?;
+    let reason = format!("user.max_net_namespaces is 7 in user:{user}");
+    output.expect("--failed", &[&reason], report);
+
+    let tree = output.of("tree");
+    let at = |inum: &str| {
+        let name = format!("net:{inum}");
+        tree.iter().position(|line| line.contains(&name))
+    };
+    let below = |inum: &str| at(inum).and_then(|at| tree.get(at + 1));
+    let in_containers =
+        output.all("net:[{}] is that of process {} in /sys/fs/cgroup/docker-{}.scope");
+    report.same("namespaces in containers", in_containers.len(), 5);
+    for [inum, pid, id] in in_containers {
+        let task = format!("sleep[{pid}]");
+        report.check(below(inum).is_some_and(|line| line.contains(&task)), || {
+            format!("tree: no {task} below net:{inum}: {}", tree.join(" / "))
+        });
+        let before = &tree[..at(inum).unwrap_or_default()];
+        let container = before
+            .iter()
+            .rev()
+            .find_map(|line| line.trim_start().strip_prefix("container "));
+        report.check(container.is_some_and(|short| id.starts_with(short)), || {
+            format!("tree: net:{inum} is in container {container:?}, not {id}")
+        });
+    }
+    let left = output.all("net:[{}] is at {}");
+    report.same("namespaces without a task", left.len(), 2);
+    for [inum, path] in left {
+        report.check(below(inum).is_some_and(|line| line.contains(path)), || {
+            format!("tree: no {path} below net:{inum}: {}", tree.join(" / "))
+        });
+    }
+    Ok(())
+}
+
+/// Where the time went: the machine's clock knows how much it was.
+fn slow_container_start(output: &Output, report: &mut Report) -> Result<()> {
+    let pattern = "unshare --net true: {} ms before, {} ms meanwhile";
+    let [before, meanwhile] = output.first(pattern)?;
+    let more_ms = meanwhile.parse::<f64>()? - before.parse::<f64>()?;
+    let command = "--path --slower-than 10ms";
+    output.expect(command, &["unshare(NEWNET)"], report);
+    let lines = output.of(command).iter();
+    let stages = lines.filter(|line| line.contains("copy_net_ns"));
+    let longest_ms = stages
+        .filter_map(|line| milliseconds(line.split_whitespace().last()?))
+        .fold(0.0, f64::max);
+    // With one CPU, the programs around the system call wait for it too.
+    report.check(longest_ms >= more_ms / 3.0, || {
+        let said = output.of(command).join(" / ");
+        format!("of {more_ms} ms more, copy_net_ns has {longest_ms} ms: {said}")
+    });
+    Ok(())
+}
+
+/// A length as nstrace prints it.
+fn milliseconds(text: &str) -> Option<f64> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit_ms = match &text[digits.len()..] {
+        "us" => 0.001,
+        "ms" => 1.0,
+        "s" => 1000.0,
+        _ => return None,
+    };
+    Some(digits.parse::<f64>().ok()? * unit_ms)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_gives_what_stands_for_its_gaps() {
+        let line = "left behind: net:[7] in process 12's mnt:[8]";
+        let pattern = "left behind: net:[{}] in process {}'s mnt:[{}]";
+        assert_eq!(fill(line, pattern), Some(vec!["7", "12", "8"]));
+        assert_eq!(
+            fill("net:[7] is at /a b", "net:[{}] is at {}"),
+            Some(vec!["7", "/a b"])
+        );
+        assert_eq!(fill("net:[7] is at /a", "net:[{}] is"), None);
+        assert_eq!(fill("net:[7] was at /a", "net:[{}] is at {}"), None);
+    }
+
+    #[test]
+    fn a_command_has_the_lines_below_its_name() {
+        let lines = ["x", "# nstrace tree", "a", "b", "# nstrace leaks", "c"];
+        let output = Output {
+            lines: lines.map(str::to_owned).to_vec(),
+        };
+        assert_eq!(output.of("tree"), ["a", "b"]);
+        assert_eq!(output.of("leaks"), ["c"]);
+        assert!(output.of("why").is_empty());
+    }
+
+    #[test]
+    fn lengths_are_read() {
+        assert_eq!(milliseconds("302ms"), Some(302.0));
+        assert_eq!(milliseconds("44.1ms"), Some(44.1));
+        assert_eq!(milliseconds("1.5s"), Some(1500.0));
+        assert_eq!(milliseconds("net:4026532141"), None);
+    }
+}
