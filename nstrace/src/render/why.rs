@@ -107,7 +107,18 @@ pub fn why_json(
     target: &Target,
     view: &TreeView,
 ) -> Result<(), NotFound> {
-    let found = find(world, target, view)?;
+    let found = find(world, target, view);
+    if let Err(NotFound::Namespace {
+        kind: Kind::Pid,
+        inum,
+    }) = found
+        && world.doubtful_holders().next().is_some()
+    {
+        head_json(out, world, view);
+        out_of_sight_json(out, world, inum);
+        return Ok(());
+    }
+    let found = found?;
     head_json(out, world, view);
     let (namespaces, mut tasks) = match found {
         Found::Namespace(key) => (

@@ -129,16 +129,40 @@ pub fn namespace_fields(object: &mut Object, world: &World, ns: &Namespace, view
     object.number("namespaces", ns.dependents_len() as u64);
     // What may hold it, if nothing else does.
     let is_doubtful = ns.kind == Kind::Pid && !ns.is_held();
+    holders(object, world, ns.holders(), is_doubtful);
+    object.key("confirmed").push_str(truth(ns.confirmed));
+}
+
+fn holders<'h>(
+    object: &mut Object,
+    world: &World,
+    certain: impl Iterator<Item = Holder<'h>>,
+    is_doubtful: bool,
+) {
+    let certain = certain.map(|holder| (holder, false));
     let doubtful = world.doubtful_holders().filter(|_| is_doubtful);
-    let holders = ns.holders().map(|holder| (holder, false));
-    let holders = holders.chain(doubtful.map(|holder| (holder, true)));
-    object.objects("holders", holders, |object, (found, perhaps)| {
+    let all = certain.chain(doubtful.map(|holder| (holder, true)));
+    object.objects("holders", all, |object, (found, perhaps)| {
         holder(object, world, &found);
         if perhaps {
             object.key("perhaps").push_str(truth(true));
         }
     });
-    object.key("confirmed").push_str(truth(ns.confirmed));
+}
+
+/// Appends a `namespace` line for a pid namespace that was not found, with what may hold it.
+pub fn out_of_sight(out: &mut Text, world: &World, inum: u32) {
+    object(out, |object| {
+        object.word("type", "namespace");
+        object.word("kind", Kind::Pid.name());
+        object.number("inum", inum);
+        for count in ["tasks", "tasks_for_children", "namespaces"] {
+            object.number(count, 0u32);
+        }
+        holders(object, world, std::iter::empty(), true);
+        object.key("confirmed").push_str(truth(false));
+    });
+    out.push('\n');
 }
 
 /// What it stands in. A key of one that is forgotten has no number any more.
