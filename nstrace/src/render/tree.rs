@@ -41,7 +41,10 @@ pub use self::{
 };
 pub(super) use self::{
     index::{Index, first},
-    json::{died as died_json, head as head_json, namespace as namespace_json, task as task_json},
+    json::{
+        died as died_json, head as head_json, namespace as namespace_json,
+        out_of_sight as out_of_sight_json, task as task_json,
+    },
     outline::Outline,
     page::{Mark, Page},
 };

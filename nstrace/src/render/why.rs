@@ -18,7 +18,7 @@ pub use self::target::{Target, TargetError};
 use super::{
     Text, TreeView,
     escape::Escaped,
-    tree::{Page, died_json, head_json, namespace_json, task_json, words},
+    tree::{Page, died_json, head_json, namespace_json, out_of_sight_json, task_json, words},
 };
 use crate::world::{NsKey, TaskKey, World};
 

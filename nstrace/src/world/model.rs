@@ -268,8 +268,9 @@ pub struct Task {
     pub cgroup: u64,
     /// When it started.
     pub start: Start,
-    /// Whether it has exited, and its parent has not taken notice: it is still in its
-    /// namespaces of kinds pid and user.
+    /// Whether it has exited, and is still in its namespaces of kinds pid and user: until its
+    /// parent has taken notice, or, for the first process of a pid namespace, until the others
+    /// in that are gone.
     pub exited: bool,
     /// Its ids, from the first pid namespace down; none if they are not known.
     pub pids: Box<[PidAt]>,

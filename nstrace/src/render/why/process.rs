@@ -47,8 +47,9 @@ pub fn print(page: &mut Page, world: &World, pid: u32, view: &TreeView) {
         page.field_words(
             "",
             Style::Reason,
-            "It has exited, and its parent has not taken notice (wait(2)): until then its \
-             user and pid namespaces are kept.",
+            "It has exited. Its user and pid namespaces are kept until its parent has taken \
+             notice (wait(2)); the first process of a pid namespace waits itself, until all \
+             others in it are gone.",
         );
     }
     elsewhere(page, world, &tasks);
