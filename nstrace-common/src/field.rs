@@ -77,6 +77,7 @@ fields! {
     TaskTgid = "task_struct", ["tgid"], Required;
     TaskThreadPid = "task_struct", ["thread_pid"], Required;
     TaskComm = "task_struct", ["comm"], Required;
+    TaskStart = "task_struct", ["start_time"], Optional;
     TaskCgroups = "task_struct", ["cgroups"], Optional;
     TaskExitCode = "task_struct", ["exit_code"], Optional;
     TaskSignal = "task_struct", ["signal"], Optional;

@@ -330,6 +330,9 @@ pub struct TaskRecord {
     /// Its cgroup v2 id; where only tasks below the first pid namespace are told, that of
     /// the task that it happens in: the parent or itself.
     pub cgroup: u64,
+    /// When it started: `task_struct.start_time`, `CLOCK_MONOTONIC` in ns; 0 if the kernel
+    /// does not say it there.
+    pub start: u64,
     /// The task's process id (tgid) in the first pid namespace.
     pub pid: u32,
     /// Its thread id there; differs from `pid` for a thread.
@@ -390,5 +393,5 @@ const _: () = assert!(size_of::<Head>() == 16);
 const _: () = assert!(size_of::<FailRecord>() == 80);
 const _: () = assert!(size_of::<OpRecord>() == 176);
 const _: () = assert!(size_of::<LifeRecord>() == 48);
-const _: () = assert!(size_of::<TaskRecord>() == 104);
+const _: () = assert!(size_of::<TaskRecord>() == 112);
 const _: () = assert!(size_of::<CgroupRecord>() == 280);

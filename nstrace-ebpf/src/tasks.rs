@@ -240,6 +240,10 @@ unsafe fn fill<R: Reader>(into: &mut Task, kind: RecordKind, task: u64, pid: u64
         } else {
             bpf_get_current_cgroup_id()
         };
+        record.start = match has(member::TaskStart) {
+            true => R::get(task, member::TaskStart),
+            false => 0,
+        };
         record.pid = R::get(task, member::TaskTgid);
         record.tid = R::get(task, member::TaskPid);
         record.parent = parent;

@@ -29,11 +29,15 @@ pub(super) struct Identity<'a> {
     pub pids: &'a [PidAt],
 }
 
+/// Who a task is that is told; `start` counts if the kernel does not say when it started.
 fn identity<'a>(told: &event::Task<'a>, start: Start) -> Identity<'a> {
     Identity {
         pid: told.record.pid,
         tid: told.record.tid,
-        start,
+        start: match told.record.start {
+            0 => start,
+            told => Start::At(told),
+        },
         cgroup: told.record.cgroup,
         comm: told.record.comm,
         pids: told.pids,

@@ -161,6 +161,7 @@ impl Machine {
         let mut record = testing::task(task.pid, tid, b"task");
         record.record.head.time = self.now;
         record.record.parent = 0;
+        record.record.start = task.start;
         record
             .record
             .namespaces

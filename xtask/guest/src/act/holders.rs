@@ -9,6 +9,7 @@ mod serve;
 
 use std::cell::Cell;
 use std::fs::{self, File};
+use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
@@ -295,8 +296,14 @@ impl Place {
         self.with_kinds(flags, |held, kind, path| {
             let target = self.new_path(KINDS[kind].name);
             File::create(&target)?;
-            sys::mount(&format!("/proc/{path}"), &target, "", libc::MS_BIND)
-                .with_context(|| format!("{target}: cannot bind"))?;
+            let bound = sys::mount(&format!("/proc/{path}"), &target, "", libc::MS_BIND);
+            // A mount namespace can be bound only in one with a smaller id, and from v6.18
+            // each CPU gives ids of its own (fs/namespace.c, mnt_ns_loop).
+            let is_loop = |error: &io::Error| error.raw_os_error() == Some(libc::EINVAL);
+            if KINDS[kind].flag == NEWNS && bound.as_ref().is_err_and(is_loop) {
+                return self.open(held, path);
+            }
+            bound.with_context(|| format!("{target}: cannot bind"))?;
             held.mounts.push(target.clone());
             Ok(By::Mount {
                 mnt: self.own[0],
