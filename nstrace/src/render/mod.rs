@@ -1,5 +1,6 @@
 //! What nstrace prints: one line for each event ([`line`]), the call tree of an
-//! operation ([`path`]), JSON ([`json`]).
+//! operation ([`path`]), JSON ([`json`]); and of the tree of namespaces ([`mod@tree`]),
+//! what keeps one alive ([`mod@why`]), and what nobody needs ([`mod@leaks`]).
 //!
 //! All append to a [`Text`] that the caller writes out and uses again: on the way
 //! of an event nothing is allocated. What the traced chose goes through [`escape`].

@@ -7,9 +7,9 @@
 //! of its user namespace or of one below; else, as after `unshare --user`, in its user
 //! namespace. Other namespaces stand for themselves, in their owner, if no task is in them.
 //!
-//! So everything stands in one place, and what is reached from the top is a tree, whatever
-//! a recording says. What has lost its place, because what it stood in is forgotten, is at
-//! the top.
+//! So everything stands in one place. What has lost it, because what it stood in is
+//! forgotten, is at the top; so is what stands in itself by way of others, as only a
+//! recording that lies can say.
 
 use foldhash::{HashMap, HashSet};
 use nstrace_common::kind::{KINDS, Kind};
@@ -184,7 +184,7 @@ impl<'a> Index<'a> {
             }
             let place = self.place(ns).filter(|above| {
                 let above = (*above, self.world.namespace(*above));
-                matches!(above, (key, Some(ns)) if shown(key, ns))
+                matches!(above, (key, Some(ns)) if shown(key, ns)) && self.is_below_top(ns)
             });
             let node = self.nodes.entry(place).or_default();
             match ns.kind {
@@ -195,6 +195,12 @@ impl<'a> Index<'a> {
                 }
             }
         }
+    }
+
+    /// Whether what a namespace stands in ends at the top.
+    fn is_below_top(&self, ns: &Namespace) -> bool {
+        let above = std::iter::successors(Some(ns), |ns| self.world.namespace(self.place(ns)?));
+        above.take(2 * NESTING_MAX + 1).count() <= 2 * NESTING_MAX
     }
 
     /// The namespace that another one is shown in.
@@ -373,7 +379,7 @@ impl<'a> Index<'a> {
         for key in all {
             let ns = self.world.namespace(key).filter(|ns| ns.kind == kind);
             let Some(ns) = ns else { continue };
-            let above = above(ns).filter(|above| shown.contains(above));
+            let above = above(ns).filter(|above| shown.contains(above) && self.is_below_top(ns));
             below.entry(above).or_default().push(key);
         }
         let mut list = Vec::new();

@@ -244,6 +244,29 @@ fn what_stood_in_a_forgotten_namespace_is_at_the_top() {
     scene.json();
 }
 
+// As no kernel has it, but a recording may.
+#[test]
+fn namespaces_that_stand_in_each_other_are_shown() {
+    let mut scene = Scene::new();
+    scene.namespace(Kind::User, 500, 501, 501);
+    scene.namespace(Kind::User, 501, 500, 500);
+    scene.namespace(Kind::Pid, 502, 503, 500);
+    scene.namespace(Kind::Pid, 503, 502, 500);
+    scene.task(70, 70, b"loop", &[(Kind::User, 501), (Kind::Pid, 502)]);
+    let text = scene.text();
+    for inum in 500..504 {
+        assert!(
+            text.contains(&format!(":{inum}")),
+            "{inum} is not in\n{text}"
+        );
+    }
+    assert_eq!(scene.json().matches("\"namespace\"").count(), 12);
+    scene.filter.pid = Some(70);
+    assert!(scene.text().contains("loop[70]"));
+    scene.filter.kinds = vec![Kind::User, Kind::Pid];
+    assert!(scene.text().contains("user:500") && scene.text().contains("pid:503"));
+}
+
 #[test]
 fn filters_show_a_branch() {
     let mut scene = machine();
