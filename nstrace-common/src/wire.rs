@@ -331,7 +331,7 @@ pub struct TaskRecord {
     /// the task that it happens in: the parent or itself.
     pub cgroup: u64,
     /// When it started: `task_struct.start_time`, `CLOCK_MONOTONIC` in ns; 0 if the kernel
-    /// does not say it there.
+    /// does not say it there, and where only tasks below the first pid namespace are told.
     pub start: u64,
     /// The task's process id (tgid) in the first pid namespace.
     pub pid: u32,

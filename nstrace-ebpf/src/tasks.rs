@@ -1,4 +1,5 @@
-//! Tasks below the first pid namespace, and those that are followed.
+//! What happens to tasks: to those below the first pid namespace, or for the tree of
+//! namespaces to all; and which are followed.
 
 use aya_ebpf::helpers::{
     bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_probe_read_kernel_str_bytes,
@@ -147,7 +148,8 @@ pub fn born<R: Reader>(child: u64, pid: u64) {
 unsafe fn is_told<R: Reader>(pid: u64) -> bool {
     // SAFETY: the caller's promise.
     tells_all()
-        || config!(tasks) != Tasks::None as u32 && unsafe { R::get::<u32>(pid, member::PidLevel) } != 0
+        || config!(tasks) != Tasks::None as u32
+            && unsafe { R::get::<u32>(pid, member::PidLevel) } != 0
 }
 
 /// The tracepoint sched_process_exec: a task, which had that id before, executes a program.
@@ -240,7 +242,7 @@ unsafe fn fill<R: Reader>(into: &mut Task, kind: RecordKind, task: u64, pid: u64
         } else {
             bpf_get_current_cgroup_id()
         };
-        record.start = match has(member::TaskStart) {
+        record.start = match tells_all() && has(member::TaskStart) {
             true => R::get(task, member::TaskStart),
             false => 0,
         };
@@ -283,7 +285,7 @@ unsafe fn places<R: Reader>(record: &mut TaskRecord, task: u64) {
                     Kind::Time => R::get(nsproxy, member::NsproxyTimeNow),
                     _ => Ns::address::<R>(nsproxy),
                 };
-                record.namespaces[Ns::KIND as usize] = 
+                record.namespaces[Ns::KIND as usize] =
                     R::get(ns, <Ns as Namespace>::Inum::default());
             }
         });

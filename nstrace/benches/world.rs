@@ -160,17 +160,7 @@ impl Bench {
     }
 
     fn death(&mut self, inum: u32) {
-        self.apply(&Event::Death(Life {
-            time: self.now,
-            kind: None,
-            inum,
-            id: 0,
-            pid: 1,
-            tid: 1,
-            address: None,
-            age: None,
-            past: Default::default(),
-        }));
+        self.apply(&Event::Death(Life::death(self.now, inum)));
     }
 
     fn time(&mut self, what: &str, run: impl FnOnce(&mut Bench)) {

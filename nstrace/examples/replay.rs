@@ -67,17 +67,7 @@ fn main() {
         fail: None,
         op: Op::Clone,
     }));
-    apply(&Event::Death(Life {
-        time: 900,
-        kind: None,
-        inum: NET,
-        id: 0,
-        pid: 4242,
-        tid: 4242,
-        address: None,
-        age: None,
-        past: Default::default(),
-    }));
+    apply(&Event::Death(Life::death(900, NET)));
 
     println!();
     let tops = world.namespaces().filter(|(_, ns)| above(ns).is_none());

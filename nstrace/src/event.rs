@@ -241,6 +241,23 @@ pub struct Life {
     pub past: Past,
 }
 
+impl Life {
+    /// The death of the namespace of a number, of which no more is known.
+    pub fn death(time: u64, inum: u32) -> Life {
+        Life {
+            time,
+            kind: None,
+            inum,
+            id: 0,
+            pid: 0,
+            tid: 0,
+            address: None,
+            age: None,
+            past: Past::default(),
+        }
+    }
+}
+
 /// What is known of the life of a namespace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Past {

@@ -21,8 +21,16 @@ pub struct Child {
 }
 
 impl Child {
+    /// Makes that of a command line, if it has a command.
+    pub fn of(words: &[OsString]) -> anyhow::Result<Option<Child>> {
+        match words.is_empty() {
+            true => Ok(None),
+            false => Child::prepare(words.to_vec()).map(Some),
+        }
+    }
+
     /// Makes it.
-    pub fn prepare(words: Vec<OsString>) -> anyhow::Result<Child> {
+    fn prepare(words: Vec<OsString>) -> anyhow::Result<Child> {
         let name = words
             .first()
             .map(|word| word.to_string_lossy().into_owned())

@@ -2,8 +2,6 @@
 
 use std::{process::ExitCode, time::Duration};
 
-use anyhow::Context as _;
-
 use super::{
     live::{Live, Model, blind},
     output::{self, colored, say},
@@ -24,11 +22,7 @@ pub fn run(args: &Leaks) -> anyhow::Result<ExitCode> {
         }
         return print(args, &model, None);
     }
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("no event loop")?
-        .block_on(wait(args))
+    super::block_on(wait(args))
 }
 
 async fn wait(args: &Leaks) -> anyhow::Result<ExitCode> {

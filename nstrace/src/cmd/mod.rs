@@ -13,6 +13,8 @@ mod why;
 
 use std::{io, process::ExitCode};
 
+use anyhow::Context as _;
+
 use crate::cli::{Cli, Command};
 
 /// Does what the command line says.
@@ -25,6 +27,15 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Some(Command::Leaks(leaks)) => leaks::run(&leaks),
         Some(Command::Doctor(doctor)) => doctor::run(&doctor),
     }
+}
+
+/// Runs what waits for several things at once.
+fn block_on(run: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("no event loop")?
+        .block_on(run)
 }
 
 /// Whether an error is that nobody reads the output any more, which is none.

@@ -39,15 +39,8 @@ pub fn run(args: Tail) -> anyhow::Result<ExitCode> {
              another one: run nstrace there (with docker, --pid=host)"
         );
     }
-    let child = match args.run.is_empty() {
-        true => None,
-        false => Some(Child::prepare(args.run.clone())?),
-    };
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("no event loop")?
-        .block_on(follow(args, child))
+    let child = Child::of(&args.run)?;
+    super::block_on(follow(args, child))
 }
 
 async fn follow(args: Tail, mut child: Option<Child>) -> anyhow::Result<ExitCode> {

@@ -34,15 +34,8 @@ pub fn run(args: Tree) -> anyhow::Result<ExitCode> {
         print(&args, &model, &mut Text::new())?;
         return Ok(ExitCode::SUCCESS);
     }
-    let child = match args.run.is_empty() {
-        true => None,
-        false => Some(Child::prepare(args.run.clone())?),
-    };
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("no event loop")?
-        .block_on(follow(args, child))
+    let child = Child::of(&args.run)?;
+    super::block_on(follow(args, child))
 }
 
 /// Prints the tree as it is.

@@ -171,17 +171,7 @@ impl Reader {
         let mut count = 0;
         self.lost_deaths.news(|inum, time| {
             count += 1;
-            each(Event::Death(Life {
-                time,
-                kind: None,
-                inum,
-                id: 0,
-                pid: 0,
-                tid: 0,
-                address: None,
-                age: None,
-                past: Default::default(),
-            }));
+            each(Event::Death(Life::death(time, inum)));
         });
         count
     }

@@ -170,17 +170,7 @@ impl Scene {
 
     pub fn death(&mut self, inum: u32) {
         self.now += SECOND;
-        self.event(&Event::Death(Life {
-            time: self.now,
-            kind: None,
-            inum,
-            id: 0,
-            pid: 1,
-            tid: 1,
-            address: None,
-            age: None,
-            past: Default::default(),
-        }));
+        self.event(&Event::Death(Life::death(self.now, inum)));
     }
 
     pub fn view(&self) -> TreeView<'_> {

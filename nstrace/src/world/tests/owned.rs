@@ -102,15 +102,5 @@ pub fn apply(world: &mut World, event: &Owned) -> Vec<Change> {
 }
 
 pub fn death(time: u64, inum: u32) -> Owned {
-    Owned::Death(Life {
-        time,
-        kind: None,
-        inum,
-        id: 0,
-        pid: 1,
-        tid: 1,
-        address: None,
-        age: None,
-        past: Default::default(),
-    })
+    Owned::Death(Life::death(time, inum))
 }
