@@ -113,8 +113,8 @@ impl Model {
     }
 }
 
-/// So many things are found between two looks into the rings, which must not fill while
-/// the machine is looked at.
+/// So many tasks and holders are found at most between two looks into the rings, which must
+/// not fill while the machine is looked at.
 const BETWEEN: usize = 64;
 
 /// The machine is looked at again not before so long, and so many times as long as a look
@@ -242,7 +242,9 @@ impl Live {
         snapshot::take(&snapshot::Options::default(), &mut |event| {
             model.apply(&event, watcher);
             found += 1;
-            if found % BETWEEN == 0 && read.is_ok() {
+            // To enter one that was found is told in several records.
+            let is_ns = matches!(event, Event::FoundNamespace(_));
+            if (is_ns || found % BETWEEN == 0) && read.is_ok() {
                 read = reader.drain(|event| model.apply(&event, watcher));
             }
         })?;

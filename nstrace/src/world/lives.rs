@@ -193,8 +193,25 @@ impl World {
             let above = self.namespaces.get(key.0);
             above.is_none_or(|above| above.death.is_some_and(|(time, _)| time < ns.seen))
         };
-        let parent = ns.parent.filter(was_before);
-        let owner = ns.owner.filter(was_before);
+        let (parent, owner) = (ns.parent.filter(was_before), ns.owner.filter(was_before));
+        self.unlink_above(index, parent, owner);
+    }
+
+    /// Unlinks a namespace from a parent or an owner that is dead, or has another number
+    /// than these: by its id it is known to live, and below what.
+    pub(super) fn unlink_others(&mut self, index: u32, parent: u32, owner: u32) {
+        let is_other = |key: &NsKey, inum: u32| {
+            let above = self.namespaces.get(key.0);
+            above.is_none_or(|above| !above.is_alive() || inum != 0 && above.inum != inum)
+        };
+        let ns = &self.namespaces[index];
+        let parent = ns.parent.filter(|key| is_other(key, parent));
+        let owner = ns.owner.filter(|key| is_other(key, owner));
+        self.unlink_above(index, parent, owner);
+    }
+
+    fn unlink_above(&mut self, index: u32, parent: Option<NsKey>, owner: Option<NsKey>) {
+        let ns = &self.namespaces[index];
         let counted = owner.filter(|_| ns.kind != Kind::User);
         for key in parent.into_iter().chain(counted) {
             self.let_go(key);

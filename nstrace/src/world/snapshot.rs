@@ -54,6 +54,9 @@ impl World {
         let known = self.living_index(found.ns.inum);
         if known != NONE {
             self.unlink_dead(known);
+            if found.ns.id != 0 && self.namespaces[known].id == found.ns.id {
+                self.unlink_others(known, found.parent, found.owner);
+            }
         }
         if known != NONE && self.is_another(known, found) {
             if time <= self.namespaces[known].seen {

@@ -10,6 +10,7 @@ use std::{
     hash::BuildHasher as _,
     io,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    sync::mpsc::{self, SyncSender},
     thread,
 };
 
@@ -63,14 +64,7 @@ pub struct Mounts {
     hasher: foldhash::fast::RandomState,
 }
 
-/// What a look into mount namespaces finds. It can be in a thread of its own, so it is not
-/// told there.
-#[derive(Debug, Default)]
-struct Finds {
-    items: Vec<Item>,
-    unseen: u32,
-}
-
+/// What a look into mount namespaces finds.
 #[derive(Debug)]
 enum Item {
     Namespaces(Vec<FoundNamespace>),
@@ -80,11 +74,29 @@ enum Item {
         mnt: u32,
         /// What is mounted.
         kind: Kind,
-        inum: u32,
+        ns: Ns,
         is_proc: bool,
         path: Vec<u8>,
     },
 }
+
+/// Where it goes. What is told may run anything, which is not for a thread in another
+/// mount namespace.
+trait Out: Sized {
+    fn tell(&mut self, item: Item);
+
+    /// Enters a mount namespace and looks at its mounts.
+    fn enter(look: &mut Look<Self>, ns: BorrowedFd, mnt: u32) -> io::Result<()>;
+}
+
+/// It is told.
+struct Here<'a>(&'a mut dyn FnMut(Event));
+
+/// So many finds are on the way out of a thread at a time.
+const ON_THE_WAY: usize = 16;
+
+/// This is a thread that may go where it likes.
+struct There(SyncSender<Item>);
 
 /// A mount namespace that is looked at.
 struct Place {
@@ -95,14 +107,13 @@ struct Place {
 }
 
 /// A look into a mount namespace, and into those that are mounted there.
-struct Look<'a> {
+struct Look<'a, O> {
     mounts: &'a mut Mounts,
     namespaces: &'a mut Namespaces,
     proc: BorrowedFd<'a>,
     opener: Opener<'a>,
-    finds: Finds,
-    /// Whether this is a thread that may go where it likes.
-    is_scratch: bool,
+    out: O,
+    unseen: &'a mut u32,
     depth: usize,
 }
 
@@ -170,51 +181,87 @@ impl Mounts {
         count
     }
 
-    /// Looks, and tells what was found.
-    fn look(&mut self, looker: &mut Looker, how: impl FnOnce(&mut Look)) {
-        let mut look = Look {
+    fn look(&mut self, looker: &mut Looker, how: impl FnOnce(&mut Look<Here>)) {
+        how(&mut Look {
             mounts: self,
             namespaces: &mut looker.namespaces,
             proc: looker.proc,
             opener: looker.opener,
-            finds: Finds::default(),
-            is_scratch: false,
+            out: Here(looker.each),
+            unseen: &mut looker.unseen.mounts,
             depth: 0,
+        });
+    }
+}
+
+impl Out for Here<'_> {
+    fn tell(&mut self, item: Item) {
+        match item {
+            Item::Namespaces(found) => {
+                for found in found {
+                    (self.0)(Event::FoundNamespace(found));
+                }
+            }
+            Item::Mount {
+                time,
+                mnt,
+                kind,
+                ns,
+                is_proc,
+                path,
+            } => {
+                let path = path.as_slice();
+                let holder = match is_proc {
+                    true => Holder::Proc { mnt, path },
+                    false => Holder::Mount { mnt, path },
+                };
+                (self.0)(Event::FoundHolder(FoundHolder {
+                    time,
+                    kind,
+                    ns,
+                    holder,
+                }));
+            }
+        }
+    }
+
+    /// In a thread that ends after it, and shares neither root nor working directory with
+    /// the others.
+    fn enter(look: &mut Look<Self>, ns: BorrowedFd, mnt: u32) -> io::Result<()> {
+        let (sender, items) = mpsc::sync_channel(ON_THE_WAY);
+        let mut there = Look {
+            mounts: look.mounts,
+            namespaces: look.namespaces,
+            proc: look.proc,
+            opener: look.opener,
+            out: There(sender),
+            unseen: look.unseen,
+            depth: look.depth,
         };
-        how(&mut look);
-        let finds = look.finds;
-        looker.unseen.mounts += finds.unseen;
-        for item in finds.items {
-            tell(looker, item);
-        }
+        let enter = move || sys::unshare_fs().and_then(|()| there.enter_here(ns, mnt));
+        thread::scope(|scope| {
+            let thread = thread::Builder::new().spawn_scoped(scope, enter)?;
+            for item in items {
+                look.out.tell(item);
+            }
+            let ended = thread.join();
+            ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
     }
 }
 
-fn tell(looker: &mut Looker, item: Item) {
-    match item {
-        Item::Namespaces(found) => {
-            looker.news = found;
-            looker.tell();
-        }
-        Item::Mount {
-            time,
-            mnt,
-            kind,
-            inum,
-            is_proc,
-            path,
-        } => {
-            let path = path.as_slice();
-            let holder = match is_proc {
-                true => Holder::Proc { mnt, path },
-                false => Holder::Mount { mnt, path },
-            };
-            looker.holds(kind, inum, holder, time);
-        }
+impl Out for There {
+    fn tell(&mut self, item: Item) {
+        // Who has asked waits for it.
+        let _ = self.0.send(item);
+    }
+
+    fn enter(look: &mut Look<Self>, ns: BorrowedFd, mnt: u32) -> io::Result<()> {
+        look.enter_here(ns, mnt)
     }
 }
 
-impl Look<'_> {
+impl<O: Out> Look<'_, O> {
     /// Looks through the first task that is still in the namespace and at its root.
     fn through_tasks(&mut self, mnt: u32, tids: impl Iterator<Item = u32>) {
         let mut failed = false;
@@ -228,7 +275,7 @@ impl Look<'_> {
             }
         }
         let Some((place, tid)) = confined else {
-            self.finds.unseen += u32::from(failed);
+            *self.unseen += u32::from(failed);
             return;
         };
         let path = Text::new().number(tid).text("/ns/mnt");
@@ -237,7 +284,7 @@ impl Look<'_> {
             Ok(true) => {}
             // What it sees is better than nothing, and not all.
             Ok(false) | Err(_) => {
-                self.finds.unseen += 1;
+                *self.unseen += 1;
                 self.read(place);
             }
         }
@@ -271,29 +318,16 @@ impl Look<'_> {
             return;
         }
         if !self.enter(ns, mnt) {
-            self.finds.unseen += 1;
+            *self.unseen += 1;
         }
     }
 
-    /// Enters a mount namespace and looks at its mounts, in a thread that ends after it. The
-    /// thread shares neither root nor working directory with the others. Gives whether that
-    /// was possible.
+    /// Enters a mount namespace and looks at its mounts. Gives whether that was possible.
     fn enter(&mut self, ns: BorrowedFd, mnt: u32) -> bool {
         if !self.mounts.may_enter || self.depth >= DEPTH_MAX {
             return false;
         }
-        if self.is_scratch {
-            return self.enter_here(ns, mnt).is_ok();
-        }
-        self.is_scratch = true;
-        let entered = thread::scope(|scope| {
-            let enter = || sys::unshare_fs().and_then(|()| self.enter_here(ns, mnt));
-            let thread = thread::Builder::new().spawn_scoped(scope, enter);
-            let result = thread.map(thread::ScopedJoinHandle::join);
-            matches!(result, Ok(Ok(Ok(()))))
-        });
-        self.is_scratch = false;
-        entered
+        O::enter(self, ns, mnt).is_ok()
     }
 
     fn enter_here(&mut self, ns: BorrowedFd, mnt: u32) -> io::Result<()> {
@@ -324,7 +358,7 @@ impl Look<'_> {
                 }
                 Ok(None) => return,
                 Err(error) => {
-                    self.finds.unseen += u32::from(!is_ended(&error));
+                    *self.unseen += u32::from(!is_ended(&error));
                     return;
                 }
             }
@@ -368,11 +402,11 @@ impl Look<'_> {
         if !is_proc {
             self.bind_mount(place, kind, inum, &path);
         }
-        self.finds.items.push(Item::Mount {
+        self.out.tell(Item::Mount {
             time: place.time,
             mnt: place.mnt,
             kind,
-            inum,
+            ns: self.namespaces.ns(inum),
             is_proc,
             path,
         });
@@ -395,7 +429,7 @@ impl Look<'_> {
             // Another mount may lie on top of it.
             self.namespaces.note(kind, inum, place.time, &mut found);
         }
-        self.finds.items.push(Item::Namespaces(found));
+        self.out.tell(Item::Namespaces(found));
         match ns {
             Ok(ns) if wants => self.go_into(ns.as_fd(), inum),
             _ => {}
@@ -433,7 +467,7 @@ impl Look<'_> {
         let ns = self.opener.open(root, c"1/ns/pid", inum).ok()?;
         let mut found = Vec::new();
         let learnt = self.namespaces.learn(ns.as_fd(), time, &mut found);
-        self.finds.items.push(Item::Namespaces(found));
+        self.out.tell(Item::Namespaces(found));
         learnt.ok().map(|(_, inum)| inum)
     }
 }

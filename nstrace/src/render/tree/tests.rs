@@ -524,7 +524,7 @@ fn a_screen_marks_what_has_just_changed_and_is_cut() {
 
 /// A machine on which anything may have happened, and what is known of it.
 fn any_world(steps: &[(u8, usize, u32)]) -> World {
-    let mut machine = Machine::new();
+    let mut machine = Machine::new(false);
     machine.look_at_all();
     for (what, who, which) in steps {
         machine.step(*what, *who, *which);

@@ -39,12 +39,16 @@ pub struct Namespace {
     pub kind: Kind,
     pub parent: u32,
     pub owner: u32,
+    /// 0 if the kernel has none.
+    id: u64,
 }
 
 pub struct Machine {
     pub tasks: BTreeMap<u32, Task>,
     pub namespaces: BTreeMap<u32, Namespace>,
     pinned: BTreeSet<u32>,
+    /// The last that was given to a namespace, on a kernel that has ids.
+    last_id: Option<u64>,
     now: u64,
     last_tid: u32,
     /// What happened and what was found, in the order in which it was.
@@ -55,11 +59,12 @@ pub struct Machine {
 }
 
 impl Machine {
-    pub fn new() -> Machine {
+    pub fn new(has_ids: bool) -> Machine {
         let mut machine = Machine {
             tasks: BTreeMap::new(),
             namespaces: BTreeMap::new(),
             pinned: BTreeSet::new(),
+            last_id: has_ids.then_some(0),
             now: 1000 * MS,
             last_tid: 1,
             log: Vec::new(),
@@ -78,6 +83,7 @@ impl Machine {
                 kind,
                 parent: 0,
                 owner,
+                id: machine.next_id(),
             };
             machine.namespaces.insert(kind as u32 + 1, first);
             // The kernel holds them; here a descriptor does.
@@ -131,6 +137,11 @@ impl Machine {
             self.pinned.remove(&inum);
             self.reap();
         }
+    }
+
+    fn next_id(&mut self) -> u64 {
+        self.last_id = self.last_id.map(|id| id + 1);
+        self.last_id.unwrap_or(0)
     }
 
     fn next_tid(&mut self) -> Option<u32> {
@@ -234,15 +245,13 @@ impl Machine {
                 Kind::Pid | Kind::User => slots[slot],
                 _ => 0,
             };
-            let owner = slots[Kind::User as usize];
-            self.namespaces.insert(
-                inum,
-                Namespace {
-                    kind,
-                    parent,
-                    owner,
-                },
-            );
+            let made = Namespace {
+                kind,
+                parent,
+                owner: slots[Kind::User as usize],
+                id: self.next_id(),
+            };
+            self.namespaces.insert(inum, made);
             slots[slot] = inum;
         }
     }
@@ -264,6 +273,12 @@ impl Machine {
         record.head.time = self.now;
         record.before = seen(&task.slots);
         record.after = seen(after);
+        if self.last_id.is_some() {
+            let inums = record.before.into_iter().chain(record.after);
+            built.ids = inums
+                .map(|inum| self.namespaces.get(&inum).map_or(0, |ns| ns.id))
+                .collect();
+        }
         if op != Op::Setns {
             let of = |inum: u32| self.namespaces[&inum].parent;
             record.owner = after[Kind::User as usize];
@@ -501,6 +516,7 @@ impl Machine {
             kind,
             parent,
             owner,
+            id,
         } = self.namespaces[&inum];
         for above in [parent, owner] {
             if above != 0 {
@@ -510,7 +526,7 @@ impl Machine {
         self.log.push(Owned::Namespace(FoundNamespace {
             time,
             kind,
-            ns: Ns { inum, id: 0 },
+            ns: Ns { inum, id },
             parent,
             owner,
             owner_uid: None,

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 
-use super::{Suite, Verdict, ends};
+use super::{Suite, Verdict};
 use crate::harness::report::Report;
 use crate::harness::watch::Watch;
 use crate::procfs::{self, Procfs};
@@ -32,8 +32,6 @@ esac
 struct Case {
     name: &'static str,
     script: &'static str,
-    /// Whether it traces the kernel.
-    attaches: bool,
     check: fn(&Output, &mut Report) -> Result<()>,
 }
 
@@ -41,31 +39,26 @@ const CASES: &[Case] = &[
     Case {
         name: "held-by-descriptor",
         script: include_str!("../../../../docs/cases/held-by-descriptor.sh"),
-        attaches: false,
         check: held_by_descriptor,
     },
     Case {
         name: "netns-left-behind",
         script: include_str!("../../../../docs/cases/netns-left-behind.sh"),
-        attaches: false,
         check: netns_left_behind,
     },
     Case {
         name: "pid-init-died",
         script: include_str!("../../../../docs/cases/pid-init-died.sh"),
-        attaches: false,
         check: pid_init_died,
     },
     Case {
         name: "net-namespaces-used-up",
         script: include_str!("../../../../docs/cases/net-namespaces-used-up.sh"),
-        attaches: true,
         check: net_namespaces_used_up,
     },
     Case {
         name: "slow-container-start",
         script: include_str!("../../../../docs/cases/slow-container-start.sh"),
-        attaches: true,
         check: slow_container_start,
     },
 ];
@@ -79,12 +72,7 @@ pub fn run(suite: &mut Suite) -> Result<Verdict> {
     let mut report = Report::default();
     for case in CASES {
         let mut own = Report::default();
-        // While they attach and detach, a worker takes namespaces down.
-        let done = match case.attaches {
-            true => ends::with_one_cpu(|| perform(case, &mut own)),
-            false => perform(case, &mut own),
-        };
-        if let Err(error) = done {
+        if let Err(error) = perform(case, &mut own) {
             own.add(format!("{error:#}"));
         }
         report.append(case.name, own);
@@ -285,7 +273,7 @@ fn slow_container_start(output: &Output, report: &mut Report) -> Result<()> {
     let longest_ms = stages
         .filter_map(|line| milliseconds(line.split_whitespace().last()?))
         .fold(0.0, f64::max);
-    // With one CPU, the programs around the system call wait for it too.
+    // The processors run in turn: the programs around the system call wait for it too.
     report.check(longest_ms >= more_ms / 3.0, || {
         let said = output.of(command).join(" / ");
         format!("of {more_ms} ms more, copy_net_ns has {longest_ms} ms: {said}")

@@ -86,27 +86,7 @@ pub fn sigint(suite: &mut Suite) -> Result<Verdict> {
 
 /// SIGINT in the middle of a storm: what is shown is whole, though the programs are
 /// detached one after the other, and what came later is not counted as lost.
-///
-/// With one CPU, since it attaches and detaches.
 pub fn in_a_storm(suite: &mut Suite) -> Result<Verdict> {
-    with_one_cpu(|| storm(suite))
-}
-
-/// Runs something with one CPU.
-///
-/// Attaching and detaching change code that others run, and where two emulated processors
-/// do both, one now and then runs what the other has taken back already; the guest dies of
-/// it ("Oops: int3", or a call of 0). It dies of the function tracer alone as well,
-/// switched on and off on __x64_sys_setns under a storm.
-pub fn with_one_cpu<T>(run: impl FnOnce() -> Result<T>) -> Result<T> {
-    const SECOND_CPU: &str = "/sys/devices/system/cpu/cpu1/online";
-    fs::write(SECOND_CPU, "0").context(SECOND_CPU)?;
-    let done = run();
-    fs::write(SECOND_CPU, "1").context(SECOND_CPU)?;
-    done
-}
-
-fn storm(suite: &mut Suite) -> Result<Verdict> {
     let tracer = Tracer::start(&suite.words(&["--json"]))?;
     let words = ["--ops", "1000000", "--processes", "1", "--pause-us", "1000"];
     let mut storm = act::start(&[&["act", "storm"], &words[..]].concat())?;

@@ -58,11 +58,6 @@ struct Test {
     run: fn(&mut Suite) -> Result<Verdict>,
 }
 
-/// Run only if they are asked for by name. They attach and detach what runs in every exit
-/// of a task, and an emulated guest with two processors now and then dies of that (see
-/// [`ends::with_one_cpu`]).
-const BY_NAME: &[&str] = &["tree storm", "tree loss"];
-
 /// In an order in which one running nstrace serves as many as possible.
 const TESTS: &[Test] = &[
     Test {
@@ -143,15 +138,15 @@ const TESTS: &[Test] = &[
     },
     Test {
         name: "tree reuse",
-        run: |suite| ends::with_one_cpu(|| reuse::run(suite)),
+        run: reuse::run,
     },
     Test {
         name: "tree runc",
-        run: |suite| ends::with_one_cpu(|| tree_runc::run(suite)),
+        run: tree_runc::run,
     },
     Test {
         name: "why holders",
-        run: |suite| ends::with_one_cpu(|| why::holders(suite)),
+        run: why::holders,
     },
     Test {
         name: "why absent",
@@ -213,12 +208,7 @@ pub fn run(args: &TestArgs) -> Result<bool> {
 impl Suite {
     fn run(&mut self, test: &Test) -> bool {
         let started = Instant::now();
-        let result = if BY_NAME.contains(&test.name) && self.args.name.is_none() {
-            let why = "only by its name: an emulated guest can die of it";
-            Ok(Verdict::Ignored(why.to_owned()))
-        } else {
-            (test.run)(self)
-        };
+        let result = (test.run)(self);
         let seconds = started.elapsed().as_secs_f32();
         let title = format!("test {} ({}) ...", test.name, self.attach);
         match result {

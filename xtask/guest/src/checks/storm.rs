@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::{Suite, Verdict, ends};
+use super::{Suite, Verdict};
 use crate::act;
 use crate::harness::against::{self, Readings};
 use crate::harness::report::Report;
@@ -133,11 +133,8 @@ fn in_a_storm(
     let own = ["tree", "--attach", suite.attach, "--json"];
     let command = ["--", "sh", "-c", &script];
     let words = [&own, words, &command].concat();
-    let nstrace = ends::with_one_cpu(|| {
-        let nstrace = Watch::start(&words)?;
-        wait_for_file(&nstrace, &started)?;
-        Ok(nstrace)
-    })?;
+    let nstrace = Watch::start(&words)?;
+    wait_for_file(&nstrace, &started)?;
     if !pause.is_zero() {
         nstrace.signal(libc::SIGSTOP)?;
         thread::sleep(pause);
