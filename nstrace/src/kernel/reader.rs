@@ -35,6 +35,8 @@ pub struct Reader {
     asleep: Asleep,
     /// What was lost up to now, by kind of record.
     lost_before: [u64; RECORD_KINDS],
+    /// Deaths that found no room and were handed over before they were counted.
+    told_uncounted: u64,
     /// When that was looked at.
     lost_looked: u64,
     /// What is earlier is not handed over.
@@ -55,6 +57,7 @@ impl Reader {
             lost_deaths: LostDeaths::new(map(bpf, "LOST_DEATHS"))?,
             asleep: Asleep::new(map(bpf, "ASLEEP"))?,
             lost_before: [0; RECORD_KINDS],
+            told_uncounted: 0,
             lost_looked: clock::monotonic_ns(),
             since: kernel.attached,
             until: u64::MAX,
@@ -148,7 +151,9 @@ impl Reader {
             let mut count = total - self.lost_before[kind];
             self.lost_before[kind] = total;
             if kind == RecordKind::Death as usize && count > 0 {
-                count = count.saturating_sub(self.report_lost_deaths(&mut each));
+                let told = self.told_uncounted + self.report_lost_deaths(&mut each);
+                self.told_uncounted = told.saturating_sub(count);
+                count = count.saturating_sub(told);
             }
             if count > 0 {
                 each(Event::Lost(Lost {
@@ -169,7 +174,7 @@ impl Reader {
     /// gives how many.
     fn report_lost_deaths(&mut self, each: &mut impl FnMut(Event)) -> u64 {
         let mut count = 0;
-        self.lost_deaths.news(|inum, time| {
+        self.lost_deaths.take(|inum, time| {
             count += 1;
             each(Event::Death(Life::death(time, inum)));
         });

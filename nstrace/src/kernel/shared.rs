@@ -72,8 +72,6 @@ impl Counters {
 pub struct LostDeaths {
     memory: MmapRaw,
     len: usize,
-    /// Up to when they were looked at.
-    until: u64,
 }
 
 impl LostDeaths {
@@ -83,26 +81,21 @@ impl LostDeaths {
         };
         let len = map.info().map_or(1, |info| info.max_entries()) as usize;
         let memory = mapped(Map::Array(map), len * size_of::<u64>())?;
-        let until = 0;
-        Ok(LostDeaths { memory, len, until })
+        Ok(LostDeaths { memory, len })
     }
 
-    /// Calls `each` with the number of each that is new, and when it died. Of two with one
-    /// number it has the last.
-    pub fn news(&mut self, mut each: impl FnMut(u32, u64)) {
+    /// Takes them out: calls `each` with the number of each, and when it died. Of two with
+    /// one number there is the last.
+    pub fn take(&mut self, mut each: impl FnMut(u32, u64)) {
         // SAFETY: the map's elements; the kernel side writes them as a whole.
         let times = unsafe {
             std::slice::from_raw_parts(self.memory.as_ptr().cast::<AtomicU64>(), self.len)
         };
-        let mut latest = self.until;
         for (inum, time) in (FIRST_INUM..).zip(times) {
-            let time = time.load(Ordering::Relaxed);
-            if time > self.until {
-                latest = latest.max(time);
-                each(inum, time);
+            if time.load(Ordering::Relaxed) != 0 {
+                each(inum, time.swap(0, Ordering::Relaxed));
             }
         }
-        self.until = latest;
     }
 }
 

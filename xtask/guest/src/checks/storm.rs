@@ -156,6 +156,9 @@ fn in_a_storm(
     };
     against::compare(&tree, &readings, &book, &mut report);
     storm.end()?;
+    if !report.is_empty() {
+        report.add(format!("it said: {}", ended.stderr.join("; ")));
+    }
     Ok((ended, report))
 }
 

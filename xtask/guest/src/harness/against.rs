@@ -56,8 +56,7 @@ fn namespaces(tree: &Tree, readings: &Readings, hidden: &BTreeSet<Key>, report: 
         let name = format!("{}:{}", found.kind, found.inum);
         let Some(ns) = expected.remove(&found.key()) else {
             if !hidden.contains(&found.key()) {
-                let confirmed = found.confirmed;
-                report.add(format!("{name} is too many; confirmed {confirmed:?}"));
+                report.add(format!("{name} is too many: {found:?}"));
             }
             continue;
         };
