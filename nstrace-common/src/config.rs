@@ -68,6 +68,12 @@ impl Config {
         tasks: Tasks::Below as u32,
         pad: 0,
     };
+
+    /// Reports everything, and every task: what the tree of namespaces wants.
+    pub const TREE: Config = Config {
+        tasks: Tasks::All as u32,
+        ..Config::ALL
+    };
 }
 
 const _: () = assert!(size_of::<Config>() == 80);

@@ -43,7 +43,10 @@ fn send(kind: RecordKind, inum: u32, id: u64, address: u64, ns_kind: u32) {
     if unsafe { emit::try_send(&LIVES, &raw const record, size_of::<LifeRecord>()) } {
         return;
     }
-    if let Some(time) = LOST_DEATHS.get_ptr_mut(inum.wrapping_sub(FIRST_INUM)) {
+    // A second word may come when the number is another's.
+    if address == 0
+        && let Some(time) = LOST_DEATHS.get_ptr_mut(inum.wrapping_sub(FIRST_INUM))
+    {
         // SAFETY: in the map.
         unsafe { *time = record.head.time };
     }

@@ -441,6 +441,9 @@ pub struct Unseen {
     pub sockets: u32,
     /// Mounts of proc whose pid namespace could not be learnt.
     pub procs: u32,
+    /// Tasks whose children will be in a pid namespace that has had no process yet: the
+    /// kernel does not tell which (kernel/pid_namespace.c, pidns_for_children_get).
+    pub children: u32,
 }
 
 /// The name of a kind of records in output.

@@ -6,8 +6,10 @@ use clap::Parser as _;
 use nstrace::{cli::Cli, cmd};
 
 fn main() -> ExitCode {
-    // Words that are wrong end here, with 2.
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return cmd::no_command(&error),
+    };
     match cmd::run(cli) {
         Ok(code) => code,
         Err(error) if cmd::is_closed_pipe(&error) => ExitCode::SUCCESS,

@@ -102,7 +102,10 @@ fn become_command(mut wait: File, words: &[CString]) -> ! {
         // SAFETY: an array of C strings that ends with a null pointer.
         unsafe { libc::execvp(argv[0], argv.as_ptr()) };
         let error = io::Error::last_os_error();
-        eprintln!("nstrace: {}: {error}", words[0].to_string_lossy());
+        match words[0].is_empty() {
+            true => eprintln!("nstrace: the command has an empty name"),
+            false => eprintln!("nstrace: {}: {error}", words[0].to_string_lossy()),
+        }
         // As a shell does: 127 for not found, 126 for found and not run.
         let code = match error.kind() {
             io::ErrorKind::NotFound => 127,

@@ -38,7 +38,7 @@ pub fn run(args: &Doctor) -> anyhow::Result<ExitCode> {
     );
     let loaded = load::load(&Options {
         attach: args.attach.attach,
-        config: Config::ALL,
+        config: Config::TREE,
         ring_size: args.attach.ring_size,
     });
     let code = match &loaded {

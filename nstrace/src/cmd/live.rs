@@ -7,10 +7,7 @@ use std::{
 
 use anyhow::bail;
 use foldhash::HashSet;
-use nstrace_common::{
-    config::{Config, Tasks},
-    wire::RecordKind,
-};
+use nstrace_common::{config::Config, wire::RecordKind};
 
 use crate::{
     cgroups::Cgroups,
@@ -42,6 +39,8 @@ pub struct Model {
     pub unseen: Unseen,
     /// How many records were lost, all in all.
     pub lost: u64,
+    /// How many of them because the kernel skipped a program.
+    pub skipped: u64,
     /// Whether the kernel was traced from before the first look.
     pub live: bool,
     changes: Vec<Change>,
@@ -131,8 +130,6 @@ pub struct Live {
     reader: Reader,
     /// What is known of it.
     pub model: Model,
-    /// How often the kernel had skipped a program.
-    skipped: u64,
     /// When the machine may be looked at again.
     next_look: Instant,
     /// What nothing was seen to hold at the last look.
@@ -153,10 +150,7 @@ impl Live {
         }
         let mut kernel = load::load(&Options {
             attach: attach.attach,
-            config: Config {
-                tasks: Tasks::All as u32,
-                ..Config::ALL
-            },
+            config: Config::TREE,
             ring_size: attach.ring_size,
         })?;
         let reader = Reader::new(&mut kernel)?;
@@ -167,7 +161,6 @@ impl Live {
                 live: true,
                 ..Model::default()
             },
-            skipped: 0,
             next_look: Instant::now(),
             unheld: HashSet::default(),
         };
@@ -204,14 +197,14 @@ impl Live {
     pub fn check(&mut self, watcher: &mut Watcher) -> anyhow::Result<()> {
         let told = self.reader.told_by_twins();
         let skipped = self.kernel.missed(told);
-        if skipped > self.skipped {
+        if skipped > self.model.skipped {
             let lost = Lost {
                 time: clock::monotonic_ns(),
                 since: 0,
                 record: RecordKind::Death,
-                count: skipped - self.skipped,
+                count: skipped - self.model.skipped,
             };
-            self.skipped = skipped;
+            self.model.skipped = skipped;
             self.model.apply(&Event::Lost(lost), watcher);
         }
         self.read(watcher)?;

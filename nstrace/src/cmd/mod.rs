@@ -29,6 +29,31 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     }
 }
 
+/// What clap has to say instead of a command: help, or what is wrong with the words, in
+/// one line and with exit code 2.
+pub fn no_command(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        // Who closed it does not want to hear.
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    let text = error.to_string();
+    let lines = text.lines().map(str::trim);
+    let mut parts = lines.take_while(|line| !line.starts_with("Usage:"));
+    let mut line = parts.next().unwrap_or_default().to_owned();
+    for part in parts.filter(|part| !part.is_empty() && !part.starts_with("For more")) {
+        line += if part.starts_with('-') || line.ends_with(':') {
+            " "
+        } else {
+            "; "
+        };
+        line += part;
+    }
+    let line = line.strip_prefix("error: ").unwrap_or(&line);
+    eprintln!("nstrace: {line} (nstrace --help)");
+    ExitCode::from(2)
+}
+
 /// Runs what waits for several things at once.
 fn block_on(run: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
     tokio::runtime::Builder::new_current_thread()

@@ -84,16 +84,38 @@ async fn follow(args: Tree, mut child: Option<Child>) -> anyhow::Result<ExitCode
         }
         show.flush(&live.model)?;
     }
+    if let Some(child) = child {
+        // What is left of the command itself goes a little after its end.
+        for _ in 0..REAPED_TICKS {
+            if live.model.world.by_tid(child.pid).is_none() {
+                break;
+            }
+            tokio::time::sleep(REAPED_TICK).await;
+            live.read(&mut |model, changes, time| show.changed(model, changes, time))?;
+        }
+    }
     let model = live.end(&mut |model, changes, time| show.changed(model, changes, time))?;
     show.last(&model)?;
     if model.lost > 0 {
-        say(&format!(
-            "{} records were lost, and the machine was looked at again: a larger --ring-size \
-             holds more",
-            model.lost
-        ));
+        say(&lost(&model));
     }
     Ok(status.unwrap_or(ExitCode::SUCCESS))
+}
+
+/// How long the command is waited for after it was reaped.
+const REAPED_TICK: Duration = Duration::from_millis(10);
+const REAPED_TICKS: u32 = 20;
+
+fn lost(model: &Model) -> String {
+    let Model { lost, skipped, .. } = model;
+    let mut text = format!("{lost} records were lost, and the machine was looked at again");
+    if skipped < lost {
+        text += ": a larger --ring-size holds more";
+    }
+    if *skipped > 0 {
+        text += &format!("; {skipped} of them because the kernel skipped a program");
+    }
+    text
 }
 
 /// How often a screen is drawn anew at most, and what cannot be waited for looked at.

@@ -26,7 +26,7 @@ pub fn leaks(out: &mut Text, world: &World, view: &TreeView) {
     words::missing(&mut page, world, view);
     let found = find(world, view);
     if found.is_empty() {
-        return page.words(0, Style::Dim, "no namespace without tasks");
+        return page.words(0, Style::Dim, "no namespace without tasks can be seen");
     }
     page.line(0, |page| {
         page.styled(Style::Bold, |page| {

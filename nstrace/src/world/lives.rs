@@ -58,6 +58,14 @@ impl World {
     pub(super) fn birth(&mut self, life: &Life, start: u64, changes: &mut Vec<Change>) -> u32 {
         let Some(kind) = life.kind else { return NONE };
         let index = self.living_index(life.inum);
+        let is_over = self.ns_graves.has(life.inum, life.time);
+        if is_over && (index == NONE || life.id != 0 && self.namespaces[index].id == life.id) {
+            if index != NONE {
+                // What was told of it later than its death was not so.
+                self.die(index, life.time, Known::Inferred, changes);
+            }
+            return NONE;
+        }
         if index != NONE {
             match self.who(index, kind, life, start) {
                 Who::Known => return index,
@@ -72,8 +80,6 @@ impl World {
                 Who::After => return NONE,
                 Who::Before => self.die(index, start, Known::Inferred, changes),
             }
-        } else if self.ns_graves.has(life.inum, life.time) {
-            return NONE;
         }
         let mut ns = Namespace::new(kind, life.inum, life.id, start, life.time);
         ns.born = Some(life.time);
@@ -111,7 +117,7 @@ impl World {
         time: u64,
         changes: &mut Vec<Change>,
     ) -> u32 {
-        if shown.inum == 0 {
+        if shown.inum == 0 || self.is_told_dead(shown.id) {
             return NONE;
         }
         let index = self.living_index(shown.inum);
@@ -138,6 +144,13 @@ impl World {
         let mut ns = Namespace::new(kind, shown.inum, shown.id, time, time);
         ns.confirmed = !self.snapshot.is_after(time);
         self.add(ns, true, changes)
+    }
+
+    /// Whether the namespace of an id has died for sure: ids do not come again.
+    fn is_told_dead(&self, id: u64) -> bool {
+        let index = self.by_id.get(&id);
+        let death = index.and_then(|index| self.namespaces[*index].death);
+        matches!(death, Some((_, Known::Told)))
     }
 
     /// Something shows that a namespace lives, and so what is above it.
@@ -295,7 +308,12 @@ impl World {
             .into_iter()
             .partition(|pin| pin.time > death);
         ns.pins = pins;
-        let mut next = Namespace::new(kind, inum, 0, seen, seen);
+        // An id that came with the birth is the first one's, else what was found has it.
+        let id = match ns.born {
+            Some(_) => 0,
+            None => std::mem::take(&mut ns.id),
+        };
+        let mut next = Namespace::new(kind, inum, id, seen, seen);
         next.pins = later;
         let next = self.add(next, true, changes);
         for slot in slots(kind) {

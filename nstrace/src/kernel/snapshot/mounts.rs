@@ -438,21 +438,26 @@ impl<O: Out> Look<'_, O> {
 
     /// The pid namespace of a mounted instance of proc.
     fn proc_pid_ns(&mut self, place: &Place, mount: &Mount) -> Option<u32> {
-        if let Some(inum) = self.mounts.procs.get(&mount.device) {
-            return Some(*inum);
-        }
-        // A part of it does not tell.
+        let root = self.proc_root(place, mount);
+        let Some(root) = root else {
+            return self.mounts.procs.get(&mount.device).copied();
+        };
+        // It may be another one, which has the device of one that is gone.
+        self.mounts.procs.remove(&mount.device);
+        let inum = self.ask_proc(root.as_fd(), place.time)?;
+        self.mounts.procs.insert(mount.device, inum);
+        Some(inum)
+    }
+
+    /// The root of a mounted instance of proc. A mount of a part of it does not show that,
+    /// nor one that another mount lies on.
+    fn proc_root(&self, place: &Place, mount: &Mount) -> Option<OwnedFd> {
         if mount.root != b"/" {
             return None;
         }
         let root = below(place, &parse::unescape(mount.point)).ok()?;
-        // Another mount may lie on top of it.
-        if sys::identity(root.as_fd()).ok()?.device != mount.device {
-            return None;
-        }
-        let inum = self.ask_proc(root.as_fd(), place.time)?;
-        self.mounts.procs.insert(mount.device, inum);
-        Some(inum)
+        let device = sys::identity(root.as_fd()).ok()?.device;
+        (device == mount.device).then_some(root)
     }
 
     /// The pid namespace of an instance of proc, by its root: that of the first process in

@@ -265,6 +265,9 @@ fn links(looker: &mut Looker, dir: &OwnedFd) -> Option<([u32; KINDS + 2], bool)>
     let has = |kind: Kind| inums[kind as usize] != 0;
     let is_whole = has(Kind::Mnt) && has(Kind::Uts) && has(Kind::Net);
     let exited = !is_whole && link(dir.as_fd(), Kind::Mnt, c"ns/mnt").is_err();
+    if !exited && inums[PID_FOR_CHILDREN] == 0 {
+        looker.unseen.children += 1;
+    }
     if exited {
         // It may have exited while it was looked at.
         for (slot, inum) in inums.iter_mut().enumerate() {

@@ -74,27 +74,28 @@ pub struct Index<'a> {
 }
 
 /// The numbers that the kernel gives the first namespaces, in the order of the kinds
-/// (include/linux/proc_ns.h); 0 for mnt and net, to which it gives any before v6.18.
+/// (include/uapi/linux/nsfs.h, enum init_ns_ino); before v6.18 it gives mnt and net any.
 const FIRST: [u32; KINDS] = [
-    0, 0xeffffffe, 0xefffffff, 0xeffffffc, 0, 0xeffffffd, 0xeffffffb, 0xeffffffa,
+    0xeffffff8, 0xeffffffe, 0xefffffff, 0xeffffffc, 0xeffffff9, 0xeffffffd, 0xeffffffb, 0xeffffffa,
 ];
 
 /// The first namespaces. Where a kernel gives any number, the one that init is in, which
-/// runs in the first ones unless it left them by itself.
+/// runs in the first ones unless it left them by itself. That is the process of id 1 in the
+/// first pid namespace: who looks from another one does not see it.
 pub fn first(world: &World) -> Tuple {
-    let by_number = |kind: Kind| match FIRST[kind as usize] {
-        0 => None,
-        inum => world.living(kind, inum),
-    };
-    let mut first = Kind::ALL.map(by_number);
-    let is_known = first[Kind::User as usize].is_some();
+    let mut first = Kind::ALL.map(|kind| world.living(kind, FIRST[kind as usize]));
     let init = world.by_tid(1).filter(|init| {
-        let user = world.membership(*init, Membership::In(Kind::User));
-        is_known && user == first[Kind::User as usize]
+        let is_in_first = |kind: Kind| {
+            let own = world.membership(*init, Membership::In(kind));
+            own.is_some() && own == first[kind as usize]
+        };
+        is_in_first(Kind::User) && is_in_first(Kind::Pid)
     });
     if let Some(init) = init {
         for kind in [Kind::Mnt, Kind::Net] {
-            first[kind as usize] = world.membership(init, Membership::In(kind));
+            let own = world.membership(init, Membership::In(kind));
+            let known = &mut first[kind as usize];
+            *known = known.or(own);
         }
     }
     first

@@ -85,12 +85,14 @@ fn unseen(object: &mut Object, unseen: &Unseen) {
         mounts,
         sockets,
         procs,
+        children,
     } = *unseen;
     object.some("tasks", tasks);
     object.some("descriptors", descriptors);
     object.some("mounts", mounts);
     object.some("sockets", sockets);
     object.some("procs", procs);
+    object.some("children", children);
 }
 
 /// Writes the fields of a loss.

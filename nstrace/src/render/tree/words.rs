@@ -309,8 +309,7 @@ pub fn missing(page: &mut Page, world: &World, view: &TreeView) {
         page.words(
             0,
             Style::Dim,
-            "one look: who made a namespace and when is not known; `nstrace tree --watch` and \
-             `nstrace tree -- COMMAND` trace",
+            "one look: makers and ages are not known; --watch and -- COMMAND trace",
         );
     }
 }
@@ -335,6 +334,7 @@ pub fn unseen(unseen: &Unseen) -> String {
         mounts,
         sockets,
         procs,
+        children,
     } = *unseen;
     let parts = [
         (tasks, "the namespaces of ", "task", "tasks"),
@@ -351,6 +351,12 @@ pub fn unseen(unseen: &Unseen) -> String {
             "the pid namespace of ",
             "mount of proc",
             "mounts of proc",
+        ),
+        (
+            children,
+            "the pid namespace (without a process yet) for the children of ",
+            "task",
+            "tasks",
         ),
     ];
     let parts = parts.iter().filter(|(count, ..)| *count > 0);

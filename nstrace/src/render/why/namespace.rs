@@ -94,6 +94,10 @@ fn identity(page: &mut Page, world: &World, ns: &Namespace) {
     }
     if let Some(owner) = ns.owner.filter(|_| ns.kind != Kind::User) {
         page.field("owner", |page| words::name(page, world, owner));
+    } else if ns.owner.is_none() && ns.kind != Kind::User {
+        page.field("owner", |page| {
+            page.str("not known: it could not be opened")
+        });
     }
     if let Some(uid) = ns.owner_uid {
         page.field("owner uid", |page| page.number(uid));

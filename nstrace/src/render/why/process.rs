@@ -108,6 +108,13 @@ fn place(page: &mut Page, world: &World, key: TaskKey, task: &Task, kind: Kind, 
             page.str("for its children; ");
             how(page, world, key, ns, task, view);
         });
+    } else if kind == Kind::Pid && own.is_some() && children.is_none() && !task.exited {
+        page.field("", |page| {
+            let start = page.out.column();
+            page.str("not known");
+            page.to(start + NAME);
+            page.str("for its children: it has had no process yet");
+        });
     }
 }
 
@@ -118,10 +125,10 @@ fn how(page: &mut Page, world: &World, key: NsKey, ns: &Namespace, task: &Task, 
         return page.str("first");
     }
     let Some(maker) = &ns.maker else {
-        return page.str(if is_younger(ns, task) {
-            "entered"
-        } else {
-            "its parent's, or entered"
+        return page.str(match (view.live, is_younger(ns, task)) {
+            (_, true) => "entered",
+            (true, false) => "its parent's, or entered",
+            (false, false) => "made by it, entered, or its parent's",
         });
     };
     let makes_task = !matches!(maker.op, Op::Unshare);

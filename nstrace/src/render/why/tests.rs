@@ -127,8 +127,7 @@ fn why_a_namespace() {
     };
     assert_snapshot!(answer(&scene, "net:700"), @"
     could not be looked at: the mounts of 1 mount namespace
-    one look: who made a namespace and when is not known; `nstrace tree --watch` and
-    `nstrace tree -- COMMAND` trace
+    one look: makers and ages are not known; --watch and -- COMMAND trace
     net:700
       owner       user:4026531837
       made        when and by whom is not known from one look
@@ -276,7 +275,7 @@ fn many_members_are_not_all_named() {
 fn leaks_are_what_no_task_needs() {
     let mut scene = Scene::new();
     let none = scene.print(leaks);
-    assert_snapshot!(none, @"no namespace without tasks");
+    assert_snapshot!(none, @"no namespace without tasks can be seen");
     // In use below: a user namespace that owns a net namespace with a task, and a
     // pid namespace whose child has one.
     scene.namespace(Kind::User, 500, USER, USER);

@@ -2,7 +2,7 @@
 
 use nstrace_common::{
     flags::{CLONE_NEWNET, CLONE_NEWPID, CLONE_NEWUSER},
-    kind::Kind,
+    kind::{KINDS, Kind},
     wire::{Op, PidAt, RecordKind},
 };
 
@@ -289,6 +289,36 @@ fn a_descriptor_holds_until_a_snapshot_finds_it_no_more() {
     apply(&mut world, &Owned::Begin(5000));
     let changes = apply(&mut world, &end(6000));
     assert_eq!(changes, [Change::Unpinned(key), Change::Unconfirmed(key)]);
+}
+
+#[test]
+fn a_holder_that_is_told_of_the_dead_does_not_bring_them_back() {
+    const ID: u64 = 77;
+    let birth = |time| {
+        let Owned::Op(mut op) = unshare_net(time) else {
+            unreachable!("it is one")
+        };
+        op.ids = vec![0; 2 * KINDS];
+        op.ids[KINDS + Kind::Net as usize] = ID;
+        Owned::Op(op)
+    };
+    let ns = Ns { inum: NET, id: ID };
+    let late = Owned::Namespace(FoundNamespace {
+        time: 3000,
+        kind: Kind::Net,
+        ns,
+        parent: 0,
+        owner: 0,
+        owner_uid: None,
+    });
+    let death = death(2000, NET);
+    for events in [
+        [birth(1000), death.clone(), late.clone()],
+        [death, late, birth(1000)],
+    ] {
+        let world = world(&events);
+        assert_eq!(world.living(Kind::Net, NET), None);
+    }
 }
 
 #[test]

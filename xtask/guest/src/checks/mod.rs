@@ -153,6 +153,10 @@ const TESTS: &[Test] = &[
         run: why::absent,
     },
     Test {
+        name: "tree in part",
+        run: why::part,
+    },
+    Test {
         name: "leaks",
         run: storm::leaks,
     },

@@ -3,7 +3,7 @@
 
 use std::io::{BufRead, BufReader, Lines, Write};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, ChildStdout};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -155,5 +155,40 @@ pub fn absent(_: &mut Suite) -> Result<Verdict> {
     report.check(words.iter().any(|word| said.contains(word)), || {
         format!("no word about rights, exit code {:?}: {said}", ended.code)
     });
+    Ok(Verdict::Ran(report))
+}
+
+/// Where only a part of the machine is seen: one line says so and why, and what is seen is
+/// shown all the same.
+pub fn part(suite: &mut Suite) -> Result<Verdict> {
+    let mut report = Report::default();
+    let hidden = "mount -o remount,hidepid=2 /proc && exec setpriv --reuid 1000 --regid 1000 \
+                  --clear-groups nstrace tree --json";
+    let cases = [
+        ("hidepid", vec!["-m", "sh", "-c", hidden], "hidepid"),
+        (
+            "a pid namespace",
+            vec!["-p", "-f", "--mount-proc", "nstrace", "tree", "--json"],
+            "pid namespace",
+        ),
+    ];
+    for (name, words, reason) in cases {
+        let mut command = Command::new("unshare");
+        command.args(words).stdin(Stdio::null());
+        let ended = Watch::spawn(command)?.finish(PATIENCE)?;
+        report.same(format!("{name}: exit code"), ended.code, Some(0));
+        let is_one = ended.stderr.len() == 1 && ended.stderr[0].contains(reason);
+        report.check(is_one, || format!("{name}: said {:?}", ended.stderr));
+        let tree = tree::parse(&ended.stdout)?;
+        let own = tree.tasks.iter().filter(|task| task.comm == "nstrace");
+        report.same(format!("{name}: nstrace itself"), own.count(), 1);
+    }
+    let mut command = Command::new("unshare");
+    let traced = ["nstrace", "tree", "--attach", suite.attach, "--watch"];
+    command.args(["-p", "-f", "--mount-proc"]).args(traced);
+    let ended = Watch::spawn(command)?.finish(PATIENCE)?;
+    report.same("the live tree in a pid namespace", ended.code, Some(1));
+    let is_one = ended.stderr.len() == 1 && ended.stderr[0].contains("--pid=host");
+    report.check(is_one, || format!("it said {:?}", ended.stderr));
     Ok(Verdict::Ran(report))
 }

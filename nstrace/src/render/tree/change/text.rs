@@ -2,7 +2,7 @@
 //! where it starts, where it exits, or from where to where it went.
 
 use foldhash::HashMap;
-use nstrace_common::kind::{KINDS, Kind};
+use nstrace_common::kind::Kind;
 
 use super::Changes;
 use crate::{
@@ -191,8 +191,9 @@ impl Changes {
         if is_quiet || !shown || !view.has_who(who.pid, who.cgroup) {
             return;
         }
-        let places = self.places(own, first(world), moves, view);
-        if places.is_empty() && !view.filter.kinds.is_empty() {
+        let places = self.places(world, key, own, moves, view);
+        // What every task of the machine does is of interest if that one was asked for.
+        if places.is_empty() && !view.filter.is_about_tasks() {
             return;
         }
         let mut page = self.begin(out, view.now_ns, view);
@@ -206,7 +207,10 @@ impl Changes {
             Moves { started: true, .. } => " starts",
             Moves {
                 exited: Some(_), ..
-            } => " exits",
+            } => match has_others(world, key, who.pid) {
+                true => " leader exits",
+                false => " exits",
+            },
             _ => "",
         });
         for (i, place) in places.iter().enumerate() {
@@ -226,8 +230,9 @@ impl Changes {
     /// all are, in the first namespaces, needs no words for it.
     fn places(
         &self,
+        world: &World,
+        key: TaskKey,
         own: &[&Change],
-        first: [Option<NsKey>; KINDS],
         moves: Moves,
         view: &TreeView,
     ) -> Vec<Place> {
@@ -257,16 +262,19 @@ impl Changes {
             }
         }
         if moves.started || moves.exited.is_some() {
-            let same = |way, ns: Option<NsKey>, places: &[Place]| {
-                let own = places.iter().find(|place| place.way == way);
-                own.is_some_and(|own| own.joined.or(own.left) == ns)
-            };
+            let first = first(world);
             let all = places.clone();
+            // One that exits stays in its pid namespace for a while.
+            let own = |kind| {
+                let way = Membership::In(kind);
+                let place = all.iter().find(|place| place.way == way);
+                place.map_or(world.membership(key, way), |own| own.joined.or(own.left))
+            };
             places.retain(|place| {
                 let ns = place.joined.or(place.left);
                 match place.way {
                     Membership::In(_) => !first.contains(&ns),
-                    Membership::Children(kind) => !same(Membership::In(kind), ns, &all),
+                    Membership::Children(kind) => !first.contains(&ns) && own(kind) != ns,
                 }
             });
         }
@@ -326,6 +334,12 @@ fn task_of(change: &Change) -> Option<TaskKey> {
         | Change::Lost(_)
         | Change::Healed(_) => None,
     }
+}
+
+/// Whether a process has tasks beside that one that have not exited.
+fn has_others(world: &World, key: TaskKey, pid: u32) -> bool {
+    let mut tasks = world.tasks();
+    tasks.any(|(other, task)| task.pid == pid && other != key && !task.exited)
 }
 
 fn moves(own: &[&Change]) -> Moves {
