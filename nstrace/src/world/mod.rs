@@ -118,14 +118,11 @@ impl World {
     /// changes nothing.
     pub fn apply(&mut self, event: &Event, changes: &mut Vec<Change>) {
         match event {
-            Event::Op(op) => {
+            // What of an operation found room, its births, says where its task went too.
+            Event::Op(op) | Event::Births(op) => {
                 self.advance(op.record.head.time);
                 self.births(op, changes);
                 self.operation(op, changes);
-            }
-            Event::Births(op) => {
-                self.advance(op.record.head.time);
-                self.births(op, changes);
             }
             Event::Birth(life) => {
                 self.advance(life.time);

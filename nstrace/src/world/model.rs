@@ -277,6 +277,11 @@ pub struct Task {
     pub(super) comm: [u8; 16],
     /// The time of the last that is known of it.
     pub(super) updated: u64,
+    /// The time of the last of that which was told, not found.
+    pub(super) told: u64,
+    /// Whether a snapshot has found the pid namespace for its children, as the last that is
+    /// known of it: then it can be seen.
+    pub(super) has_found_children: bool,
     pub(super) links: [Link; SLOTS],
 }
 

@@ -113,6 +113,8 @@ impl World {
         if is_news {
             known.updated = time;
             known.comm = comm;
+            // A thread that executed a program has the place of its leader, which had exited.
+            known.exited &= found.exited;
             if found.cgroup != 0 {
                 known.cgroup = found.cgroup;
             }
@@ -136,6 +138,18 @@ impl World {
             if inum != 0 && (is_news || is_blank) {
                 self.goes(task, slot, kind, Ns { inum, id: 0 }, found.time, changes);
             }
+        }
+        if !is_news || found.exited {
+            return;
+        }
+        let is_seen = found.pid_for_children != 0;
+        let was_found = std::mem::replace(&mut self.tasks[task].has_found_children, is_seen);
+        let ns = self.tasks[task].links[PID_CHILDREN].ns;
+        let can_be_seen = |ns: u32| was_found || self.namespaces[ns].inside.len > 0;
+        // Whether its other namespaces may be looked at, that of its own children cannot.
+        let is_out_of_sight = !is_seen && found.namespaces[Kind::Pid as usize] != 0;
+        if is_out_of_sight && ns != NONE && can_be_seen(ns) {
+            self.enter(task, PID_CHILDREN, NONE, changes);
         }
     }
 

@@ -92,10 +92,15 @@ impl World {
             pids: &[],
         };
         let task = self.running(&caller, time, changes);
-        if task == NONE || self.tasks[task].updated >= time {
+        if task == NONE {
             return;
         }
+        if self.tasks[task].updated >= time {
+            return self.told_late(task, op.after(Kind::Pid), time, changes);
+        }
         self.tasks[task].updated = time;
+        self.tasks[task].told = time;
+        self.tasks[task].has_found_children = false;
         self.tasks[task].exited = false;
         self.tasks[task].cgroup = record.cgroup;
         self.tasks[task].comm = record.comm;
@@ -115,6 +120,20 @@ impl World {
         }
     }
 
+    /// A task that was found since. A snapshot does not see a pid namespace for children
+    /// before it has had a process: what was told of that holds.
+    fn told_late(&mut self, task: u32, children: Ns, time: u64, changes: &mut Vec<Change>) {
+        let known = &self.tasks[task];
+        if known.told < time && !known.exited && !known.has_found_children {
+            self.tasks[task].told = time;
+            self.goes(task, PID_CHILDREN, Kind::Pid, children, time, changes);
+            let ns = self.tasks[task].links[PID_CHILDREN].ns;
+            if ns != NONE && !std::mem::replace(&mut self.namespaces[ns].confirmed, true) {
+                changes.push(Change::Confirmed(self.ns_key(ns)));
+            }
+        }
+    }
+
     /// A task was born, or another thing happened to it that it survived.
     pub(super) fn task_told(
         &mut self,
@@ -124,11 +143,17 @@ impl World {
     ) {
         let time = told.record.head.time;
         let task = self.running(&identity(told, start), time, changes);
-        if task == NONE || self.tasks[task].updated >= time {
+        if task == NONE {
             return;
+        }
+        if self.tasks[task].updated >= time {
+            let inum = told.record.namespaces[Kind::Pid as usize];
+            return self.told_late(task, Ns { inum, id: 0 }, time, changes);
         }
         let known = &mut self.tasks[task];
         known.updated = time;
+        known.told = time;
+        known.has_found_children = false;
         // It may have been found when it had exited, with the time from before.
         known.exited = false;
         known.comm = told.record.comm;
@@ -279,6 +304,8 @@ impl World {
             pids: who.pids.into(),
             comm: who.comm,
             updated: 0,
+            told: 0,
+            has_found_children: false,
             links: [Link::NONE; SLOTS],
         });
         self.by_tid.insert(who.tid, index);

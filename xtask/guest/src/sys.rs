@@ -535,31 +535,3 @@ pub fn shared<T: Default>() -> io::Result<&'static T> {
         Ok(&*at.cast::<T>())
     }
 }
-
-/// Whether the kernel still has the namespace of an id: it can be opened by its handle
-/// (`struct nsfs_file_handle` of include/uapi/linux/nsfs.h, from v6.18).
-pub fn has_namespace(id: u64) -> io::Result<bool> {
-    const FD_NSFS_ROOT: libc::c_int = -10003;
-    const FILEID_NSFS: u64 = 0xf1;
-    // handle_bytes and handle_type, ns_id, ns_type and ns_inum, which may be 0.
-    let handle = [16 | FILEID_NSFS << 32, id, 0];
-    // SAFETY: a handle of the length that it names.
-    let fd = unsafe {
-        libc::syscall(
-            libc::SYS_open_by_handle_at,
-            FD_NSFS_ROOT,
-            handle.as_ptr(),
-            libc::O_RDONLY | libc::O_CLOEXEC,
-        )
-    };
-    if fd < 0 {
-        let error = io::Error::last_os_error();
-        return match error.raw_os_error() {
-            Some(libc::ESTALE) => Ok(false),
-            _ => Err(error),
-        };
-    }
-    // SAFETY: just opened, and ours.
-    drop(unsafe { OwnedFd::from_raw_fd(fd as i32) });
-    Ok(true)
-}

@@ -47,6 +47,9 @@ pub struct Machine {
     pub tasks: BTreeMap<u32, Task>,
     pub namespaces: BTreeMap<u32, Namespace>,
     pinned: BTreeSet<u32>,
+    /// Pid namespaces that have had a process: of others proc does not tell whose children
+    /// will be in them.
+    peopled: BTreeSet<u32>,
     /// The last that was given to a namespace, on a kernel that has ids.
     last_id: Option<u64>,
     now: u64,
@@ -64,6 +67,7 @@ impl Machine {
             tasks: BTreeMap::new(),
             namespaces: BTreeMap::new(),
             pinned: BTreeSet::new(),
+            peopled: BTreeSet::from([PID as u32 + 1]),
             last_id: has_ids.then_some(0),
             now: 1000 * MS,
             last_tid: 1,
@@ -209,6 +213,7 @@ impl Machine {
             tid
         };
         let pids = self.chain(tid, slots[PID]);
+        self.peopled.insert(slots[PID]);
         self.tasks.insert(
             tid,
             Task {
@@ -298,6 +303,7 @@ impl Machine {
         slots[PID] = slots[KINDS];
         slots[TIME] = slots[KINDS + 1];
         let pids = self.chain(tid, slots[PID]);
+        self.peopled.insert(slots[PID]);
         let built = self
             .op(Op::Clone, maker, flags & !CLONE_THREAD, &slots)
             .pids(&pids);
@@ -330,12 +336,14 @@ impl Machine {
         let inum = all[which as usize % all.len()];
         let mut slots = self.tasks[&tid].slots;
         match self.namespaces[&inum].kind {
-            // Only downwards.
+            // Only downwards; and nobody could say what is above one that is out of sight
+            // and was there before.
             Kind::Pid
-                if !self
-                    .chain(tid, inum)
-                    .iter()
-                    .any(|(_, ns)| *ns == slots[PID]) =>
+                if !self.peopled.contains(&inum)
+                    || !self
+                        .chain(tid, inum)
+                        .iter()
+                        .any(|(_, ns)| *ns == slots[PID]) =>
             {
                 return;
             }
@@ -443,6 +451,7 @@ impl Machine {
                 return;
             };
             self.namespaces.remove(&inum);
+            self.peopled.remove(&inum);
             self.log.push(death(self.now - MS / 4, inum));
         }
     }
@@ -479,6 +488,17 @@ impl Machine {
         }
     }
 
+    /// Sees to it that a snapshot can see each pid namespace for children.
+    pub fn people(&mut self) {
+        let running = self.tasks.iter().filter(|(_, task)| !task.exited);
+        let hidden = running.filter(|(_, task)| !self.peopled.contains(&task.slots[KINDS]));
+        let tids: Vec<u32> = hidden.map(|(tid, _)| *tid).collect();
+        for tid in tids {
+            self.now += MS;
+            self.fork(tid, false);
+        }
+    }
+
     /// A whole snapshot, or the rest of one.
     pub fn look_at_all(&mut self) {
         self.now += MS;
@@ -489,7 +509,11 @@ impl Machine {
     }
 
     fn look_at(&mut self, time: u64, tid: u32, task: &Task) {
-        for inum in task.slots.into_iter().filter(|inum| *inum != 0) {
+        let mut slots = task.slots;
+        if !self.peopled.contains(&slots[KINDS]) {
+            slots[KINDS] = 0;
+        }
+        for inum in slots.into_iter().filter(|inum| *inum != 0) {
             self.find(time, inum);
         }
         let mut namespaces = [0; KINDS];
@@ -506,7 +530,7 @@ impl Machine {
                 .map(|(nr, ns)| PidAt { nr: *nr, ns: *ns })
                 .collect(),
             namespaces,
-            for_children: [task.slots[KINDS], task.slots[KINDS + 1]],
+            for_children: [slots[KINDS], slots[KINDS + 1]],
         }));
     }
 

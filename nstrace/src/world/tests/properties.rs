@@ -153,6 +153,7 @@ proptest! {
     ) {
         let mut machine = Machine::new(has_ids);
         run(&mut machine, &before);
+        machine.people();
         // Here the probes are attached.
         machine.look_at_all();
         machine.log.clear();
@@ -195,6 +196,7 @@ proptest! {
                 apply(&mut world, event);
             }
         }
+        machine.people();
         machine.log.clear();
         machine.look_at_all();
         machine.step(15, 0, 0);

@@ -8,7 +8,6 @@ use super::tree::{Namespace, Task, Tree};
 use super::truth::{self, Key, Truth};
 use crate::kinds::{KINDS, PID};
 use crate::left::{By, Left};
-use crate::sys;
 
 /// The truth before and after the tree was printed. Their namespaces are the same; a
 /// task of the first namespaces may have come or gone between them.
@@ -57,11 +56,10 @@ fn namespaces(tree: &Tree, readings: &Readings, hidden: &BTreeSet<Key>, report: 
         let name = format!("{}:{}", found.kind, found.inum);
         let Some(ns) = expected.remove(&found.key()) else {
             if !hidden.contains(&found.key()) {
-                let kept = found.id.map(sys::has_namespace);
                 let (confirmed, born, maker) = (found.confirmed, found.born_mono_ns, &found.maker);
                 let first = found.holders.first();
                 report.add(format!(
-                    "{name} is too many: the kernel has it: {kept:?}; confirmed {confirmed:?}, \
+                    "{name} is too many: confirmed {confirmed:?}, \
                      born {born:?} by {maker:?}, holders {first:?}"
                 ));
             }
