@@ -322,9 +322,13 @@ impl Place {
         let (child, line) = self.child(NEWNS, |procfs| {
             sys::adopt_orphans();
             let place = Place::new(procfs.try_clone()?, &dir)?;
-            // The mounts stay when what describes them is gone.
-            let lines = place.make(Sort::Mount, flags)?.lines;
-            let lines = [&lines[..], &[left(0, place.own[0], own_task(procfs)?)]].concat();
+            let mut held = place.make(Sort::Mount, flags)?;
+            // The mounts stay when what describes them is gone; what is held by a descriptor
+            // instead, until this process ends.
+            for file in held.files.drain(..) {
+                keep_open(file.into());
+            }
+            let lines = [&held.lines[..], &[left(0, place.own[0], own_task(procfs)?)]].concat();
             Ok(serde_json::to_string(&lines)?)
         })?;
         Ok(Held {

@@ -323,6 +323,9 @@ pub fn is_named(tree: &Tree, left: &Left) -> bool {
 /// Notes what the book of a storm has and the truth has not, and the reverse: every
 /// namespace that lives is in the book or in the truth of before.
 pub fn book(book: &[Left], before: &Truth, now: &Truth, report: &mut Report) {
+    for unseen in &now.unseen {
+        report.add(format!("the truth is not whole: {unseen}"));
+    }
     let by_key = now.by_key();
     let mut booked: BTreeSet<Key> = before.by_key().into_keys().collect();
     for left in book {
