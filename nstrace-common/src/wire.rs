@@ -315,8 +315,18 @@ pub struct LifeRecord {
 /// fs/proc/generic.c, which v6.18 kernel/nscommon.c has kept.
 pub const FIRST_INUM: u32 = 0xf000_0000;
 
-/// Of so many numbers from there on it is kept when a death was lost.
-pub const INUMS: u32 = 1 << 20;
+/// Of so many numbers from there on a death that found no room is kept.
+pub const INUMS: u32 = 1 << 19;
+
+/// The last death of a number that found no room.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct LostDeath {
+    /// When it was told; 0 if there is none.
+    pub time: u64,
+    /// [`LifeRecord::address`].
+    pub address: u64,
+}
 
 /// A kind that is not known.
 pub const NO_KIND: u32 = u32::MAX;

@@ -43,12 +43,15 @@ fn send(kind: RecordKind, inum: u32, id: u64, address: u64, ns_kind: u32) {
     if unsafe { emit::try_send(&LIVES, &raw const record, size_of::<LifeRecord>()) } {
         return;
     }
-    // A second word may come when the number is another's.
-    if address == 0
-        && let Some(time) = LOST_DEATHS.get_ptr_mut(inum.wrapping_sub(FIRST_INUM))
-    {
+    if let Some(lost) = LOST_DEATHS.get_ptr_mut(inum.wrapping_sub(FIRST_INUM)) {
         // SAFETY: in the map.
-        unsafe { *time = record.head.time };
+        unsafe {
+            // A second word says nothing new of a death that is there.
+            if address == 0 || (*lost).time == 0 {
+                (*lost).address = address;
+                (*lost).time = record.head.time;
+            }
+        }
     }
     // User space looks there when it sees the count.
     emit::count_lost(kind as u32);

@@ -7,7 +7,7 @@ use aya_ebpf::{
 };
 use nstrace_common::{
     config::Config,
-    wire::{Counts, SLOTS, SlotIndex},
+    wire::{Counts, LostDeath, SLOTS, SlotIndex},
 };
 
 use crate::slot::Slot;
@@ -33,10 +33,10 @@ pub static mut INDEX: SlotIndex = SlotIndex {
     owner: [0; SLOTS],
 };
 
-/// When the last namespace died whose death found no room, by number from
-/// `FIRST_INUM` on; where the tree of namespaces is kept. User space maps it.
+/// The last death that found no room, by number from `FIRST_INUM` on; where the tree of
+/// namespaces is kept. User space maps it.
 #[map]
-pub static LOST_DEATHS: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+pub static LOST_DEATHS: Array<LostDeath> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 /// What each CPU counts. User space sets how many there are, and maps it: see [`ASLEEP`].
 #[map]

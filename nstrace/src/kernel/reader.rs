@@ -174,9 +174,13 @@ impl Reader {
     /// gives how many.
     fn report_lost_deaths(&mut self, each: &mut impl FnMut(Event)) -> u64 {
         let mut count = 0;
-        self.lost_deaths.take(|inum, time| {
+        self.lost_deaths.take(|inum, lost| {
             count += 1;
-            each(Event::Death(Life::death(time, inum)));
+            let address = (lost.address != 0).then_some(lost.address);
+            each(Event::Death(Life {
+                address,
+                ..Life::death(lost.time, inum)
+            }));
         });
         count
     }

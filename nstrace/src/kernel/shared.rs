@@ -8,7 +8,7 @@ use std::{
 
 use aya::maps::Map;
 use memmap2::{MmapOptions, MmapRaw};
-use nstrace_common::wire::{Counts, FIRST_INUM, RECORD_KINDS};
+use nstrace_common::wire::{Counts, FIRST_INUM, LostDeath, RECORD_KINDS};
 
 use super::KernelError;
 
@@ -80,21 +80,28 @@ impl LostDeaths {
             unreachable!("the object has an array there")
         };
         let len = map.info().map_or(1, |info| info.max_entries()) as usize;
-        let memory = mapped(Map::Array(map), len * size_of::<u64>())?;
+        let memory = mapped(Map::Array(map), len * size_of::<LostDeath>())?;
         Ok(LostDeaths { memory, len })
     }
 
-    /// Takes them out: calls `each` with the number of each, and when it died. Of two with
-    /// one number there is the last.
-    pub fn take(&mut self, mut each: impl FnMut(u32, u64)) {
-        // SAFETY: the map's elements; the kernel side writes them as a whole.
-        let times = unsafe {
-            std::slice::from_raw_parts(self.memory.as_ptr().cast::<AtomicU64>(), self.len)
+    /// Takes them out: calls `each` with each and its number. Of two with one number there
+    /// is the last.
+    pub fn take(&mut self, mut each: impl FnMut(u32, LostDeath)) {
+        // SAFETY: the map's elements, which the kernel side writes member by member.
+        let deaths = unsafe {
+            std::slice::from_raw_parts(self.memory.as_ptr().cast::<[AtomicU64; 2]>(), self.len)
         };
-        for (inum, time) in (FIRST_INUM..).zip(times) {
-            if time.load(Ordering::Relaxed) != 0 {
-                each(inum, time.swap(0, Ordering::Relaxed));
+        for (inum, [time, address]) in (FIRST_INUM..).zip(deaths) {
+            if time.load(Ordering::Relaxed) == 0 {
+                continue;
             }
+            let before = address.load(Ordering::Acquire);
+            let time = time.swap(0, Ordering::AcqRel);
+            let is_same = address.load(Ordering::Acquire) == before;
+            // Else another death of the number has come just now. So who has had it up to
+            // this one is dead, whatever its address is.
+            let address = if is_same { before } else { 0 };
+            each(inum, LostDeath { time, address });
         }
     }
 }

@@ -19,7 +19,8 @@
 //!
 //! Only a death that is told, or a number that is seen with somebody else, ends a
 //! namespace. One that a snapshot does not find is [`Namespace::confirmed`] no more, but
-//! lives: what holds it may be where nobody looked. Tasks are all in `/proc`: one that a
+//! lives: what holds it may be where nobody looked. Unless its parent or its owner has
+//! died: that lives as long as what is below it. Tasks are all in `/proc`: one that a
 //! complete snapshot does not find has exited.
 //!
 //! It wants every task to be told of ([`nstrace_common::config::Tasks::All`]).

@@ -233,12 +233,32 @@ impl World {
         }
         for index in self.living_indices() {
             let key = self.ns_key(index);
-            let ns = &mut self.namespaces[index];
-            if ns.seen < begin && ns.confirmed {
-                ns.confirmed = false;
+            let ns = &self.namespaces[index];
+            if !ns.is_alive() || ns.seen >= begin {
+                continue;
+            }
+            if let Some(time) = self.death_above(index) {
+                self.die(index, time, Known::Inferred, changes);
+            } else if ns.confirmed {
+                self.namespaces[index].confirmed = false;
                 changes.push(Change::Unconfirmed(key));
             }
         }
+    }
+
+    /// When something died that is above a namespace and would live if that did.
+    fn death_above(&self, index: u32) -> Option<u64> {
+        let ns = &self.namespaces[index];
+        let deaths = [ns.parent, ns.owner].into_iter().flatten().map(|key| {
+            let Some(above) = self.namespaces.get(key.0) else {
+                return Some(ns.seen);
+            };
+            match above.death {
+                Some((time, _)) => Some(time).filter(|time| *time >= ns.seen),
+                None => self.death_above(key.0.index),
+            }
+        });
+        deaths.flatten().min()
     }
 
     /// Drops the holders that were not found again.

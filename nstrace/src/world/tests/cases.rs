@@ -186,6 +186,28 @@ fn the_second_word_of_a_death_counts_by_its_address() {
 }
 
 #[test]
+fn what_stood_in_a_namespace_that_died_is_dead_when_it_is_not_found() {
+    const USER: u32 = 4_026_532_280;
+    let both = op(Op::Unshare, CLONE_NEWUSER | CLONE_NEWNET)
+        .with(|record| {
+            record.start = 950;
+            record.head.time = 1000;
+            record.user_parent = FIRST[Kind::User as usize];
+            record.owner = USER;
+        })
+        .after(&[(Kind::User, USER), (Kind::Net, NET)]);
+    let mut world = world(&[Owned::Op(Box::new(both)), death(1500, USER)]);
+    let ns = net(&world);
+    apply(&mut world, &Owned::Begin(2000));
+    assert!(apply(&mut world, &end(2100)).contains(&Change::Died {
+        ns,
+        age_ns: Some(500),
+        known: Known::Inferred,
+    }));
+    assert_eq!(world.living(Kind::Net, NET), None);
+}
+
+#[test]
 fn an_id_tells_apart_what_the_number_does_not() {
     let with_id = |time, id| {
         Owned::Namespace(FoundNamespace {
