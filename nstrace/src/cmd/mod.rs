@@ -37,7 +37,12 @@ pub fn no_command(error: &clap::Error) -> ExitCode {
         let _ = error.print();
         return ExitCode::SUCCESS;
     }
-    let text = error.to_string();
+    eprintln!("nstrace: {}", in_one_line(&error.to_string()));
+    ExitCode::from(2)
+}
+
+/// What clap says in several lines.
+fn in_one_line(text: &str) -> String {
     let lines = text.lines().map(str::trim);
     let mut parts = lines.take_while(|line| !line.starts_with("Usage:"));
     let mut line = parts.next().unwrap_or_default().to_owned();
@@ -50,8 +55,7 @@ pub fn no_command(error: &clap::Error) -> ExitCode {
         line += part;
     }
     let line = line.strip_prefix("error: ").unwrap_or(&line);
-    eprintln!("nstrace: {line} (nstrace --help)");
-    ExitCode::from(2)
+    format!("{line} (nstrace --help)")
 }
 
 /// Runs what waits for several things at once.
@@ -86,4 +90,40 @@ pub fn one_line(error: &anyhow::Error) -> String {
         text.push_str(&cause.replace('\n', " "));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[test]
+    fn wrong_words_are_told_in_one_line() {
+        let cases: [(&[&str], &str); 4] = [
+            (
+                &["tree", "--kind", "foo"],
+                "invalid value 'foo' for '--kind <KIND,…>': there is no such kind of \
+                 namespaces; there are: mnt uts ipc pid net user cgroup time (nstrace --help)",
+            ),
+            (
+                &["tree", "--pid"],
+                "a value is required for '--pid <PID>' but none was supplied (nstrace --help)",
+            ),
+            (
+                &["why"],
+                "the following required arguments were not provided: \
+                 <KIND:INUM|PID|CONTAINER> (nstrace --help)",
+            ),
+            (
+                &["trea"],
+                "unexpected argument 'trea' found (nstrace --help)",
+            ),
+        ];
+        for (words, expected) in cases {
+            let words = ["nstrace"].iter().chain(words);
+            let error = Cli::try_parse_from(words).expect_err("wrong words");
+            assert_eq!(in_one_line(&error.to_string()), expected);
+        }
+    }
 }

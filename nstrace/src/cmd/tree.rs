@@ -21,7 +21,9 @@ use crate::{
     engines::{Engines, Feed},
     kernel::clock,
     names::Names,
-    render::{Changes, Recent, Text, TreeFilter, tree, tree_json, watch},
+    render::{
+        Changes, NotFound, Recent, Target, Text, TreeFilter, is_there, tree, tree_json, watch,
+    },
 };
 
 /// Prints the tree; with `--watch` until a signal, with a command when it has ended.
@@ -31,11 +33,22 @@ pub fn run(args: Tree) -> anyhow::Result<ExitCode> {
         if let Some(blind) = blind(&model) {
             say(blind);
         }
+        check_there(&args, &model)?;
         print(&args, &model, &mut Text::new())?;
         return Ok(ExitCode::SUCCESS);
     }
     let child = Child::of(&args.run)?;
     super::block_on(follow(args, child))
+}
+
+/// An error if what the filters ask for is not there.
+fn check_there(args: &Tree, model: &Model) -> Result<(), NotFound> {
+    let filter = TreeFilter::default();
+    let view = model.view(&filter, false);
+    let pid = args.filters.pid.map(Target::Process);
+    let container = args.filters.container.clone().map(Target::Container);
+    let mut targets = pid.into_iter().chain(container);
+    targets.try_for_each(|target| is_there(&model.world, &target, &view))
 }
 
 /// Prints the tree as it is.

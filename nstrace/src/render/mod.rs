@@ -30,7 +30,7 @@ use clock::Clock;
 pub use leaks::{leaks, leaks_json};
 pub use out::Text;
 pub use tree::{Changes, Recent, TreeFilter, TreeView, tree, tree_json, watch};
-pub use why::{NotFound, Target, TargetError, why, why_json};
+pub use why::{NotFound, Target, TargetError, is_there, why, why_json};
 
 /// What an event is printed as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -149,6 +149,14 @@ pub fn why_json(
     Ok(())
 }
 
+/// Whether what was asked about is there; of several containers that it may be, each is.
+pub fn is_there(world: &World, target: &Target, view: &TreeView) -> Result<(), NotFound> {
+    match find(world, target, view) {
+        Err(NotFound::Ambiguous { .. }) => Ok(()),
+        found => found.map(|_| ()),
+    }
+}
+
 fn find<'a>(world: &World, target: &Target, view: &TreeView<'a>) -> Result<Found<'a>, NotFound> {
     match target {
         Target::Namespace(kind, inum) => namespace::find(world, *kind, *inum).map(Found::Namespace),

@@ -476,6 +476,15 @@ pub fn effective_uid() -> u32 {
     unsafe { libc::geteuid() }
 }
 
+/// Sets how nice we are, and what we start, to other processes.
+pub fn set_nice(nice: i32) -> io::Result<()> {
+    // SAFETY: a system call without pointers.
+    match unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Becomes that user, without any capability, and stays readable in /proc.
 pub fn become_user(uid: u32) -> io::Result<()> {
     let none: *const libc::gid_t = std::ptr::null();

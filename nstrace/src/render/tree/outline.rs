@@ -115,6 +115,11 @@ impl<'a> Outline<'a, '_> {
             let forgotten = above.is_some_and(|key| self.index.world.namespace(key).is_none());
             if forgotten {
                 page.str(", what it was in is forgotten");
+            } else if above.is_none() && ns.is_alive() && !self.index.is_first(key) {
+                page.str(match ns.kind {
+                    Kind::User => ", its parent is not known",
+                    _ => ", its owner is not known",
+                });
             }
             page.styled(Style::Dim, |page| words::made(page, ns, self.view.now_ns));
             if let (Some(born), Some((died, _))) = (ns.born, ns.death) {

@@ -245,6 +245,14 @@ fn what_stood_in_a_forgotten_namespace_is_at_the_top() {
     scene.json();
 }
 
+/// As of one whose only mount another mount lies on.
+#[test]
+fn what_could_not_be_opened_is_at_the_top() {
+    let mut scene = Scene::new();
+    scene.namespace(Kind::Net, 500, 0, 0);
+    assert!(scene.text().contains("net:500, its owner is not known\n"));
+}
+
 // As no kernel has it, but a recording may.
 #[test]
 fn namespaces_that_stand_in_each_other_are_shown() {
@@ -501,7 +509,7 @@ fn a_screen_marks_what_has_just_changed_and_is_cut() {
                 3 tasks: nginx[4300] (2 threads), nginx[4302]
                 made by runc[4242] clone, 3m13s ago
     -   net:4026532400, died
-    + user:4026532501, made by runc[4242] unshare, 1.0s ago
+    + user:4026532501, its parent is not known, made by runc[4242] unshare, 1.0s ago
     +   net:4026532500
           1 task: runc[4242]
           made by runc[4242] unshare, 1.0s ago

@@ -20,7 +20,7 @@ use crate::harness::watch::{self, Watch};
 use crate::left::{self, Left};
 
 /// Attaching is slow in a guest whose processor is emulated, and slower in a storm.
-const PATIENCE: Duration = Duration::from_secs(80);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// After the storm the kernel frees in the background.
 const REST: Duration = Duration::from_secs(30);

@@ -136,14 +136,21 @@ fn words(by: &By) -> Vec<String> {
 /// What is not there, and what may not be looked at.
 pub fn absent(_: &mut Suite) -> Result<Verdict> {
     let mut report = Report::default();
-    for name in ["mnt:1", "999999"] {
-        let ended = watch::run(&["why", name], PATIENCE)?;
-        report.same(format!("exit code of why {name}"), ended.code, Some(1));
+    let asked: [&[&str]; 4] = [
+        &["why", "mnt:1"],
+        &["why", "999999"],
+        &["tree", "--pid", "999999"],
+        &["tree", "--container", "nowhere"],
+    ];
+    for words in asked {
+        let (shown, name) = (words.join(" "), words[words.len() - 1]);
+        let ended = watch::run(words, PATIENCE)?;
+        report.same(format!("exit code of {shown}"), ended.code, Some(1));
         let is_one = ended.stderr.len() == 1 && ended.stderr[0].contains(name);
         report.check(is_one, || {
-            format!("why {name}: not one line about it: {:?}", ended.stderr)
+            format!("{shown}: not one line about it: {:?}", ended.stderr)
         });
-        report.same(format!("stdout of why {name}"), ended.stdout, Vec::new());
+        report.same(format!("stdout of {shown}"), ended.stdout, Vec::new());
     }
     let link = Procfs::open()?.link("1/ns/mnt")?;
     let inum = procfs::inum_of_link(&link).context("a link of another form")?;

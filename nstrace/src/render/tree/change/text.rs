@@ -284,7 +284,7 @@ impl Changes {
     fn place(&self, page: &mut Page, place: &Place, moves: Moves) {
         let is_children = matches!(place.way, Membership::Children(_));
         if is_children {
-            page.str("(children) ");
+            page.str("for its children ");
         }
         match (place.left, place.joined) {
             (None, Some(ns)) if moves.started => self.what(page, ns),
