@@ -157,6 +157,9 @@ fields! {
     CgroupRootHierarchy = "cgroup_root", ["hierarchy_id"], Optional;
     CssSetDefault = "css_set", ["dfl_cgrp"], Optional;
     KernfsId = "kernfs_node", ["id"], Optional;
+    IdaHead = "ida", ["xa.xa_head"], Optional;
+    NodeShift = "xa_node", ["shift"], Optional;
+    NodeSlots = "xa_node", ["slots"], Optional;
 }
 
 /// How many members there are.

@@ -12,6 +12,7 @@ pub mod config;
 pub mod field;
 pub mod flags;
 pub mod kind;
+pub mod numbers;
 pub mod patch;
 pub mod probe;
 pub mod wire;

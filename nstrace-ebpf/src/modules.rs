@@ -5,6 +5,7 @@ mod fail;
 mod lives;
 mod maps;
 mod namespaces;
+mod numbers;
 mod ops;
 mod probes;
 mod read;

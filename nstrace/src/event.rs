@@ -46,6 +46,9 @@ pub enum Event<'a> {
     FoundHolder(FoundHolder<'a>),
     /// The snapshot is whole, but for what it could not see.
     SnapshotEnd(SnapshotEnd),
+    /// The kernel was asked for the number of a namespace that a snapshot had not found: it
+    /// is not in use.
+    FoundFree(FoundFree),
 }
 
 impl Event<'_> {
@@ -65,6 +68,7 @@ impl Event<'_> {
             Event::FoundTask(found) => found.time,
             Event::FoundHolder(found) => found.time,
             Event::SnapshotEnd(end) => end.time,
+            Event::FoundFree(free) => free.time,
         })
     }
 }
@@ -416,6 +420,15 @@ pub enum Holder<'a> {
         /// Where, as bytes: it may hold anything.
         path: &'a [u8],
     },
+}
+
+/// A number that no namespace has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FoundFree {
+    /// `CLOCK_MONOTONIC` from before it was asked for, in ns.
+    pub time: u64,
+    /// The number.
+    pub inum: u32,
 }
 
 /// A snapshot is whole.

@@ -55,7 +55,8 @@ impl Filter {
             | Event::FoundNamespace(_)
             | Event::FoundTask(_)
             | Event::FoundHolder(_)
-            | Event::SnapshotEnd(_) => true,
+            | Event::SnapshotEnd(_)
+            | Event::FoundFree(_) => true,
             Event::Op(op) | Event::Births(op) => {
                 (!self.failed || op.errno().is_some())
                     && self.long_enough(op.took_ns())

@@ -149,7 +149,8 @@ impl Screen {
             | Event::FoundNamespace(_)
             | Event::FoundTask(_)
             | Event::FoundHolder(_)
-            | Event::SnapshotEnd(_) => {}
+            | Event::SnapshotEnd(_)
+            | Event::FoundFree(_) => {}
         }
     }
 

@@ -13,7 +13,7 @@ use crate::{
     cgroups::Cgroups,
     cli::AttachArgs,
     engines::Engines,
-    event::{Event, Lost, Unseen},
+    event::{Event, FoundFree, Lost, Unseen},
     kernel::{
         clock,
         error::in_first_pid_namespace,
@@ -241,10 +241,29 @@ impl Live {
                 read = reader.drain(|event| model.apply(&event, watcher));
             }
         })?;
+        self.ask(watcher);
         let pause = PAUSE.max(begin.elapsed() * LOOK_SHARE);
         self.next_look = Instant::now() + pause;
         self.unheld = self.model.world.unheld().collect();
         Ok(read?)
+    }
+}
+
+impl Live {
+    /// Asks the kernel for the numbers of namespaces that it was not found to have.
+    fn ask(&mut self, watcher: &mut Watcher) {
+        let world = &self.model.world;
+        let unconfirmed = world
+            .namespaces()
+            .filter(|(_, ns)| ns.is_alive() && !ns.confirmed);
+        let inums: Vec<u32> = unconfirmed.map(|(_, ns)| ns.inum).collect();
+        for inum in inums {
+            let time = clock::monotonic_ns();
+            if self.kernel.is_free(inum) {
+                let free = FoundFree { time, inum };
+                self.model.apply(&Event::FoundFree(free), watcher);
+            }
+        }
     }
 }
 

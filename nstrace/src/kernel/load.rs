@@ -27,6 +27,7 @@ use zerocopy::IntoBytes;
 use super::{
     KernelError, clock,
     error::{self, errno, refused},
+    numbers::Numbers,
     plan::{Attach, HELPERS, Planned, Step, Way, full, functions, plan, program_name, twin_name},
 };
 use crate::btf::{Btf, Missing, offsets};
@@ -70,9 +71,22 @@ pub struct Kernel {
     pub outcomes: Vec<(Planned, Outcome)>,
     /// Whether some have twins.
     pub has_twins: bool,
+    /// What tells whether a number is in use, when it was needed; None inside, if nothing
+    /// tells.
+    numbers: Option<Option<Numbers>>,
 }
 
 impl Kernel {
+    /// Whether nothing has that number of a namespace any more. False if the kernel does not
+    /// tell.
+    pub fn is_free(&mut self, inum: u32) -> bool {
+        let Kernel { bpf, numbers, .. } = self;
+        let numbers = numbers.get_or_insert_with(|| Numbers::new(bpf));
+        numbers
+            .as_ref()
+            .is_some_and(|numbers| numbers.is_free(bpf, inum))
+    }
+
     /// How many deaths the kernel has skipped a program for, those too that its twin
     /// told: 0 where the kernel does not say (before v5.12; for kprobes before v6.7).
     pub fn skipped_deaths(&self) -> u64 {
@@ -181,6 +195,7 @@ fn load_with(options: &Options, has_twins: bool, may_skip: bool) -> Result<Kerne
         cpus,
         outcomes,
         has_twins,
+        numbers: None,
     })
 }
 

@@ -6,6 +6,7 @@ pub mod debug;
 pub mod error;
 pub mod facts;
 pub mod load;
+mod numbers;
 pub mod plan;
 pub mod reader;
 mod shared;

@@ -37,7 +37,8 @@ pub(super) fn event(out: &mut Text, event: &Event, view: &View, clock: &mut Cloc
         | Event::FoundNamespace(_)
         | Event::FoundTask(_)
         | Event::FoundHolder(_)
-        | Event::SnapshotEnd(_) => {}
+        | Event::SnapshotEnd(_)
+        | Event::FoundFree(_) => {}
     }
 }
 

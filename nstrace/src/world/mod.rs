@@ -20,7 +20,8 @@
 //! Only a death that is told, or a number that is seen with somebody else, ends a
 //! namespace. One that a snapshot does not find is [`Namespace::confirmed`] no more, but
 //! lives: what holds it may be where nobody looked. Unless its parent or its owner has
-//! died: that lives as long as what is below it. Tasks are all in `/proc`: one that a
+//! died, which lives as long as what is below it, or the kernel says that its number is not
+//! in use. Tasks are all in `/proc`: one that a
 //! complete snapshot does not find has exited.
 //!
 //! It wants every task to be told of ([`nstrace_common::config::Tasks::All`]).
@@ -155,6 +156,7 @@ impl World {
             Event::FoundTask(found) => self.found_task(found, changes),
             Event::FoundHolder(found) => self.found_holder(found, changes),
             Event::SnapshotEnd(end) => self.snapshot_end(end, changes),
+            Event::FoundFree(free) => self.found_free(free, changes),
             Event::Cgroup(_) | Event::Stall(..) => {}
         }
         self.forget(changes);

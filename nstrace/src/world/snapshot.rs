@@ -8,7 +8,7 @@ use super::{
     model::{NsKey, OwnedHolder, PID_CHILDREN, Pin, TIME_CHILDREN},
     tasks::Identity,
 };
-use crate::event::{FoundHolder, FoundNamespace, FoundTask, Ns, SnapshotEnd, Unseen};
+use crate::event::{FoundFree, FoundHolder, FoundNamespace, FoundTask, Ns, SnapshotEnd, Unseen};
 
 /// The last snapshot, which may be going on.
 #[derive(Clone, Copy, Debug, Default)]
@@ -243,6 +243,17 @@ impl World {
                 self.namespaces[index].confirmed = false;
                 changes.push(Change::Unconfirmed(key));
             }
+        }
+    }
+
+    /// A number is not in use: whoever had it is dead, and what was told of it before but
+    /// comes later changes nothing.
+    pub(super) fn found_free(&mut self, free: &FoundFree, changes: &mut Vec<Change>) {
+        self.advance(free.time);
+        self.ns_graves.put(free.inum, free.time);
+        let index = self.living_index(free.inum);
+        if index != NONE && self.namespaces[index].seen < free.time {
+            self.die(index, free.time, Known::Inferred, changes);
         }
     }
 

@@ -8,7 +8,7 @@ use nstrace_common::{
 
 use super::owned::{Found, Owned, apply, death};
 use crate::{
-    event::{FoundNamespace, Life, Lost, Ns, SnapshotEnd, Unseen},
+    event::{FoundFree, FoundNamespace, Life, Lost, Ns, SnapshotEnd, Unseen},
     render::testing::{FIRST, op, task},
     world::{Change, Known, Membership, NsKey, Options, World},
 };
@@ -205,6 +205,28 @@ fn what_stood_in_a_namespace_that_died_is_dead_when_it_is_not_found() {
         known: Known::Inferred,
     }));
     assert_eq!(world.living(Kind::Net, NET), None);
+}
+
+#[test]
+fn a_number_that_is_not_in_use_ends_what_had_it() {
+    let events = [unshare_net(1000), Owned::Begin(2000), end(2100)];
+    let mut world = world(&events);
+    let ns = net(&world);
+    let free = Owned::Unused(FoundFree {
+        time: 2200,
+        inum: NET,
+    });
+    let died = Change::Died {
+        ns,
+        age_ns: Some(1200),
+        known: Known::Inferred,
+    };
+    assert_eq!(apply(&mut world, &free), [died]);
+    // What is read late does not bring it back.
+    assert_eq!(apply(&mut world, &unshare_net(1000)), []);
+    apply(&mut world, &unshare_net(3000));
+    assert_eq!(apply(&mut world, &free), []);
+    assert_ne!(net(&world), ns);
 }
 
 #[test]

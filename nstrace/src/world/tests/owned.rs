@@ -7,7 +7,8 @@ use nstrace_common::{
 
 use crate::{
     event::{
-        Event, FoundHolder, FoundNamespace, FoundTask, Holder, Life, Lost, Now, Ns, SnapshotEnd,
+        Event, FoundFree, FoundHolder, FoundNamespace, FoundTask, Holder, Life, Lost, Now, Ns,
+        SnapshotEnd,
     },
     render::testing::{Built, BuiltTask},
     world::{Change, World},
@@ -27,6 +28,7 @@ pub enum Owned {
     Task(Found),
     Descriptor(u64, Kind, u32, u32),
     End(SnapshotEnd),
+    Unused(FoundFree),
 }
 
 #[derive(Clone)]
@@ -73,6 +75,7 @@ impl Owned {
                 holder: Holder::Descriptor { pid: 1, fd: *fd },
             })),
             Owned::End(end) => run(&Event::SnapshotEnd(*end)),
+            Owned::Unused(free) => run(&Event::FoundFree(*free)),
         }
     }
 
@@ -82,7 +85,8 @@ impl Owned {
             | Owned::Namespace(_)
             | Owned::Task(_)
             | Owned::Descriptor(..)
-            | Owned::End(_) => true,
+            | Owned::End(_)
+            | Owned::Unused(_) => true,
             Owned::Op(_)
             | Owned::New(_)
             | Owned::Exit(_)

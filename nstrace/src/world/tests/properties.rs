@@ -13,7 +13,7 @@ use super::{
     owned::{Owned, apply},
 };
 use crate::{
-    event::Lost,
+    event::{FoundFree, Lost},
     world::{Membership, Namespace, NsKey, Options, World},
 };
 
@@ -212,6 +212,14 @@ proptest! {
         let (true_namespaces, true_tasks) = expected(&machine);
         prop_assert_eq!(difference(&namespaces(&world, true), &true_namespaces), "");
         prop_assert_eq!(check_tasks(&world, &true_tasks), "");
+        // The kernel says of the others that nothing has their numbers.
+        for inum in namespaces(&world, false).into_keys() {
+            if !machine.namespaces.contains_key(&inum) {
+                let time = machine.now() + 1;
+                apply(&mut world, &Owned::Unused(FoundFree { time, inum }));
+            }
+        }
+        prop_assert_eq!(difference(&namespaces(&world, false), &true_namespaces), "");
         check_counts(&world);
     }
 }
