@@ -57,6 +57,16 @@ impl Cgroups {
         self.young.get(&id).or_else(|| self.old.get(&id))
     }
 
+    /// All that are known.
+    pub fn iter(&self) -> impl Iterator<Item = (u64, &[u8])> {
+        let old = self
+            .old
+            .iter()
+            .filter(|(id, _)| !self.young.contains_key(*id));
+        let all = old.chain(&self.young);
+        all.map(|(id, known)| (*id, &*known.path))
+    }
+
     /// The path of a cgroup.
     pub fn path(&self, id: u64) -> Option<&[u8]> {
         self.get(id).map(|known| &*known.path)

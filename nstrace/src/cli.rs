@@ -1,6 +1,6 @@
 //! The command line: words that people who know strace, perf and lsns would guess.
 
-use std::{ffi::OsString, time::Duration};
+use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{
     Args, ColorChoice, Parser, Subcommand,
@@ -38,6 +38,8 @@ pub enum Command {
     Why(Why),
     /// Show namespaces that no task is in, and what keeps them alive
     Leaks(Leaks),
+    /// Record what happens into a file, to be looked at later and elsewhere
+    Record(Record),
     /// Show what this kernel offers to nstrace, what is missing, and what follows
     Doctor(Doctor),
 }
@@ -88,6 +90,9 @@ pub struct Tree {
     /// What to show.
     #[command(flatten)]
     pub filters: TreeFilters,
+    /// Show the tree at the end of this recording, without any right; `-` for standard input
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["watch", "run"])]
+    pub from: Option<PathBuf>,
     /// Trace the kernel, and show the tree as it changes: on a terminal as one screen, else
     /// a line for each change
     #[arg(long)]
@@ -140,6 +145,9 @@ pub struct Why {
     /// beginning of its id
     #[arg(value_name = "KIND:INUM|PID|CONTAINER")]
     pub target: Target,
+    /// Answer from this recording, as it is at its end; `-` for standard input
+    #[arg(long, value_name = "FILE")]
+    pub from: Option<PathBuf>,
     /// Print one JSON object per line (see docs/json.md)
     #[arg(long)]
     pub json: bool,
@@ -155,6 +163,9 @@ pub struct Leaks {
     /// kernel does not say how old a namespace is
     #[arg(long, value_name = "LENGTH", default_value = "0", value_parser = length)]
     pub older_than: Duration,
+    /// Those at the end of this recording; `-` for standard input
+    #[arg(long, value_name = "FILE")]
+    pub from: Option<PathBuf>,
     /// Print one JSON object per line (see docs/json.md)
     #[arg(long)]
     pub json: bool,
@@ -164,6 +175,29 @@ pub struct Leaks {
     /// How to sit in the kernel.
     #[command(flatten)]
     pub attach: AttachArgs,
+}
+
+/// A recording.
+#[derive(Debug, Args)]
+pub struct Record {
+    /// Into this file; `-` for standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// End after this time
+    #[arg(long, value_name = "LENGTH", value_parser = length)]
+    pub duration: Option<Duration>,
+    /// End when the file is of this size, for instance 100M
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub max_size: Option<u32>,
+    /// Write out what has gathered so often
+    #[arg(long, value_name = "LENGTH", default_value = "1s", value_parser = length)]
+    pub flush: Duration,
+    /// How to sit in the kernel.
+    #[command(flatten)]
+    pub attach: AttachArgs,
+    /// Run this command, end when it has ended, and exit with its status
+    #[arg(last = true, value_name = "COMMAND")]
+    pub run: Vec<OsString>,
 }
 
 /// What the kernel offers.

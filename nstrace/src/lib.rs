@@ -20,4 +20,5 @@ pub mod names;
 pub mod render;
 pub mod screen;
 pub mod stages;
+pub mod trace;
 pub mod world;

@@ -12,6 +12,11 @@ impl Names {
         self.0.insert(id.into(), name.into());
     }
 
+    /// All that are known.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &str)> {
+        self.0.iter().map(|(id, name)| (&**id, &**name))
+    }
+
     /// The name of the container of that id.
     pub fn get(&self, id: &[u8]) -> Option<&str> {
         self.0.get(id).map(|name| &**name)

@@ -3,7 +3,7 @@
 use std::{process::ExitCode, time::Duration};
 
 use super::{
-    live::{Live, Model, blind},
+    live::{Live, Model},
     output::{self, colored, say},
     signals::{End, Signals},
 };
@@ -15,12 +15,10 @@ use crate::{
 
 /// Looks once; or, if they are to be of some age, traces the kernel for as long.
 pub fn run(args: &Leaks) -> anyhow::Result<ExitCode> {
-    if args.older_than.is_zero() {
-        let model = Model::look()?;
-        if let Some(blind) = blind(&model) {
-            say(blind);
-        }
-        return print(args, &model, None);
+    if args.older_than.is_zero() || args.from.is_some() {
+        let model = Model::of(args.from.as_deref())?;
+        let since = (!args.older_than.is_zero()).then(|| model.now().saturating_sub(age(args)));
+        return print(args, &model, since);
     }
     super::block_on(wait(args))
 }
@@ -52,9 +50,13 @@ async fn wait(args: &Leaks) -> anyhow::Result<ExitCode> {
     }
     let model = live.end(&mut |_, _, _| {})?;
     // Those that were there when it began, and those that were born soon enough after.
-    let age = u64::try_from(args.older_than.as_nanos()).unwrap_or(u64::MAX);
-    let since = clock::monotonic_ns().saturating_sub(age).max(began);
+    let since = clock::monotonic_ns().saturating_sub(age(args)).max(began);
     print(args, &model, Some(since))
+}
+
+/// How old they must be, in ns.
+fn age(args: &Leaks) -> u64 {
+    u64::try_from(args.older_than.as_nanos()).unwrap_or(u64::MAX)
 }
 
 const TICK: Duration = Duration::from_millis(250);

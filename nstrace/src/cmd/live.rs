@@ -9,11 +9,12 @@ use anyhow::bail;
 use foldhash::HashSet;
 use nstrace_common::{config::Config, wire::RecordKind};
 
+use super::{output::say, recording};
 use crate::{
     cgroups::Cgroups,
     cli::AttachArgs,
     engines::Engines,
-    event::{Event, FoundFree, Lost, Unseen},
+    event::{Cgroup, Event, FoundFree, Lost, Unseen},
     kernel::{
         clock,
         error::in_first_pid_namespace,
@@ -23,6 +24,7 @@ use crate::{
     },
     names::Names,
     render::{TreeFilter, TreeView},
+    trace::{Entry, Item},
     world::{Change, NsKey, World},
 };
 
@@ -43,15 +45,75 @@ pub struct Model {
     pub skipped: u64,
     /// Whether the kernel was traced from before the first look.
     pub live: bool,
+    /// The moment that it is of, if that is not now.
+    moment: Option<Moment>,
+    /// Who hears of each event before it is applied.
+    tap: Option<Tap>,
     changes: Vec<Change>,
 }
+
+/// A moment of a recording.
+#[derive(Clone, Copy)]
+struct Moment {
+    now_ns: u64,
+    wall_offset_ns: i64,
+}
+
+/// Is told each event.
+pub type Tap = Box<dyn FnMut(&Event)>;
 
 /// Is told what each event changed, and when that was.
 pub type Watcher<'w> = dyn FnMut(&Model, &[Change], u64) + 'w;
 
 impl Model {
+    /// What a recording has come to at its end; from standard input if it is `-`.
+    pub fn of_recording(path: &Path) -> anyhow::Result<Model> {
+        let mut model = Model {
+            live: true,
+            ..Model::default()
+        };
+        let mut moment = Moment {
+            now_ns: 0,
+            wall_offset_ns: 0,
+        };
+        recording::read(path, |item| match item {
+            Item::Head(head) => {
+                moment.now_ns = head.mono_ns;
+                moment.wall_offset_ns = head.wall_offset_ns;
+            }
+            Item::Entry(Entry::Event(event)) => {
+                moment.now_ns = moment.now_ns.max(event.time().unwrap_or(0));
+                model.apply(&event, &mut |_, _, _| {});
+            }
+            Item::Entry(Entry::Name { id, name }) => model.names.learn(id, name),
+            Item::Entry(Entry::Clock(offset)) => moment.wall_offset_ns = offset,
+            Item::Damage(_) => {}
+        })?;
+        model.moment = Some(moment);
+        Ok(model)
+    }
+
+    /// That of a recording, or else one look at the machine, with a line on what that could
+    /// not see.
+    pub fn of(recording: Option<&Path>) -> anyhow::Result<Model> {
+        if let Some(path) = recording {
+            return Model::of_recording(path);
+        }
+        let model = Model::look()?;
+        if let Some(blind) = blind(&model) {
+            say(blind);
+        }
+        Ok(model)
+    }
+
+    /// When it is, `CLOCK_MONOTONIC` in ns.
+    pub fn now(&self) -> u64 {
+        self.moment
+            .map_or_else(clock::monotonic_ns, |moment| moment.now_ns)
+    }
+
     /// Takes one look at the machine.
-    pub fn look() -> anyhow::Result<Model> {
+    fn look() -> anyhow::Result<Model> {
         let mut model = Model::default();
         snapshot::cgroups(&mut model.cgroups);
         snapshot::take(&snapshot::Options::default(), &mut |event| {
@@ -79,6 +141,9 @@ impl Model {
     }
 
     fn apply(&mut self, event: &Event, watcher: &mut Watcher) {
+        if let Some(tap) = &mut self.tap {
+            tap(event);
+        }
         match event {
             Event::Cgroup(cgroup) => self.cgroups.made(cgroup),
             Event::SnapshotEnd(end) => self.unseen = end.unseen,
@@ -98,9 +163,16 @@ impl Model {
 
     /// The same for rendering.
     pub fn view<'a>(&'a self, filter: &'a TreeFilter, color: bool) -> TreeView<'a> {
-        TreeView {
+        let Moment {
+            now_ns,
+            wall_offset_ns,
+        } = self.moment.unwrap_or_else(|| Moment {
             now_ns: clock::monotonic_ns(),
             wall_offset_ns: clock::wall_offset_ns(),
+        });
+        TreeView {
+            now_ns,
+            wall_offset_ns,
             cgroups: &self.cgroups,
             names: &self.names,
             filter,
@@ -121,6 +193,10 @@ const BETWEEN: usize = 64;
 const PAUSE: Duration = Duration::from_secs(1);
 const LOOK_SHARE: u32 = 10;
 
+/// How long what is left of a process is waited for.
+const REAP_TICK: Duration = Duration::from_millis(10);
+const REAP_TICKS: u32 = 20;
+
 /// At the end, while something happens that makes another look necessary.
 const LAST_LOOKS: u32 = 3;
 
@@ -139,6 +215,15 @@ pub struct Live {
 impl Live {
     /// Attaches everything, then takes a look. Needs a tokio runtime.
     pub fn start(attach: &AttachArgs, watcher: &mut Watcher) -> anyhow::Result<Live> {
+        Live::start_with(attach, |_| Ok(None), watcher)
+    }
+
+    /// The same with somebody who hears of each event, from the first on.
+    pub fn start_with(
+        attach: &AttachArgs,
+        tap: impl FnOnce(&Kernel) -> anyhow::Result<Option<Tap>>,
+        watcher: &mut Watcher,
+    ) -> anyhow::Result<Live> {
         if !Path::new("/proc/self/ns/pid").exists() {
             bail!("this needs /proc, and it is not mounted here");
         }
@@ -154,17 +239,25 @@ impl Live {
             ring_size: attach.ring_size,
         })?;
         let reader = Reader::new(&mut kernel)?;
+        let tap = tap(&kernel)?;
         let mut live = Live {
             kernel,
             reader,
             model: Model {
                 live: true,
+                tap,
                 ..Model::default()
             },
             next_look: Instant::now(),
             unheld: HashSet::default(),
         };
         snapshot::cgroups(&mut live.model.cgroups);
+        let Model { tap, cgroups, .. } = &mut live.model;
+        if let Some(tap) = tap {
+            for (id, path) in cgroups.iter() {
+                tap(&Event::Cgroup(Cgroup { id, path }));
+            }
+        }
         live.look(watcher)?;
         live.read(watcher)?;
         Ok(live)
@@ -210,6 +303,18 @@ impl Live {
         self.read(watcher)?;
         if Instant::now() >= self.next_look && self.has_riddles() {
             self.look(watcher)?;
+        }
+        Ok(())
+    }
+
+    /// Waits a little until nothing is left of a process that was waited for.
+    pub async fn reap(&mut self, pid: u32, watcher: &mut Watcher<'_>) -> anyhow::Result<()> {
+        for _ in 0..REAP_TICKS {
+            if self.model.world.by_tid(pid).is_none() {
+                break;
+            }
+            tokio::time::sleep(REAP_TICK).await;
+            self.read(watcher)?;
         }
         Ok(())
     }
@@ -268,7 +373,7 @@ impl Live {
 }
 
 /// What one look from here could not see, and what to do.
-pub fn blind(model: &Model) -> Option<&'static str> {
+fn blind(model: &Model) -> Option<&'static str> {
     if !in_first_pid_namespace() {
         return Some(
             "this is not the first pid namespace: only the processes in it are seen, with \

@@ -6,6 +6,8 @@ mod doctor;
 mod leaks;
 mod live;
 mod output;
+mod record;
+mod recording;
 mod signals;
 mod tail;
 mod tree;
@@ -25,6 +27,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Some(Command::Tree(tree)) => tree::run(tree),
         Some(Command::Why(why)) => why::run(&why),
         Some(Command::Leaks(leaks)) => leaks::run(&leaks),
+        Some(Command::Record(record)) => record::run(record),
         Some(Command::Doctor(doctor)) => doctor::run(&doctor),
     }
 }

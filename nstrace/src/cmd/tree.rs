@@ -12,7 +12,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::{
     child::Child,
-    live::{Live, Model, blind},
+    live::{Live, Model},
     output::{self, colored, say},
     signals::{Signals, end_of},
 };
@@ -29,10 +29,7 @@ use crate::{
 /// Prints the tree; with `--watch` until a signal, with a command when it has ended.
 pub fn run(args: Tree) -> anyhow::Result<ExitCode> {
     if !args.watch && args.run.is_empty() {
-        let model = Model::look()?;
-        if let Some(blind) = blind(&model) {
-            say(blind);
-        }
+        let model = Model::of(args.from.as_deref())?;
         check_there(&args, &model)?;
         print(&args, &model, &mut Text::new())?;
         return Ok(ExitCode::SUCCESS);
@@ -98,14 +95,10 @@ async fn follow(args: Tree, mut child: Option<Child>) -> anyhow::Result<ExitCode
         show.flush(&live.model)?;
     }
     if let Some(child) = child {
-        // What is left of the command itself goes a little after its end.
-        for _ in 0..REAPED_TICKS {
-            if live.model.world.by_tid(child.pid).is_none() {
-                break;
-            }
-            tokio::time::sleep(REAPED_TICK).await;
-            live.read(&mut |model, changes, time| show.changed(model, changes, time))?;
-        }
+        live.reap(child.pid, &mut |model, changes, time| {
+            show.changed(model, changes, time)
+        })
+        .await?;
     }
     let model = live.end(&mut |model, changes, time| show.changed(model, changes, time))?;
     show.last(&model)?;
@@ -114,10 +107,6 @@ async fn follow(args: Tree, mut child: Option<Child>) -> anyhow::Result<ExitCode
     }
     Ok(status.unwrap_or(ExitCode::SUCCESS))
 }
-
-/// How long the command is waited for after it was reaped.
-const REAPED_TICK: Duration = Duration::from_millis(10);
-const REAPED_TICKS: u32 = 20;
 
 fn lost(model: &Model) -> String {
     let Model { lost, skipped, .. } = model;

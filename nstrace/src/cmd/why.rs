@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use super::{
-    live::{Model, blind},
-    output::{self, colored, say},
+    live::Model,
+    output::{self, colored},
 };
 use crate::{
     cli::Why,
@@ -13,10 +13,7 @@ use crate::{
 
 /// Takes one look at the machine, and answers.
 pub fn run(args: &Why) -> anyhow::Result<ExitCode> {
-    let model = Model::look()?;
-    if let Some(blind) = blind(&model) {
-        say(blind);
-    }
+    let model = Model::of(args.from.as_deref())?;
     let filter = TreeFilter::default();
     let mut view = model.view(&filter, colored(args.color));
     view.width = output::size().map(|(width, _)| width);

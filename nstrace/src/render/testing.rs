@@ -212,6 +212,13 @@ pub fn task(pid: u32, tid: u32, comm: &[u8]) -> BuiltTask {
 }
 
 impl BuiltTask {
+    /// As the kernel side sends it.
+    pub fn bytes(&self) -> Vec<u64> {
+        let mut bytes = self.record.as_bytes().to_vec();
+        bytes.extend(self.pids.as_bytes());
+        aligned(&bytes)
+    }
+
     pub fn get(&self) -> Task<'_> {
         Task {
             record: &self.record,

@@ -73,6 +73,7 @@ impl World {
                     let ns = &mut self.namespaces[index];
                     ns.born = Some(life.time);
                     ns.first = ns.first.min(start);
+                    ns.seen = ns.seen.max(life.time);
                     ns.address = life.address.unwrap_or(ns.address);
                     self.learn_id(index, life.id);
                     return index;

@@ -133,6 +133,10 @@ const TESTS: &[Test] = &[
         run: storm::loss,
     },
     Test {
+        name: "tree recorded",
+        run: storm::recorded,
+    },
+    Test {
         name: "tree one look",
         run: storm::one_look,
     },

@@ -199,6 +199,48 @@ fn tree_of(ended: &watch::Ended, report: &mut Report) -> Tree {
     tree
 }
 
+/// A recording that begins in the middle of a storm: at its end it has the tree that the
+/// machine has.
+pub fn recorded(suite: &mut Suite) -> Result<Verdict> {
+    let path = |what: &str| format!("/run/nstrace-record-{}-{what}", suite.attach);
+    let (started, go, file) = (path("started"), path("go"), path("nst"));
+    let _ = fs::remove_file(&started);
+    let mut fifo = fifo(&go)?;
+    let words = ["--sets", "1000", "--until", &started];
+    let mut storm = Storm::start(suite, "record", &words)?;
+    let script = format!(": >{started}; read line <{go}");
+    let own = ["record", "--attach", suite.attach, "-o", &file];
+    let nstrace = Watch::start(&[&own[..], &["--", "sh", "-c", &script]].concat())?;
+    wait_for_file(&nstrace, &started)?;
+    let (before, book) = storm.rest()?;
+    fifo.write_all(b"go\n")?;
+    let recorded = nstrace.finish(PATIENCE)?;
+    let after = truth::read()?;
+    storm.end()?;
+    let mut report = Report::default();
+    report.same("exit code", recorded.code, Some(0));
+    let ended = watch::run(&["tree", "--json", "--from", &file], PATIENCE)?;
+    report.same("exit code of tree", ended.code, Some(0));
+    report.same("what tree said", &ended.stderr, &Vec::new());
+    let tree = tree_of(&ended, &mut report);
+    let readings = Readings {
+        before: &before,
+        after: &after,
+    };
+    against::compare(&tree, &readings, &book, &mut report);
+    // Cut anywhere it is read as far as it goes.
+    let bytes = fs::read(&file)?;
+    fs::write(&file, &bytes[..bytes.len() / 2])?;
+    let cut = watch::run(&["tree", "--from", &file], PATIENCE)?;
+    report.same("exit code of what was cut", cut.code, Some(0));
+    let is_told = cut.stderr.len() == 1 && cut.stderr[0].contains("cut off");
+    report.check(is_told, || {
+        format!("of what was cut it said {:?}", cut.stderr)
+    });
+    fs::remove_file(&file)?;
+    Ok(Verdict::Ran(report))
+}
+
 /// One look, without programs in the kernel.
 pub fn one_look(suite: &mut Suite) -> Result<Verdict> {
     let words = ["--sets", "800", "--left", "112"];

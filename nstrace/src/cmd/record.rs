@@ -1,0 +1,321 @@
+//! `nstrace record`: what happens, into a file.
+
+use std::{
+    cell::RefCell,
+    fs::{self, File, OpenOptions},
+    io::{self, IsTerminal as _, Write},
+    os::unix::fs::OpenOptionsExt as _,
+    process::ExitCode,
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail};
+use foldhash::HashSet;
+
+use super::{
+    child::Child,
+    live::{Live, Model},
+    output::say,
+    signals::{Signals, end_of},
+};
+use crate::{
+    cli::Record,
+    engines::{Engines, Feed},
+    event::Event,
+    kernel::{
+        clock,
+        load::{Kernel, Outcome},
+        plan::program_name,
+    },
+    names::Names,
+    trace::{Head, Options, Writer},
+};
+
+/// Records until a signal, until the command ends, or until there is enough.
+pub fn run(args: Record) -> anyhow::Result<ExitCode> {
+    let output = Output::open(&args)?;
+    let child = Child::of(&args.run)?;
+    super::block_on(follow(args, output, child))
+}
+
+/// Where it is written to.
+struct Output {
+    /// None for standard output.
+    file: Option<File>,
+    name: String,
+}
+
+impl Output {
+    /// Makes the file, for its owner alone. A symbolic link is not followed: somebody else
+    /// may have put it there.
+    fn open(args: &Record) -> anyhow::Result<Output> {
+        let name = args.output.display().to_string();
+        if name == "-" {
+            if io::stdout().is_terminal() {
+                bail!("a recording is not for a terminal: say -o FILE, or use a pipe");
+            }
+            return Ok(Output { file: None, name });
+        }
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        options.custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC);
+        let file = options.open(&args.output).map_err(|error| {
+            let is_link = error.raw_os_error() == Some(libc::ELOOP);
+            let error = anyhow::Error::from(error);
+            match is_link {
+                true => error.context("it is a symbolic link, which is not followed"),
+                false => error,
+            }
+        });
+        let file = Some(file.with_context(|| name.clone())?);
+        Ok(Output { file, name })
+    }
+}
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &mut self.file {
+            Some(file) => file.write(bytes),
+            None => io::stdout().write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match &mut self.file {
+            Some(file) => file.flush(),
+            None => io::stdout().flush(),
+        }
+    }
+}
+
+/// The recording, and how it goes.
+struct Recording {
+    writer: Option<Writer<Output>>,
+    /// Why no more is written.
+    error: Option<io::Error>,
+    operations: u64,
+    events: u64,
+    named: HashSet<Box<[u8]>>,
+}
+
+impl Recording {
+    fn event(&mut self, event: &Event) {
+        self.operations += u64::from(matches!(event, Event::Op(_)));
+        self.events += 1;
+        self.with(|writer| writer.event(event));
+    }
+
+    /// Writes, unless that has failed before.
+    fn with(&mut self, write: impl FnOnce(&mut Writer<Output>) -> io::Result<()>) {
+        if self.error.is_none()
+            && let Some(writer) = &mut self.writer
+        {
+            self.error = write(writer).err();
+        }
+    }
+
+    /// Writes out what has gathered, and the names that are new.
+    fn flush(&mut self, names: &Names) {
+        for (id, name) in names.iter() {
+            if self.named.insert(id.into()) {
+                self.with(|writer| writer.name(id, name));
+            }
+        }
+        self.with(|writer| {
+            writer.clock(clock::wall_offset_ns())?;
+            writer.flush()
+        });
+    }
+
+    fn written(&self) -> u64 {
+        self.writer.as_ref().map_or(0, Writer::written)
+    }
+
+    /// Ends it. What is behind the last whole block, because there was no room for more, is
+    /// cut off.
+    fn finish(&mut self) -> anyhow::Result<u64> {
+        let Some(mut writer) = self.writer.take() else {
+            return Ok(0);
+        };
+        let ended = match self.error.take() {
+            None => writer.finish(),
+            Some(error) => Err(error),
+        };
+        let written = writer.written();
+        let Output { file, name } = writer.into_inner();
+        if ended.is_err()
+            && let Some(file) = file
+        {
+            // It reads as cut off in any case.
+            let _ = file.set_len(written);
+        }
+        ended.with_context(|| format!("{name}: the recording ends after {written} bytes"))?;
+        Ok(written)
+    }
+}
+
+async fn follow(
+    args: Record,
+    output: Output,
+    mut child: Option<Child>,
+) -> anyhow::Result<ExitCode> {
+    let name = output.name.clone();
+    let mut signals = Signals::new()?;
+    let recording = Rc::new(RefCell::new(Recording {
+        writer: None,
+        error: None,
+        operations: 0,
+        events: 0,
+        named: HashSet::default(),
+    }));
+    let own = Rc::clone(&recording);
+    let begin = |kernel: &Kernel| {
+        let head = head(&args, kernel);
+        let writer = Writer::new(output, &head, Options::default());
+        own.borrow_mut().writer = Some(writer.with_context(|| name.clone())?);
+        let tap = move |event: &Event| own.borrow_mut().event(event);
+        Ok(Some(Box::new(tap) as _))
+    };
+    let mut live = Live::start_with(&args.attach, begin, &mut |_, _, _| {})?;
+    recording.borrow_mut().flush(&Names::default());
+    say("ready");
+    if let Some(child) = &mut child {
+        child.start()?;
+    }
+    let began = Instant::now();
+    let mut feed = Feed::start(Engines::new());
+    let mut names = Names::default();
+    let mut progress = Progress::new(began);
+    let mut tick = tokio::time::interval(TICK.min(args.flush.max(TICK_MIN)));
+    let (mut status, mut asked, mut flushed) = (None, false, Instant::now());
+    while status.is_none() {
+        tokio::select! {
+            waited = live.wait() => {
+                waited?;
+                live.read(&mut |_, _, _| {})?;
+            }
+            () = feed.next(&mut names) => {
+                feed.drain(&mut names);
+            }
+            _ = tick.tick() => {
+                live.check(&mut |_, _, _| {})?;
+                want_names(&mut feed, &live.model, &names);
+            }
+            end = signals.next() => status = end_of(end, child.as_ref(), &mut asked)?,
+        }
+        let mut recording = recording.borrow_mut();
+        if flushed.elapsed() >= args.flush {
+            flushed = Instant::now();
+            recording.flush(&names);
+        }
+        progress.show(&recording, &live.model);
+        let is_long = args.duration.is_some_and(|most| began.elapsed() >= most);
+        let is_large = args
+            .max_size
+            .is_some_and(|most| recording.written() >= most.into());
+        if is_long || is_large || recording.error.is_some() {
+            status = status.or(Some(ExitCode::SUCCESS));
+        }
+    }
+    progress.end();
+    if let Some(child) = child {
+        live.reap(child.pid, &mut |_, _, _| {}).await?;
+    }
+    let model = live.end(&mut |_, _, _| {})?;
+    let mut recording = recording.borrow_mut();
+    recording.flush(&names);
+    let written = recording.finish()?;
+    let Recording {
+        operations, events, ..
+    } = *recording;
+    let (seconds, lost) = (began.elapsed().as_secs_f64(), model.lost);
+    say(&format!(
+        "{name}: {operations} operations, {events} events, {written} bytes in {seconds:.1} s, \
+         {lost} lost"
+    ));
+    Ok(status.unwrap_or(ExitCode::SUCCESS))
+}
+
+/// How often it is looked for what cannot be waited for.
+const TICK: Duration = Duration::from_millis(250);
+const TICK_MIN: Duration = Duration::from_millis(10);
+
+/// Asks for the names of the containers that there are.
+fn want_names(feed: &mut Feed, model: &Model, names: &Names) {
+    for (_, task) in model.world.tasks() {
+        if let Some(id) = model.cgroups.container(task.cgroup)
+            && names.get(id).is_none()
+        {
+            feed.want(id);
+        }
+    }
+}
+
+/// Where it is recorded, and how.
+fn head(args: &Record, kernel: &Kernel) -> Head {
+    let read = |path: &str| {
+        let text = fs::read_to_string(path).unwrap_or_default();
+        text.trim().to_owned()
+    };
+    let attached = kernel.outcomes.iter().filter_map(|(planned, outcome)| {
+        let Outcome::Attached(way, _) = outcome else {
+            return None;
+        };
+        Some(program_name(planned.probe(), *way))
+    });
+    Head {
+        version: 0,
+        nstrace: env!("CARGO_PKG_VERSION").to_owned(),
+        host: read("/proc/sys/kernel/hostname"),
+        kernel: read("/proc/sys/kernel/osrelease"),
+        arch: std::env::consts::ARCH.to_owned(),
+        boot_id: read("/proc/sys/kernel/random/boot_id"),
+        mono_ns: clock::monotonic_ns(),
+        wall_offset_ns: clock::wall_offset_ns(),
+        probes: attached.collect(),
+        command: args
+            .run
+            .iter()
+            .map(|word| word.to_string_lossy().into_owned())
+            .collect(),
+    }
+}
+
+/// A line on the terminal, if there is one, that says how it goes.
+struct Progress {
+    is_shown: bool,
+    began: Instant,
+    shown: Instant,
+}
+
+impl Progress {
+    fn new(began: Instant) -> Progress {
+        Progress {
+            is_shown: io::stderr().is_terminal(),
+            began,
+            shown: began,
+        }
+    }
+
+    fn show(&mut self, recording: &Recording, model: &Model) {
+        const OFTEN: Duration = Duration::from_secs(1);
+        if !self.is_shown || self.shown.elapsed() < OFTEN {
+            return;
+        }
+        self.shown = Instant::now();
+        let (seconds, written) = (self.began.elapsed().as_secs(), recording.written());
+        let (operations, lost) = (recording.operations, model.lost);
+        // Who closed it does not want to hear.
+        let _ = write!(
+            io::stderr(),
+            "\r{seconds} s: {operations} operations, {lost} lost, {written} bytes\x1b[K"
+        );
+    }
+
+    fn end(&self) {
+        if self.is_shown {
+            let _ = io::stderr().write_all(b"\r\x1b[K");
+        }
+    }
+}

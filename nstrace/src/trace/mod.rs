@@ -1,0 +1,42 @@
+//! Recordings: events in a file, to be read later and elsewhere. docs/trace-format.md says
+//! how such a file is made up.
+//!
+//! [`Writer`] and [`Reader`] are pure: they know [`std::io::Write`] and [`std::io::Read`],
+//! and no clock. A file may come from anybody, cut or damaged: what is whole in it is read,
+//! and what is not is told; nothing in it makes a reader panic or take more memory than a
+//! block has at most.
+//!
+//! # From an event to its bytes
+//!
+//! Records of the kernel side keep their layout ([`nstrace_common::wire`]). [`code`] knows
+//! of each member how wide it is and what it is expected to be: as in the last record of a
+//! task of that name, or as another member of the same record. What is as expected takes no
+//! room, the rest is the difference. [`record`] has the other events, and puts all of them
+//! behind each other; [`block`] compresses what has gathered, with a checksum.
+
+mod block;
+mod bytes;
+mod code;
+mod head;
+mod reader;
+mod record;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+/// A block of that payload, with the checksum that belongs to it: what a fuzzer would not
+/// find.
+#[doc(hidden)]
+pub fn payload_block(payload: &[u8]) -> Vec<u8> {
+    let mut block = Vec::new();
+    block::append(&mut block, block::Kind::Events, payload, [0; 2], 1);
+    block
+}
+
+pub use self::{
+    head::Head,
+    reader::{Damage, Item, Reader, TraceError},
+    record::Entry,
+    writer::{Options, Writer},
+};

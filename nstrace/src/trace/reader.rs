@@ -1,0 +1,300 @@
+//! Reads recordings, whole or not.
+
+use std::io::{self, Read};
+
+use super::{
+    block::{BlockHead, HEAD, Kind, MAGIC, PAYLOAD_MAX},
+    bytes::Bytes,
+    head::{Head, VERSION},
+    record::{Codec, Entry},
+};
+
+/// So far at most a first block is looked for.
+const SEARCH_MAX: u64 = 64 << 20;
+
+/// So much is read at a time.
+const CHUNK: usize = 256 << 10;
+
+/// Why there is nothing to be read.
+#[derive(Debug, thiserror::Error)]
+pub enum TraceError {
+    /// No bytes at all.
+    #[error("it is empty")]
+    Empty,
+    /// Something else.
+    #[error("it is not a recording of nstrace")]
+    NotARecording,
+    /// By a later version of the program.
+    #[error(
+        "it is of version {found} of the format, and this nstrace reads up to {VERSION}: use a \
+         newer one"
+    )]
+    Newer {
+        /// The version.
+        found: u32,
+    },
+    /// The file cannot be read.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// A part of a recording that cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Damage {
+    /// These bytes are no whole block, and more follows.
+    Skipped {
+        /// Where they begin in the file.
+        offset: u64,
+        /// How many.
+        len: u64,
+    },
+    /// The recording was not ended: these bytes at its end are a part of a block.
+    Cut {
+        /// Where they begin in the file.
+        offset: u64,
+        /// How many.
+        len: u64,
+    },
+}
+
+/// What is next.
+#[derive(Debug)]
+pub enum Item<'a> {
+    /// Where the recording was made.
+    Head(Head),
+    /// What was recorded.
+    Entry(Entry<'a>),
+    /// Something cannot be read.
+    Damage(Damage),
+}
+
+/// Reads a recording from its beginning to its end.
+pub struct Reader<R> {
+    input: R,
+    /// Bytes of the file from `offset` on.
+    window: Vec<u8>,
+    /// Of these, so many were used.
+    used: usize,
+    offset: u64,
+    at_end: bool,
+    /// Where bytes begin that are no block.
+    bad: Option<u64>,
+    has_found: bool,
+    has_ended: bool,
+    is_told: bool,
+    /// The payload that is being read.
+    payload: Vec<u8>,
+    at: usize,
+    codec: Codec,
+}
+
+/// What stands at a place in the file.
+enum Found {
+    Block(BlockHead),
+    /// Nothing that is whole.
+    Nothing,
+    End,
+}
+
+impl<R: Read> Reader<R> {
+    /// A reader of a file.
+    pub fn new(input: R) -> Reader<R> {
+        Reader {
+            input,
+            window: Vec::new(),
+            used: 0,
+            offset: 0,
+            at_end: false,
+            bad: None,
+            has_found: false,
+            has_ended: false,
+            is_told: false,
+            payload: Vec::new(),
+            at: 0,
+            codec: Codec::new(),
+        }
+    }
+
+    /// What is next; none at the end.
+    pub fn read(&mut self) -> Result<Option<Item<'_>>, TraceError> {
+        while self.at >= self.payload.len() {
+            match self.block()? {
+                None => return Ok(None),
+                Some(Step::Payload) => {}
+                Some(Step::Head(head)) => return Ok(Some(Item::Head(head))),
+                Some(Step::Damage(damage)) => return Ok(Some(Item::Damage(damage))),
+            }
+        }
+        let mut bytes = Bytes(&self.payload[self.at..]);
+        let before = self.payload.len();
+        let entry = self.codec.read(&mut bytes);
+        // Of a kind that is not known, nothing tells where it ends.
+        self.at = match entry {
+            Some(_) => before - bytes.0.len(),
+            None => before,
+        };
+        Ok(Some(match entry {
+            Some(entry) => Item::Entry(entry),
+            None => Item::Damage(Damage::Skipped {
+                offset: self.offset + self.used as u64,
+                len: 0,
+            }),
+        }))
+    }
+
+    /// Goes on to the next block.
+    fn block(&mut self) -> Result<Option<Step>, TraceError> {
+        loop {
+            let here = self.offset + self.used as u64;
+            match self.look()? {
+                Found::Block(head) => {
+                    if let Some(damage) = self.skipped(here) {
+                        return Ok(Some(Step::Damage(damage)));
+                    }
+                    self.has_found = true;
+                    if let Some(step) = self.open(&head)? {
+                        return Ok(Some(step));
+                    }
+                }
+                Found::Nothing => {
+                    self.bad.get_or_insert(here);
+                    if !self.has_found && here > SEARCH_MAX {
+                        return Err(TraceError::NotARecording);
+                    }
+                    self.search();
+                }
+                Found::End => return self.end(here),
+            }
+        }
+    }
+
+    /// Bytes that were skipped up to here.
+    fn skipped(&mut self, here: u64) -> Option<Damage> {
+        let offset = self.bad.take()?;
+        Some(Damage::Skipped {
+            offset,
+            len: here - offset,
+        })
+    }
+
+    fn end(&mut self, here: u64) -> Result<Option<Step>, TraceError> {
+        if !self.has_found {
+            return Err(match here {
+                0 => TraceError::Empty,
+                _ => TraceError::NotARecording,
+            });
+        }
+        let cut = !self.has_ended || self.bad.is_some();
+        if !cut || std::mem::replace(&mut self.is_told, true) {
+            return Ok(None);
+        }
+        let offset = self.bad.take().unwrap_or(here);
+        let len = here - offset;
+        Ok(Some(Step::Damage(Damage::Cut { offset, len })))
+    }
+
+    /// Takes a block that is whole. None if there is nothing in it that is wanted.
+    fn open(&mut self, head: &BlockHead) -> Result<Option<Step>, TraceError> {
+        let start = self.used + HEAD;
+        let end = start + head.stored as usize;
+        let here = self.offset + self.used as u64;
+        let stored = &self.window[start..end];
+        let mut room = std::mem::take(&mut self.payload);
+        let unpacked = head.unpack(stored, &mut room).map(<[u8]>::to_vec);
+        self.used = end;
+        (self.payload, self.at) = (Vec::new(), 0);
+        let damage = Damage::Skipped {
+            offset: here,
+            len: (end - start + HEAD) as u64,
+        };
+        let Some(payload) = unpacked else {
+            return Ok(Some(Step::Damage(damage)));
+        };
+        if head.kind == Kind::Head as u8 {
+            let Ok(head) = serde_json::from_slice::<Head>(&payload) else {
+                return Ok(Some(Step::Damage(damage)));
+            };
+            return match head.version {
+                1..=VERSION => Ok(Some(Step::Head(head))),
+                found => Err(TraceError::Newer { found }),
+            };
+        }
+        self.has_ended = head.kind == Kind::End as u8;
+        if head.kind != Kind::Events as u8 {
+            return Ok(None);
+        }
+        self.codec.reset();
+        self.payload = payload;
+        Ok(Some(Step::Payload))
+    }
+
+    /// What stands where nothing has been used yet.
+    fn look(&mut self) -> io::Result<Found> {
+        if !self.fill(HEAD)? {
+            return Ok(match self.window.len() == self.used {
+                true => Found::End,
+                false => Found::Nothing,
+            });
+        }
+        let head: [u8; HEAD] = match self.window[self.used..].first_chunk() {
+            Some(head) => *head,
+            None => return Ok(Found::Nothing),
+        };
+        let Some(parsed) = BlockHead::parse(&head) else {
+            return Ok(Found::Nothing);
+        };
+        let len = HEAD + parsed.stored as usize;
+        if !self.fill(len)? {
+            return Ok(Found::Nothing);
+        }
+        let payload = &self.window[self.used + HEAD..self.used + len];
+        Ok(match parsed.is_sound(&head, payload) {
+            true => Found::Block(parsed),
+            false => Found::Nothing,
+        })
+    }
+
+    /// Goes on to where a block may begin.
+    fn search(&mut self) {
+        let rest = &self.window[self.used..];
+        let next = rest
+            .windows(MAGIC.len())
+            .skip(1)
+            .position(|bytes| bytes == MAGIC);
+        self.used += match next {
+            Some(at) => at + 1,
+            // The beginning of one may be at the end.
+            None if self.at_end => rest.len(),
+            None => rest.len().saturating_sub(MAGIC.len() - 1).max(1),
+        };
+    }
+
+    /// Sees to it that so many bytes are there; says whether they are.
+    fn fill(&mut self, len: usize) -> io::Result<bool> {
+        debug_assert!(len <= HEAD + PAYLOAD_MAX);
+        while self.window.len() - self.used < len && !self.at_end {
+            self.window.drain(..self.used);
+            self.offset += self.used as u64;
+            self.used = 0;
+            let before = self.window.len();
+            self.window.resize(before + CHUNK.max(len - before), 0);
+            let read = match self.input.read(&mut self.window[before..]) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                    self.window.truncate(before);
+                    continue;
+                }
+                read => read,
+            };
+            self.window.truncate(before + *read.as_ref().unwrap_or(&0));
+            self.at_end = read? == 0;
+        }
+        Ok(self.window.len() - self.used >= len)
+    }
+}
+
+/// What the next block has brought.
+enum Step {
+    Payload,
+    Head(Head),
+    Damage(Damage),
+}

@@ -1,0 +1,484 @@
+//! Events behind each other, as the payload of a block has them.
+//!
+//! Each begins with its kind: that of its record ([`RecordKind`]) if it comes from the
+//! kernel side as one, else one of [`Other`].
+
+use nstrace_common::{
+    kind::{KINDS, Kind},
+    wire::{IDS, LifeRecord, NO_KIND, OpRecord, PID_LEVELS, PidAt, RecordKind},
+};
+use zerocopy::{FromBytes as _, FromZeros as _, IntoBytes as _};
+
+use super::{
+    bytes::{Bytes, put, put_bytes, put_signed},
+    code::{Expected, LISTS, Layout},
+};
+use crate::{
+    decode::{self, record_kind},
+    event::{
+        Cgroup, Event, FoundFree, FoundHolder, FoundNamespace, FoundTask, Holder, Life, Lost, Now,
+        Ns, Operation, SnapshotEnd, Task, Unseen,
+    },
+};
+
+/// What is no record of the kernel side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum Other {
+    Lost = 32,
+    Stall = 33,
+    SnapshotBegin = 34,
+    FoundNamespace = 35,
+    FoundTask = 36,
+    FoundHolder = 37,
+    SnapshotEnd = 38,
+    FoundFree = 39,
+    Name = 40,
+    Clock = 41,
+}
+
+impl Other {
+    const ALL: [Other; 10] = [
+        Other::Lost,
+        Other::Stall,
+        Other::SnapshotBegin,
+        Other::FoundNamespace,
+        Other::FoundTask,
+        Other::FoundHolder,
+        Other::SnapshotEnd,
+        Other::FoundFree,
+        Other::Name,
+        Other::Clock,
+    ];
+}
+
+/// What stands in a recording.
+#[derive(Clone, Copy, Debug)]
+pub enum Entry<'a> {
+    /// An event.
+    Event(Event<'a>),
+    /// What an engine calls a container.
+    Name {
+        /// The container's id.
+        id: &'a [u8],
+        /// Its name.
+        name: &'a str,
+    },
+    /// What to add to `CLOCK_MONOTONIC` for the time of day from here on, in ns.
+    Clock(i64),
+}
+
+/// Places of a task that was found: its namespaces, then those for its children.
+const PLACES: usize = KINDS + 2;
+
+/// Writes and reads the entries of a block.
+pub struct Codec {
+    expected: Expected,
+    /// Where the last task that was found is.
+    places: [u32; PLACES],
+    lists: Vec<u64>,
+    pids: Vec<PidAt>,
+}
+
+impl Codec {
+    /// At the beginning of a block.
+    pub fn new() -> Codec {
+        Codec {
+            expected: Expected::new(),
+            places: [0; PLACES],
+            lists: Vec::with_capacity(LISTS),
+            pids: Vec::with_capacity(PID_LEVELS),
+        }
+    }
+
+    /// The same again.
+    pub fn reset(&mut self) {
+        self.expected.reset();
+        self.places = [0; PLACES];
+    }
+
+    /// Appends an event. [`Event::Birth`] is part of an operation, and not told alone.
+    pub fn write(&mut self, out: &mut Vec<u8>, event: &Event) {
+        match event {
+            Event::Op(op) => self.operation(out, RecordKind::Op, op),
+            Event::Births(op) => self.operation(out, RecordKind::Birth, op),
+            Event::TaskNew(task) => self.task(out, RecordKind::TaskNew, task),
+            Event::TaskExit(task) => self.task(out, RecordKind::TaskExit, task),
+            Event::TaskChange(task) => self.task(out, RecordKind::TaskChange, task),
+            Event::TaskFree(task) => self.task(out, RecordKind::TaskFree, task),
+            Event::Birth(_) => {}
+            Event::Death(life) => self.death(out, life),
+            Event::Cgroup(cgroup) => {
+                out.push(RecordKind::Cgroup as u8);
+                put(out, cgroup.id);
+                put_bytes(out, cgroup.path);
+            }
+            Event::Lost(lost) => {
+                self.begin(out, Other::Lost, lost.time);
+                put(out, lost.time.wrapping_sub(lost.since));
+                put(out, lost.record as u64);
+                put(out, lost.count);
+            }
+            Event::Stall(op, now) => {
+                self.begin(out, Other::Stall, now.time);
+                self.operation(out, RecordKind::Op, op);
+            }
+            Event::SnapshotBegin(now) => self.begin(out, Other::SnapshotBegin, now.time),
+            Event::FoundNamespace(found) => self.found_namespace(out, found),
+            Event::FoundTask(found) => self.found_task(out, found),
+            Event::FoundHolder(found) => self.found_holder(out, found),
+            Event::SnapshotEnd(end) => {
+                self.begin(out, Other::SnapshotEnd, end.time);
+                for count in counts(&end.unseen) {
+                    put(out, count.into());
+                }
+            }
+            Event::FoundFree(free) => {
+                self.begin(out, Other::FoundFree, free.time);
+                put(out, free.inum.into());
+            }
+        }
+    }
+
+    /// Appends what an engine calls a container.
+    pub fn write_name(&mut self, out: &mut Vec<u8>, id: &[u8], name: &str) {
+        out.push(Other::Name as u8);
+        put_bytes(out, id);
+        put_bytes(out, name.as_bytes());
+    }
+
+    /// Appends what to add to `CLOCK_MONOTONIC` for the time of day.
+    pub fn write_clock(&mut self, out: &mut Vec<u8>, offset_ns: i64) {
+        out.push(Other::Clock as u8);
+        put_signed(out, offset_ns);
+    }
+
+    fn begin(&mut self, out: &mut Vec<u8>, kind: Other, time: u64) {
+        out.push(kind as u8);
+        let difference = time.wrapping_sub(self.expected.time());
+        put_signed(out, difference.cast_signed());
+        self.expected.set_time(time);
+    }
+
+    fn operation(&mut self, out: &mut Vec<u8>, kind: RecordKind, op: &Operation) {
+        let lists = &mut self.lists;
+        lists.clear();
+        lists.extend_from_slice(op.ids);
+        lists.extend_from_slice(op.marks);
+        differences(&mut lists[op.ids.len()..]);
+        lists.extend(op.pids.iter().map(word));
+        if let Some(fail) = op.fail {
+            lists.extend(
+                fail.as_bytes()
+                    .as_chunks()
+                    .0
+                    .iter()
+                    .map(|word| u64::from_le_bytes(*word)),
+            );
+        }
+        self.record(out, kind, op.record.as_bytes());
+    }
+
+    fn task(&mut self, out: &mut Vec<u8>, kind: RecordKind, task: &Task) {
+        self.lists.clear();
+        self.lists.extend(task.pids.iter().map(word));
+        self.record(out, kind, task.record.as_bytes());
+    }
+
+    fn death(&mut self, out: &mut Vec<u8>, life: &Life) {
+        let mut record = LifeRecord::new_zeroed();
+        record.head.kind = RecordKind::Death as u32;
+        record.head.time = life.time;
+        record.id = life.id;
+        record.address = life.address.unwrap_or(0);
+        record.inum = life.inum;
+        record.ns_kind = life.kind.map_or(NO_KIND, |kind| kind as u32);
+        record.pid = life.pid;
+        record.tid = life.tid;
+        self.lists.clear();
+        self.record(out, RecordKind::Death, record.as_bytes());
+    }
+
+    fn record(&mut self, out: &mut Vec<u8>, kind: RecordKind, bytes: &[u8]) {
+        out.push(kind as u8);
+        if let Some(layout) = Layout::of(kind) {
+            self.expected.write(out, kind, layout, bytes, &self.lists);
+        }
+    }
+
+    fn found_namespace(&mut self, out: &mut Vec<u8>, found: &FoundNamespace) {
+        self.begin(out, Other::FoundNamespace, found.time);
+        out.push(found.kind as u8);
+        put(out, found.ns.inum.into());
+        put(out, found.ns.id);
+        put(out, found.parent.into());
+        put(out, found.owner.into());
+        put(out, found.owner_uid.map_or(0, |uid| u64::from(uid) + 1));
+    }
+
+    fn found_task(&mut self, out: &mut Vec<u8>, found: &FoundTask) {
+        self.begin(out, Other::FoundTask, found.time);
+        put(out, found.time.wrapping_sub(found.start));
+        put(out, found.pid.into());
+        put(out, found.tid.into());
+        put(out, found.cgroup);
+        put_bytes(out, found.comm);
+        out.push(found.exited.into());
+        put(out, found.pids.len() as u64);
+        for pid in found.pids {
+            put(out, pid.nr.into());
+            put(out, pid.ns.into());
+        }
+        let mut places = [found.pid_for_children; PLACES];
+        places[..KINDS].copy_from_slice(&found.namespaces);
+        places[PLACES - 1] = found.time_for_children;
+        let differs = |at: &usize| places[*at] != self.places[*at];
+        put(out, (0..PLACES).filter(differs).map(|at| 1 << at).sum());
+        for at in (0..PLACES).filter(differs) {
+            put(out, places[at].into());
+        }
+        self.places = places;
+    }
+
+    fn found_holder(&mut self, out: &mut Vec<u8>, found: &FoundHolder) {
+        self.begin(out, Other::FoundHolder, found.time);
+        out.push(found.kind as u8);
+        put(out, found.ns.inum.into());
+        put(out, found.ns.id);
+        let (what, number, rest): (u8, u32, Result<u32, &[u8]>) = match found.holder {
+            Holder::Descriptor { pid, fd } => (0, pid, Ok(fd)),
+            Holder::Mount { mnt, path } => (1, mnt, Err(path)),
+            Holder::Socket { pid, fd } => (2, pid, Ok(fd)),
+            Holder::Proc { mnt, path } => (3, mnt, Err(path)),
+        };
+        out.push(what);
+        put(out, number.into());
+        match rest {
+            Ok(fd) => put(out, fd.into()),
+            Err(path) => put_bytes(out, path),
+        }
+    }
+
+    /// Reads an entry; none if it is not one.
+    pub fn read<'a>(&'a mut self, bytes: &mut Bytes<'a>) -> Option<Entry<'a>> {
+        let kind = bytes.byte()?;
+        if let Ok(kind) = record_kind(kind.into()) {
+            return self.read_record(bytes, kind).map(Entry::Event);
+        }
+        let kind = Other::ALL.into_iter().find(|other| *other as u8 == kind)?;
+        match kind {
+            Other::Name => {
+                let (id, name) = (bytes.bytes()?, bytes.bytes()?);
+                let name = std::str::from_utf8(name).ok()?;
+                return Some(Entry::Name { id, name });
+            }
+            Other::Clock => return bytes.signed().map(Entry::Clock),
+            _ => {}
+        }
+        let difference = bytes.signed()?.cast_unsigned();
+        let time = self.expected.time().wrapping_add(difference);
+        self.expected.set_time(time);
+        let now = Now { time };
+        Some(Entry::Event(match kind {
+            Other::Lost => Event::Lost(Lost {
+                time,
+                since: time.wrapping_sub(bytes.number()?),
+                record: record_kind(bytes.small()?).ok()?,
+                count: bytes.number()?,
+            }),
+            Other::Stall => {
+                if bytes.byte()? != RecordKind::Op as u8 {
+                    return None;
+                }
+                match self.read_record(bytes, RecordKind::Op)? {
+                    Event::Op(op) => Event::Stall(op, now),
+                    _ => return None,
+                }
+            }
+            Other::SnapshotBegin => Event::SnapshotBegin(now),
+            Other::FoundNamespace => Event::FoundNamespace(FoundNamespace {
+                time,
+                kind: kind_of(bytes)?,
+                ns: ns(bytes)?,
+                parent: bytes.small()?,
+                owner: bytes.small()?,
+                owner_uid: match bytes.number()? {
+                    0 => None,
+                    uid => Some(u32::try_from(uid - 1).ok()?),
+                },
+            }),
+            Other::FoundTask => self.read_task(bytes, time)?,
+            Other::FoundHolder => Event::FoundHolder(FoundHolder {
+                time,
+                kind: kind_of(bytes)?,
+                ns: ns(bytes)?,
+                holder: holder(bytes)?,
+            }),
+            Other::SnapshotEnd => {
+                let mut counts = [0; UNSEEN];
+                for count in &mut counts {
+                    *count = bytes.small()?;
+                }
+                let unseen = unseen(counts);
+                Event::SnapshotEnd(SnapshotEnd { time, unseen })
+            }
+            Other::FoundFree => Event::FoundFree(FoundFree {
+                time,
+                inum: bytes.small()?,
+            }),
+            Other::Name | Other::Clock => return None,
+        }))
+    }
+
+    fn read_record<'a>(&'a mut self, bytes: &mut Bytes<'a>, kind: RecordKind) -> Option<Event<'a>> {
+        let Some(layout) = Layout::of(kind) else {
+            return Some(Event::Cgroup(Cgroup {
+                id: bytes.number()?,
+                path: bytes.bytes()?,
+            }));
+        };
+        let words = self.expected.read(bytes, kind, layout)?;
+        if matches!(kind, RecordKind::Op | RecordKind::Birth) {
+            let (record, _) = OpRecord::ref_from_prefix(words.as_bytes()).ok()?;
+            let first = size_of::<OpRecord>() / 8 + usize::from(record.ids_len).min(IDS);
+            let last = first + usize::from(record.marks_len);
+            sums(words.get_mut(first..last)?);
+        }
+        let bytes = words.as_bytes();
+        let event = decode::decode(bytes).ok()?;
+        (event_kind(&event) == Some(kind)).then_some(event)
+    }
+
+    fn read_task<'a>(&'a mut self, bytes: &mut Bytes<'a>, time: u64) -> Option<Event<'a>> {
+        let start = time.wrapping_sub(bytes.number()?);
+        let (pid, tid, cgroup) = (bytes.small()?, bytes.small()?, bytes.number()?);
+        let (comm, exited) = (bytes.bytes()?, bytes.byte()? != 0);
+        self.pids.clear();
+        let levels = bytes.small()? as usize;
+        if levels > PID_LEVELS {
+            return None;
+        }
+        for _ in 0..levels {
+            let (nr, ns) = (bytes.small()?, bytes.small()?);
+            self.pids.push(PidAt { nr, ns });
+        }
+        let mask = bytes.number()?;
+        for (at, place) in self.places.iter_mut().enumerate() {
+            if mask >> at & 1 != 0 {
+                *place = bytes.small()?;
+            }
+        }
+        let [namespaces @ .., pid_for_children, time_for_children] = self.places;
+        Some(Event::FoundTask(FoundTask {
+            time,
+            start,
+            pid,
+            tid,
+            cgroup,
+            comm,
+            exited,
+            pids: &self.pids,
+            namespaces,
+            pid_for_children,
+            time_for_children,
+        }))
+    }
+}
+
+/// The kind of record that an event is read from.
+fn event_kind(event: &Event) -> Option<RecordKind> {
+    Some(match event {
+        Event::Op(_) => RecordKind::Op,
+        Event::Births(_) => RecordKind::Birth,
+        Event::TaskNew(_) => RecordKind::TaskNew,
+        Event::TaskExit(_) => RecordKind::TaskExit,
+        Event::TaskChange(_) => RecordKind::TaskChange,
+        Event::TaskFree(_) => RecordKind::TaskFree,
+        Event::Death(_) => RecordKind::Death,
+        _ => return None,
+    })
+}
+
+fn word(pid: &PidAt) -> u64 {
+    u64::from(pid.nr) | u64::from(pid.ns) << 32
+}
+
+/// Of marks, (ns since the operation began) << 8 | mark, each is so long after the one
+/// before.
+fn differences(marks: &mut [u64]) {
+    let mut before = 0;
+    for mark in marks {
+        let at = *mark >> 8;
+        *mark = at.wrapping_sub(before) << 8 | *mark & 0xff;
+        before = at;
+    }
+}
+
+fn sums(marks: &mut [u64]) {
+    let mut before = 0_u64;
+    for mark in marks {
+        let at = before.wrapping_add(*mark >> 8) & u64::MAX >> 8;
+        *mark = at << 8 | *mark & 0xff;
+        before = at;
+    }
+}
+
+fn kind_of(bytes: &mut Bytes) -> Option<Kind> {
+    Kind::from_index(bytes.byte()?)
+}
+
+fn ns(bytes: &mut Bytes) -> Option<Ns> {
+    Some(Ns {
+        inum: bytes.small()?,
+        id: bytes.number()?,
+    })
+}
+
+fn holder<'a>(bytes: &mut Bytes<'a>) -> Option<Holder<'a>> {
+    let (what, number) = (bytes.byte()?, bytes.small()?);
+    Some(match what {
+        0 => Holder::Descriptor {
+            pid: number,
+            fd: bytes.small()?,
+        },
+        1 => Holder::Mount {
+            mnt: number,
+            path: bytes.bytes()?,
+        },
+        2 => Holder::Socket {
+            pid: number,
+            fd: bytes.small()?,
+        },
+        3 => Holder::Proc {
+            mnt: number,
+            path: bytes.bytes()?,
+        },
+        _ => return None,
+    })
+}
+
+/// How many counts there are of what a snapshot could not see.
+const UNSEEN: usize = 6;
+
+fn counts(unseen: &Unseen) -> [u32; UNSEEN] {
+    let Unseen {
+        tasks,
+        descriptors,
+        mounts,
+        sockets,
+        procs,
+        children,
+    } = *unseen;
+    [tasks, descriptors, mounts, sockets, procs, children]
+}
+
+fn unseen([tasks, descriptors, mounts, sockets, procs, children]: [u32; UNSEEN]) -> Unseen {
+    Unseen {
+        tasks,
+        descriptors,
+        mounts,
+        sockets,
+        procs,
+        children,
+    }
+}

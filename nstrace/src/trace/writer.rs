@@ -1,0 +1,132 @@
+//! Writes recordings.
+
+use std::io::{self, Write};
+
+use super::{
+    block::{self, Kind},
+    head::{Head, VERSION},
+    record::Codec,
+};
+use crate::event::Event;
+
+/// How it is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// A block is closed when so many bytes have gathered.
+    pub block_len: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            block_len: 128 << 10,
+        }
+    }
+}
+
+/// Gathers events, and writes them out in blocks.
+pub struct Writer<W> {
+    out: W,
+    options: Options,
+    codec: Codec,
+    payload: Vec<u8>,
+    block: Vec<u8>,
+    /// The earliest and the latest time in the payload.
+    times: Option<[u64; 2]>,
+    events: u32,
+    clock: i64,
+    written: u64,
+}
+
+impl<W: Write> Writer<W> {
+    /// Writes the head. Its version is that of this writer.
+    pub fn new(out: W, head: &Head, options: Options) -> io::Result<Writer<W>> {
+        let head = Head {
+            version: VERSION,
+            ..head.clone()
+        };
+        let mut writer = Writer {
+            out,
+            options,
+            codec: Codec::new(),
+            payload: serde_json::to_vec(&head)?,
+            block: Vec::new(),
+            times: None,
+            events: 0,
+            clock: head.wall_offset_ns,
+            written: 0,
+        };
+        writer.block(Kind::Head)?;
+        Ok(writer)
+    }
+
+    /// Adds an event.
+    pub fn event(&mut self, event: &Event) -> io::Result<()> {
+        self.codec.write(&mut self.payload, event);
+        self.events += 1;
+        if let Some(time) = event.time() {
+            let [first, last] = self.times.unwrap_or([time; 2]);
+            self.times = Some([first.min(time), last.max(time)]);
+        }
+        self.close_when_full()
+    }
+
+    /// Adds what an engine calls a container.
+    pub fn name(&mut self, id: &[u8], name: &str) -> io::Result<()> {
+        self.codec.write_name(&mut self.payload, id, name);
+        self.close_when_full()
+    }
+
+    /// Notes what to add to `CLOCK_MONOTONIC` for the time of day from here on.
+    pub fn clock(&mut self, offset_ns: i64) -> io::Result<()> {
+        if std::mem::replace(&mut self.clock, offset_ns) == offset_ns {
+            return Ok(());
+        }
+        self.codec.write_clock(&mut self.payload, offset_ns);
+        self.close_when_full()
+    }
+
+    fn close_when_full(&mut self) -> io::Result<()> {
+        match self.payload.len() >= self.options.block_len {
+            true => self.block(Kind::Events),
+            false => Ok(()),
+        }
+    }
+
+    /// Writes out what has gathered.
+    pub fn flush(&mut self) -> io::Result<()> {
+        if !self.payload.is_empty() {
+            self.block(Kind::Events)?;
+        }
+        self.out.flush()
+    }
+
+    /// Writes out what has gathered, and that it is all.
+    pub fn finish(&mut self) -> io::Result<()> {
+        self.flush()?;
+        self.block(Kind::End)?;
+        self.out.flush()
+    }
+
+    /// Where it is written to.
+    pub fn into_inner(self) -> W {
+        self.out
+    }
+
+    /// Bytes that were written.
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
+    fn block(&mut self, kind: Kind) -> io::Result<()> {
+        self.block.clear();
+        let times = self.times.take().unwrap_or_default();
+        let events = std::mem::take(&mut self.events);
+        block::append(&mut self.block, kind, &self.payload, times, events);
+        self.payload.clear();
+        self.codec.reset();
+        self.out.write_all(&self.block)?;
+        self.written += self.block.len() as u64;
+        Ok(())
+    }
+}
