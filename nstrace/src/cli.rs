@@ -91,7 +91,7 @@ pub struct Tree {
     #[command(flatten)]
     pub filters: TreeFilters,
     /// Show the tree at the end of this recording, without any right; `-` for standard input
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["watch", "run"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["watch", "run", "attach", "ring_size"])]
     pub from: Option<PathBuf>,
     /// Trace the kernel, and show the tree as it changes: on a terminal as one screen, else
     /// a line for each change
@@ -164,7 +164,7 @@ pub struct Leaks {
     #[arg(long, value_name = "LENGTH", default_value = "0", value_parser = length)]
     pub older_than: Duration,
     /// Those at the end of this recording; `-` for standard input
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["attach", "ring_size"])]
     pub from: Option<PathBuf>,
     /// Print one JSON object per line (see docs/json.md)
     #[arg(long)]

@@ -280,7 +280,8 @@ pub struct Maker {
     pub op: Op,
     /// Its process id in the first pid namespace.
     pub pid: u32,
-    comm: [u8; 16],
+    /// Its name; NUL is behind it.
+    pub comm: [u8; 16],
 }
 
 impl Maker {

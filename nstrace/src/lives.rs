@@ -4,8 +4,6 @@
 //! since the kernel may have skipped the first word (see the kernel side's `lives`);
 //! the second comes when the number may be in use again, so it has the address.
 
-use std::collections::hash_map::Entry;
-
 use foldhash::HashMap;
 use nstrace_common::kind::Kind;
 
@@ -62,17 +60,14 @@ impl Lives {
     /// live: what an operation made, failed, and gave back; and the second word of a
     /// death whose first was heard.
     pub fn died(&mut self, life: &Life) -> Option<Life> {
-        let Entry::Occupied(entry) = self.living.entry(life.inum) else {
-            return None;
-        };
-        let living = entry.get();
         if let Some(address) = life.address {
+            let living = self.living.get(&life.inum)?;
             if living.kind != Kind::Pid || living.address.is_some_and(|own| own != address) {
                 return None;
             }
             self.recovered += 1;
         }
-        let living = entry.remove();
+        let living = self.living.remove(&life.inum)?;
         Some(Life {
             kind: Some(living.kind),
             age: living.born.map(|born| life.time.saturating_sub(born)),

@@ -162,14 +162,10 @@ impl Screen {
         }
     }
 
-    /// Notes where an operation brought its task, or the new one.
+    /// Notes where setns brought its task. Into a pid namespace it brings only children.
     fn entered(&mut self, op: &Operation) {
-        for kind in op.changed() {
-            // unshare brings only children into a new pid or time namespace.
-            let is_for_children = op.op == Op::Unshare && matches!(kind, Kind::Pid | Kind::Time);
-            if !is_for_children {
-                self.lives.entered(op.after(kind).inum);
-            }
+        for kind in op.changed().filter(|kind| *kind != Kind::Pid) {
+            self.lives.entered(op.after(kind).inum);
         }
     }
 
@@ -187,7 +183,7 @@ impl Screen {
         for life in op.born() {
             self.born(&life, past(op, &life));
         }
-        if op.errno().is_none() {
+        if op.op == Op::Setns && op.errno().is_none() {
             self.entered(op);
         }
         let facts = op.errno().map(|_| (self.options.facts)(op, &self.cgroups));
@@ -232,9 +228,15 @@ impl Screen {
 
 /// What is known of a namespace when an operation has made it.
 fn past(op: &Operation, life: &Life) -> Past {
+    let is_for_children = match op.op {
+        Op::Clone | Op::Clone3 | Op::Fork | Op::Vfork => false,
+        Op::Unshare => matches!(life.kind, Some(Kind::Pid | Kind::Time)),
+        // Of these nobody is in it yet.
+        Op::Setns | Op::OpenTree | Op::Fsmount => true,
+    };
     Past {
         maker: Some(Maker::of(op)),
-        entered: 0,
+        entered: u32::from(op.errno().is_none() && !is_for_children),
         mounts: match life.kind {
             Some(Kind::Mnt) => op.record.mounts,
             _ => 0,

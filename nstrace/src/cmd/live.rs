@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::bail;
+use anyhow::{anyhow, bail};
 use foldhash::HashSet;
 use nstrace_common::{config::Config, wire::RecordKind};
 
@@ -17,13 +17,13 @@ use crate::{
     event::{Cgroup, Event, FoundFree, Lost, Unseen},
     kernel::{
         clock,
-        error::in_first_pid_namespace,
+        error::{in_first_pid_namespace, shows_all},
         load::{self, Kernel, Options},
         reader::Reader,
         snapshot,
     },
     names::Names,
-    render::{TreeFilter, TreeView},
+    render::{NotFound, TreeFilter, TreeView, unseen},
     trace::{Entry, Item},
     world::{Change, NsKey, World},
 };
@@ -76,12 +76,14 @@ impl Model {
             now_ns: 0,
             wall_offset_ns: 0,
         };
+        let mut is_whole = false;
         recording::read(path, |item| match item {
             Item::Head(head) => {
                 moment.now_ns = head.mono_ns;
                 moment.wall_offset_ns = head.wall_offset_ns;
             }
             Item::Entry(Entry::Event(event)) => {
+                is_whole |= matches!(event, Event::SnapshotEnd(_));
                 moment.now_ns = moment.now_ns.max(event.time().unwrap_or(0));
                 model.apply(&event, &mut |_, _, _| {});
             }
@@ -89,8 +91,22 @@ impl Model {
             Item::Entry(Entry::Clock(offset)) => moment.wall_offset_ns = offset,
             Item::Damage(_) => {}
         })?;
+        if !is_whole {
+            let name = path.display();
+            say(&format!(
+                "{name}: there is no whole look at the machine in it: this is a part"
+            ));
+        }
         model.moment = Some(moment);
         Ok(model)
+    }
+
+    /// The same error, with what could not be looked at: it may be there.
+    pub fn absent(&self, error: NotFound) -> anyhow::Error {
+        match unseen(&self.unseen) {
+            unseen if unseen.is_empty() => error.into(),
+            unseen => anyhow!("{error}; could not be looked at: {unseen}"),
+        }
     }
 
     /// That of a recording, or else one look at the machine, with a line on what that could
@@ -374,10 +390,10 @@ impl Live {
 
 /// What one look from here could not see, and what to do.
 fn blind(model: &Model) -> Option<&'static str> {
-    if !in_first_pid_namespace() {
+    if !in_first_pid_namespace() && !shows_all() {
         return Some(
-            "this is not the first pid namespace: only the processes in it are seen, with \
-             their ids here",
+            "/proc is not that of the first pid namespace: only the processes in its own pid \
+             namespace are seen, with their ids there",
         );
     }
     // SAFETY: no precondition.

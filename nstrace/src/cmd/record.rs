@@ -44,6 +44,8 @@ struct Output {
     /// None for standard output.
     file: Option<File>,
     name: String,
+    /// Whether the file is there for this recording alone, and nothing is in it yet.
+    is_new: bool,
 }
 
 impl Output {
@@ -55,12 +57,24 @@ impl Output {
             if io::stdout().is_terminal() {
                 bail!("a recording is not for a terminal: say -o FILE, or use a pipe");
             }
-            return Ok(Output { file: None, name });
+            return Ok(Output {
+                file: None,
+                name,
+                is_new: false,
+            });
         }
         let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o600);
+        options.write(true).create_new(true).mode(0o600);
         options.custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC);
-        let file = options.open(&args.output).map_err(|error| {
+        let new = options.open(&args.output);
+        let is_new = new.is_ok();
+        let file = match new {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                options.create_new(false).open(&args.output)
+            }
+            new => new,
+        };
+        let file = file.map_err(|error| {
             let is_link = error.raw_os_error() == Some(libc::ELOOP);
             let error = anyhow::Error::from(error);
             match is_link {
@@ -69,7 +83,25 @@ impl Output {
             }
         });
         let file = Some(file.with_context(|| name.clone())?);
-        Ok(Output { file, name })
+        Ok(Output { file, name, is_new })
+    }
+
+    /// It will be written to: what was in the file goes.
+    fn begin(&mut self) -> io::Result<()> {
+        self.is_new = false;
+        match &self.file {
+            Some(file) if file.metadata()?.is_file() => file.set_len(0),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Drop for Output {
+    /// What was not begun leaves no file.
+    fn drop(&mut self) {
+        if self.is_new {
+            let _ = fs::remove_file(&self.name);
+        }
     }
 }
 
@@ -143,9 +175,10 @@ impl Recording {
             Some(error) => Err(error),
         };
         let written = writer.written();
-        let Output { file, name } = writer.into_inner();
+        let output = writer.into_inner();
+        let name = &output.name;
         if ended.is_err()
-            && let Some(file) = file
+            && let Some(file) = &output.file
         {
             // It reads as cut off in any case.
             let _ = file.set_len(written);
@@ -171,7 +204,8 @@ async fn follow(
     }));
     let own = Rc::clone(&recording);
     let begin = |kernel: &Kernel| {
-        let head = head(&args, kernel);
+        let (head, mut output) = (head(&args, kernel), output);
+        output.begin().with_context(|| name.clone())?;
         let writer = Writer::new(output, &head, Options::default());
         own.borrow_mut().writer = Some(writer.with_context(|| name.clone())?);
         let tap = move |event: &Event| own.borrow_mut().event(event);

@@ -30,7 +30,7 @@ use crate::{
 pub fn run(args: Tree) -> anyhow::Result<ExitCode> {
     if !args.watch && args.run.is_empty() {
         let model = Model::of(args.from.as_deref())?;
-        check_there(&args, &model)?;
+        check_there(&args, &model).map_err(|error| model.absent(error))?;
         print(&args, &model, &mut Text::new())?;
         return Ok(ExitCode::SUCCESS);
     }

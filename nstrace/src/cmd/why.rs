@@ -18,10 +18,11 @@ pub fn run(args: &Why) -> anyhow::Result<ExitCode> {
     let mut view = model.view(&filter, colored(args.color));
     view.width = output::size().map(|(width, _)| width);
     let mut text = Text::new();
-    match args.json {
-        true => why_json(&mut text, &model.world, &args.target, &view)?,
-        false => why(&mut text, &model.world, &args.target, &view)?,
-    }
+    let answer = match args.json {
+        true => why_json(&mut text, &model.world, &args.target, &view),
+        false => why(&mut text, &model.world, &args.target, &view),
+    };
+    answer.map_err(|error| model.absent(error))?;
     output::write(&mut text)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -37,14 +37,17 @@ pub enum KernelError {
     TooFewFiles(u64),
     /// No description of the kernel's types.
     #[error(
-        "this kernel does not describe its types ({path}: {source}): it needs one built with CONFIG_DEBUG_INFO_BTF=y, 5.10 or newer"
+        "this kernel does not describe its types ({path}: {error}): it needs one built with CONFIG_DEBUG_INFO_BTF=y, 5.10 or newer"
     )]
     NoBtf {
         /// Where it was looked for.
         path: PathBuf,
         /// Why it could not be read.
-        source: io::Error,
+        error: io::Error,
     },
+    /// Nothing of sysfs.
+    #[error("/sys is not mounted, where the kernel describes its types: mount -t sysfs sysfs /sys")]
+    NoSys,
     /// A description that cannot be read.
     #[error("/sys/kernel/btf/vmlinux cannot be understood: {0}")]
     BadBtf(#[from] BtfError),
@@ -140,6 +143,12 @@ fn in_first(kind: &str, inum: u64) -> bool {
 /// Whether the process ids that this process knows are those that the kernel side sees.
 pub fn in_first_pid_namespace() -> bool {
     in_first("pid", FIRST_PID_NS)
+}
+
+/// Whether /proc is that of the first pid namespace, and can be asked.
+pub fn shows_all() -> bool {
+    let init = fs::read_link("/proc/1/ns/pid");
+    init.is_ok_and(|link| link.as_os_str() == format!("pid:[{FIRST_PID_NS}]").as_str())
 }
 
 /// Whether this process has the capabilities for tracing programs: CAP_SYS_ADMIN, or

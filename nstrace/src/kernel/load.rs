@@ -248,11 +248,12 @@ fn preemptible() -> bool {
 }
 
 fn read_btf() -> Result<Vec<u8>, KernelError> {
-    fs::read(VMLINUX).map_err(|source| match source.raw_os_error() {
+    fs::read(VMLINUX).map_err(|error| match error.raw_os_error() {
+        Some(libc::ENOENT) if !Path::new("/sys/kernel").exists() => KernelError::NoSys,
         Some(libc::EMFILE) => KernelError::TooFewFiles(open_files().rlim_cur),
         _ => KernelError::NoBtf {
             path: Path::new(VMLINUX).to_owned(),
-            source,
+            error,
         },
     })
 }

@@ -78,13 +78,16 @@ pub fn terminal(out: &mut Text, name: &[u8]) {
 /// one that is plain is looked at as a whole, and copied with blanks behind it.
 #[inline]
 pub fn comm(out: &mut Text, comm: &[u8; 16]) {
+    if out.push_same_comm(comm) {
+        return;
+    }
     const BLANKS: u128 = u128::from_le_bytes([b' '; 16]);
     let len = comm_len(comm);
     let behind = u128::MAX.checked_shl(8 * len as u32).unwrap_or(0);
     let padded = u128::from_le_bytes(*comm) & !behind | BLANKS & behind;
     let padded = padded.to_le_bytes();
     if sixteen_plain(&padded) {
-        out.push_padded(&padded, len);
+        out.push_comm(*comm, padded, len);
     } else {
         terminal(out, &comm[..len]);
     }

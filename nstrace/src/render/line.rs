@@ -194,18 +194,24 @@ fn life(out: &mut Text, life: &Life, op: &str, view: &View, clock: &mut Clock) {
 fn past(row: &mut Row, past: &event::Past) {
     if let Some(maker) = &past.maker {
         row.out.push_str(", made by ");
-        super::text::task(row.out, maker.comm(), maker.pid);
-        row.out.push(' ');
+        escape::comm(row.out, &maker.comm);
+        row.out.push('[');
+        number(row.out, maker.pid);
+        row.out.push_str("] ");
         op_name(row.out, maker.op);
     }
     for (count, one, many) in [
-        (past.entered, " task", " tasks"),
-        (past.mounts, " mount", " mounts"),
+        (past.entered, ", had 1 task", " tasks"),
+        (past.mounts, ", had 1 mount", " mounts"),
     ] {
-        if count > 0 {
-            row.out.push_str(", had ");
-            number(row.out, count);
-            row.out.push_str(if count == 1 { one } else { many });
+        match count {
+            0 => {}
+            1 => row.out.push_str(one),
+            _ => {
+                row.out.push_str(", had ");
+                number(row.out, count);
+                row.out.push_str(many);
+            }
         }
     }
 }

@@ -29,7 +29,7 @@ use crate::{cgroups::Cgroups, event::Event, explain::Facts};
 use clock::Clock;
 pub use leaks::{leaks, leaks_json};
 pub use out::Text;
-pub use tree::{Changes, Recent, TreeFilter, TreeView, tree, tree_json, watch};
+pub use tree::{Changes, Recent, TreeFilter, TreeView, tree, tree_json, unseen, watch};
 pub use why::{NotFound, Target, TargetError, is_there, why, why_json};
 
 /// What an event is printed as.

@@ -21,6 +21,29 @@ pub struct Text {
     /// Where the last line would begin, had it only bytes that take a column: escape
     /// sequences take none, a character takes one or two.
     line: usize,
+    /// The last name of a task that is text as it is: lines in a row are often about one
+    /// task, and it need not be looked at again.
+    comm: Comm,
+}
+
+/// The name of a task, and the same as text.
+#[derive(Clone, Copy, Debug)]
+struct Comm {
+    name: [u8; 16],
+    /// Blanks are behind it.
+    text: [u8; 16],
+    len: usize,
+}
+
+impl Default for Comm {
+    /// An empty name.
+    fn default() -> Comm {
+        Comm {
+            name: [0; 16],
+            text: [BLANK; 16],
+            len: 0,
+        }
+    }
 }
 
 const BLANK: u8 = b' ';
@@ -177,6 +200,24 @@ impl Text {
     pub(super) fn push_lines(&mut self, lines: &str) {
         self.put_slice(lines.as_bytes());
         self.line = self.end;
+    }
+
+    /// Appends the name of a task, if it is the one that [`Text::push_comm`] appended last.
+    #[inline]
+    pub(super) fn push_same_comm(&mut self, name: &[u8; 16]) -> bool {
+        let is_same = self.comm.name == *name;
+        if is_same {
+            let Comm { text, len, .. } = self.comm;
+            self.push_padded(&text, len);
+        }
+        is_same
+    }
+
+    /// Appends the name of a task, as ASCII with blanks behind it.
+    #[inline]
+    pub(super) fn push_comm(&mut self, name: [u8; 16], text: [u8; 16], len: usize) {
+        self.comm = Comm { name, text, len };
+        self.push_padded(&text, len);
     }
 
     /// Appends a word.

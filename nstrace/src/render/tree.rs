@@ -38,6 +38,7 @@ pub use self::{
     recent::Recent,
     view::{TreeFilter, TreeView},
     watch::watch,
+    words::unseen,
 };
 pub(super) use self::{
     index::{Index, first},

@@ -26,7 +26,8 @@ use crate::world::{NsKey, TaskKey, World};
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotFound {
     /// No such namespace.
-    #[error("no namespace {}:{inum} is known: it may have died before nstrace looked", .kind.name())]
+    #[error("no namespace {}:{inum} is known: it may have died before nstrace looked, or \
+             be held by what cannot be seen", .kind.name())]
     Namespace {
         /// Its kind.
         kind: Kind,
@@ -44,7 +45,9 @@ pub enum NotFound {
         inum: u32,
     },
     /// No such process.
-    #[error("no process {0}: its id must be the one in the first pid namespace")]
+    #[error(
+        "no process {0}: ids are those of the first pid namespace, or of that which /proc is of"
+    )]
     Process(u32),
     /// No such container.
     #[error(

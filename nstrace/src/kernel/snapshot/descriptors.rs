@@ -20,6 +20,9 @@ const SOCKETS_MAX: usize = 1 << 16;
 /// No link of proc is longer (fs/proc/base.c, do_proc_readlink).
 const LINK_MAX: usize = 4096;
 
+/// All processes are looked at so often at most.
+const PASSES_MAX: usize = 4;
+
 /// So many tables of open files of one process are told apart.
 const TABLES_MAX: usize = 16;
 
@@ -37,7 +40,9 @@ struct Scratch<'a> {
 struct Process {
     pid: u32,
     net: u32,
-    /// Open when the first of its sockets was met.
+    /// The task whose table it is now.
+    tid: u32,
+    /// That task, open since the first of the table's sockets was met.
     pidfd: Option<io::Result<OwnedFd>>,
     time: u64,
 }
@@ -50,8 +55,16 @@ pub fn find(looker: &mut Looker, tasks: &[Seen], with_sockets: bool, mounts: &mu
         sockets: with_sockets.then(HashMap::default),
         mounts,
     };
-    for threads in tasks.chunk_by(|one, next| one.pid == next.pid) {
-        process(looker, &mut scratch, threads);
+    for _ in 0..PASSES_MAX {
+        let points = scratch.mounts.points();
+        for threads in tasks.chunk_by(|one, next| one.pid == next.pid) {
+            process(looker, &mut scratch, threads);
+        }
+        // A mount namespace that only a descriptor holds says where more are mounted: who
+        // had one of these open before that was known is asked again.
+        if scratch.mounts.points() == points {
+            break;
+        }
     }
 }
 
@@ -61,6 +74,7 @@ fn process(looker: &mut Looker, scratch: &mut Scratch, threads: &[Seen]) {
     let mut process = Process {
         pid: first.pid,
         net: first.net,
+        tid: first.tid,
         pidfd: None,
         time: monotonic_ns(),
     };
@@ -76,7 +90,9 @@ fn process(looker: &mut Looker, scratch: &mut Scratch, threads: &[Seen]) {
         if tables.len() < TABLES_MAX {
             tables.push(tid);
         }
-        if let Err(error) = table(looker, scratch, &mut process, tid)
+        process.tid = tid;
+        process.pidfd = None;
+        if let Err(error) = table(looker, scratch, &mut process)
             && !sys::is_gone(&error)
         {
             looker.unseen.descriptors += 1;
@@ -85,14 +101,9 @@ fn process(looker: &mut Looker, scratch: &mut Scratch, threads: &[Seen]) {
 }
 
 /// Looks at a table of open files, through a task that has it.
-fn table(
-    looker: &mut Looker,
-    scratch: &mut Scratch,
-    process: &mut Process,
-    tid: u32,
-) -> io::Result<()> {
+fn table(looker: &mut Looker, scratch: &mut Scratch, process: &mut Process) -> io::Result<()> {
     // By its thread id alone a thread is found too.
-    let path = Text::new().number(tid).text("/fd");
+    let path = Text::new().number(process.tid).text("/fd");
     let flags = libc::O_RDONLY | libc::O_DIRECTORY;
     let dir = sys::open(looker.proc, path.get(), flags)?;
     let mut buf = std::mem::take(&mut scratch.dir);
@@ -204,8 +215,10 @@ fn socket(looker: &mut Looker, scratch: &mut Scratch, process: &mut Process, fd:
 
 /// The net namespace of a socket.
 fn net_of(looker: &mut Looker, process: &mut Process, fd: u32) -> io::Result<u32> {
-    let pid = process.pid;
-    let pidfd = process.pidfd.get_or_insert_with(|| sys::pidfd_open(pid));
+    let Process { pid, tid, .. } = *process;
+    let pidfd = process
+        .pidfd
+        .get_or_insert_with(|| sys::pidfd_open(tid, tid != pid));
     let pidfd = match pidfd {
         Ok(pidfd) => pidfd,
         Err(error) => {

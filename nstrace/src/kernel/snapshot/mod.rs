@@ -155,6 +155,7 @@ fn look(looker: &mut Looker, options: &Options) {
     mounts.find(looker, &sorted, &tasks.members);
     descriptors::find(looker, &sorted, options.sockets, &mut mounts);
     list(looker, &mut mounts);
+    looker.unseen.mounts += mounts.unseen();
     looker.unseen.procs += mounts.unseen_procs(looker);
 }
 

@@ -55,6 +55,8 @@ pub struct Mounts {
     may_enter: bool,
     /// Mount namespaces that were looked at, or will be, through a task.
     seen: HashSet<u32>,
+    /// Those whose bind mount cannot be opened: another mount lies on top of it.
+    hidden: HashSet<u32>,
     /// The pid namespaces of instances of proc, by device.
     procs: HashMap<(u32, u32), u32>,
     /// Mounts of instances of proc whose pid namespace is not known, by device.
@@ -123,6 +125,7 @@ impl Mounts {
         Mounts {
             may_enter,
             seen: members.keys().copied().collect(),
+            hidden: HashSet::default(),
             procs: HashMap::default(),
             unknown_procs: HashMap::default(),
             points: HashSet::default(),
@@ -135,6 +138,12 @@ impl Mounts {
     /// d_path: the file is the root of its mount).
     pub fn may_be_at(&self, path: &[u8]) -> bool {
         path == b"/" || self.points.contains(&self.hasher.hash_one(path))
+    }
+
+    /// How many places are known where namespaces are mounted. When there are more,
+    /// [`Mounts::may_be_at`] may say yes to what it said no to.
+    pub fn points(&self) -> usize {
+        self.points.len()
     }
 
     /// Whether that is a mount namespace that has not been looked at.
@@ -158,6 +167,12 @@ impl Mounts {
             let tids = std::iter::once(member.tid).chain(others.map(|task| task.tid));
             self.look(looker, |look| look.through_tasks(mnt, tids));
         }
+    }
+
+    /// How many mount namespaces were met and could not be looked into, since what shows
+    /// them is hidden.
+    pub fn unseen(&self) -> u32 {
+        self.hidden.difference(&self.seen).count() as u32
     }
 
     /// How many mounts of proc have been found whose pid namespace is not known.
@@ -275,7 +290,12 @@ impl<O: Out> Look<'_, O> {
             }
         }
         let Some((place, tid)) = confined else {
-            *self.unseen += u32::from(failed);
+            if failed {
+                *self.unseen += 1;
+            } else {
+                // Its tasks are gone. What else shows it will do.
+                self.mounts.seen.remove(&mnt);
+            }
             return;
         };
         let path = Text::new().number(tid).text("/ns/mnt");
@@ -432,7 +452,10 @@ impl<O: Out> Look<'_, O> {
         self.out.tell(Item::Namespaces(found));
         match ns {
             Ok(ns) if wants => self.go_into(ns.as_fd(), inum),
-            _ => {}
+            Err(_) if wants => {
+                self.mounts.hidden.insert(inum);
+            }
+            Ok(_) | Err(_) => {}
         }
     }
 

@@ -234,16 +234,18 @@ pub fn socket_net_ns(socket: BorrowedFd) -> io::Result<OwnedFd> {
     owned(ioctl(socket, SIOCGSKNS)?.into())
 }
 
-/// A process, so that its descriptors can be had.
-pub fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
+/// A task, so that its descriptors can be had. A thread that leads no process can be opened
+/// since v6.9.
+pub fn pidfd_open(tid: u32, is_thread: bool) -> io::Result<OwnedFd> {
+    let flags = if is_thread { libc::PIDFD_THREAD } else { 0 };
     // SAFETY: it takes numbers.
-    owned(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0_u32) })
+    owned(unsafe { libc::syscall(libc::SYS_pidfd_open, tid, flags) })
 }
 
-/// A copy of a process's descriptor.
-pub fn pidfd_getfd(process: BorrowedFd, fd: u32) -> io::Result<OwnedFd> {
+/// A copy of a task's descriptor.
+pub fn pidfd_getfd(task: BorrowedFd, fd: u32) -> io::Result<OwnedFd> {
     // SAFETY: it takes numbers.
-    owned(unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), fd, 0_u32) })
+    owned(unsafe { libc::syscall(libc::SYS_pidfd_getfd, task.as_raw_fd(), fd, 0_u32) })
 }
 
 /// Whether two tasks have one table of open files.

@@ -138,6 +138,11 @@ impl<'a> Index<'a> {
         for (key, task) in self.world.tasks() {
             let container = view.container(task.cgroup);
             let tuple = Kind::ALL.map(|kind| self.world.membership(key, Membership::In(kind)));
+            // Tasks of which nothing is known have nothing in common.
+            let is_unknown = tuple.iter().all(Option::is_none);
+            if is_unknown && view.filter.is_about_tasks() && !view.has_task(task) {
+                continue;
+            }
             let at = *known.entry((tuple, container)).or_insert_with(|| {
                 self.sets.push(Set {
                     tuple,

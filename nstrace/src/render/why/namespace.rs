@@ -278,7 +278,8 @@ fn unheld(page: &mut Page, world: &World, ns: &Namespace, is_first: bool) {
         "",
         Style::Dim,
         "What nstrace cannot see: references of the kernel's own, descriptors on their way \
-         through a socket (SCM_RIGHTS), files that io_uring has registered, and what is in a \
-         mount namespace that could not be looked into. Or it is just dying.",
+         through a socket (SCM_RIGHTS), files that io_uring has registered, open files that hold \
+         one without being it (/proc/PID/mountinfo, /proc/PID/net), shared memory, and what is \
+         in a mount namespace that could not be looked into. Or it is just dying.",
     );
 }

@@ -134,8 +134,10 @@ fn why_a_namespace() {
       held by     nothing that can be seen
                   What nstrace cannot see: references of the kernel's own,
                   descriptors on their way through a socket (SCM_RIGHTS), files that
-                  io_uring has registered, and what is in a mount namespace that
-                  could not be looked into. Or it is just dying.
+                  io_uring has registered, open files that hold one without being it
+                  (/proc/PID/mountinfo, /proc/PID/net), shared memory, and what is
+                  in a mount namespace that could not be looked into. Or it is just
+                  dying.
     ");
     scene.death(4_026_532_281);
     scene.live = true;
@@ -152,9 +154,9 @@ fn why_a_namespace() {
 #[test]
 fn what_is_not_there_is_said() {
     let mut scene = machine();
-    assert_snapshot!(answer(&scene, "net:1"), @"no namespace net:1 is known: it may have died before nstrace looked");
+    assert_snapshot!(answer(&scene, "net:1"), @"no namespace net:1 is known: it may have died before nstrace looked, or be held by what cannot be seen");
     assert_snapshot!(answer(&scene, "mnt:4026532281"), @"4026532281 is the number of a namespace of kind net, not mnt");
-    assert_snapshot!(answer(&scene, "31337"), @"no process 31337: its id must be the one in the first pid namespace");
+    assert_snapshot!(answer(&scene, "31337"), @"no process 31337: ids are those of the first pid namespace, or of that which /proc is of");
     assert_snapshot!(answer(&scene, "no\nbody"), @r"no container `no\x0abody` has a process: say its name, or its id or 3 characters of it");
     assert_snapshot!(answer(&scene, "3f"), @"no container `3f` has a process: say its name, or its id or 3 characters of it");
     let other = format!("{}{:052}", "3f2a91c04b7d", 7);

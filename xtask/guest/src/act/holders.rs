@@ -44,9 +44,13 @@ pub enum Sort {
     Owned,
     Socket,
     Proc,
+    /// A socket that a thread alone has: its process has another table of open files.
+    ThreadSocket,
+    /// A bind mount in a mount namespace that is held by a descriptor: no task shows it.
+    MountInNone,
 }
 
-/// Every sort, with the name that the tests call it by.
+/// The sorts that storms use, with the names that the tests call them by.
 pub const SORTS: [(&str, Sort); 14] = [
     ("task", Sort::Task),
     ("nested", Sort::Nested),
@@ -62,6 +66,12 @@ pub const SORTS: [(&str, Sort); 14] = [
     ("owned", Sort::Owned),
     ("socket", Sort::Socket),
     ("proc", Sort::Proc),
+];
+
+/// Those that are hard to see.
+pub const HARD: [(&str, Sort); 2] = [
+    ("thread's socket", Sort::ThreadSocket),
+    ("mount in none", Sort::MountInNone),
 ];
 
 /// Where holders are made: a directory with a tmpfs of its own, and us.
@@ -152,6 +162,8 @@ impl Place {
             Sort::Owned => self.owned(),
             Sort::Socket => self.socket(),
             Sort::Proc => self.proc(),
+            Sort::ThreadSocket => self.thread_socket(),
+            Sort::MountInNone => self.mount_in_none(flags),
         };
         made.with_context(|| format!("cannot make a holder of the sort {sort:?}"))
     }
@@ -380,15 +392,47 @@ impl Place {
         Ok(held)
     }
 
+    fn mount_in_none(&self, flags: u64) -> Result<Held> {
+        let mut held = self.mount_elsewhere(flags)?;
+        let mut mnt = held.lines.pop().context("no mount namespace")?;
+        if let By::Task { tid } = mnt.by {
+            mnt.by = self.open(&mut held, &format!("{tid}/ns/mnt"))?;
+        }
+        held.lines.push(mnt);
+        end(&std::mem::take(&mut held.children));
+        Ok(held)
+    }
+
     fn socket(&self) -> Result<Held> {
+        let (child, line) = self.child(0, socket_elsewhere)?;
+        Self::held_by_socket(child, &line)
+    }
+
+    fn thread_socket(&self) -> Result<Held> {
         let (child, line) = self.child(0, |procfs| {
-            let own = procfs.file("thread-self/ns/net")?;
-            ensure!(sys::unshare(NEWNET) == 0, "no new net namespace");
-            let (_, inum) = procfs.namespace("thread-self/ns/net")?;
-            let fd = keep_open(sys::socket()?);
-            ensure!(sys::setns(own.as_raw_fd(), NEWNET) == 0, "no way back");
-            Ok(format!("{} {inum} {fd}", own_tid(procfs)?))
+            let (say, said) = mpsc::channel();
+            let own = procfs.try_clone()?;
+            std::thread::spawn(move || {
+                let ret = sys::unshare(libc::CLONE_FILES as u64);
+                let line = match ret {
+                    0 => socket_elsewhere(&own),
+                    _ => Err(anyhow::anyhow!("no table of open files: errno {}", -ret)),
+                };
+                drop(own);
+                let _ = say.send(line);
+                loop {
+                    std::thread::park();
+                }
+            });
+            let line = said.recv()??;
+            let (_, rest) = line.split_once(' ').context("no number")?;
+            Ok(format!("{} {rest}", procfs.own_ids()?.0))
         })?;
+        Self::held_by_socket(child, &line)
+    }
+
+    /// What [`socket_elsewhere`] says, in a child.
+    fn held_by_socket(child: i64, line: &str) -> Result<Held> {
         let mut words = line.split(' ').map(str::parse::<u32>);
         let mut next = || Ok::<u32, anyhow::Error>(words.next().context("too few words")??);
         let (pid, inum, fd) = (next()?, next()?, next()? as i32);
@@ -435,6 +479,17 @@ fn kind_of(flag: u64) -> usize {
 /// Leaves a descriptor open until the process ends.
 fn keep_open(fd: OwnedFd) -> i32 {
     std::os::fd::IntoRawFd::into_raw_fd(fd)
+}
+
+/// Makes a socket in a net namespace that nothing else keeps alive. Says the thread, the
+/// namespace, and the descriptor.
+fn socket_elsewhere(procfs: &Procfs) -> Result<String> {
+    let own = procfs.file("thread-self/ns/net")?;
+    ensure!(sys::unshare(NEWNET) == 0, "no new net namespace");
+    let (_, inum) = procfs.namespace("thread-self/ns/net")?;
+    let fd = keep_open(sys::socket()?);
+    ensure!(sys::setns(own.as_raw_fd(), NEWNET) == 0, "no way back");
+    Ok(format!("{} {inum} {fd}", own_tid(procfs)?))
 }
 
 fn own_tid(procfs: &Procfs) -> Result<String> {

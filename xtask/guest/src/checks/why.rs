@@ -1,6 +1,7 @@
 //! `nstrace why`: it names whatever keeps a namespace alive, each sort of holder alone;
 //! and it says so if there is no such namespace, or no right to look.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Lines, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -9,9 +10,12 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::{Suite, Verdict, reuse};
-use crate::act::{self, holders::SORTS};
+use crate::act::{
+    self,
+    holders::{HARD, SORTS, Sort},
+};
 use crate::harness::report::Report;
-use crate::harness::tree::{self, Tree};
+use crate::harness::tree;
 use crate::harness::watch::{self, Watch};
 use crate::harness::{against, tracer};
 use crate::left::{By, Left};
@@ -57,13 +61,13 @@ pub fn holders(suite: &mut Suite) -> Result<Verdict> {
     let mut report = Report::default();
     let mut holders = Holders::start()?;
     let watch = reuse::watch(suite)?;
-    for (name, _) in SORTS {
+    for (name, sort) in SORTS.into_iter().chain(HARD) {
         let lines = holders.ask(&format!("make {name}"))?;
         let mut own = Report::default();
         let left = lines.first().context("nothing is held")?;
         // Nobody can learn its number: there is nothing to ask for.
         let asked = match left.inum {
-            Some(inum) => ask(left, inum, &mut own),
+            Some(inum) => ask(left, inum, out_of_sight(sort), &mut own),
             None => Ok(()),
         };
         holders.ask("drop")?;
@@ -80,7 +84,18 @@ pub fn holders(suite: &mut Suite) -> Result<Verdict> {
     Ok(Verdict::Ran(report))
 }
 
-fn ask(left: &Left, inum: u32, report: &mut Report) -> Result<()> {
+/// What one look may not be able to see, as the tree counts it.
+fn out_of_sight(sort: Sort) -> Option<&'static str> {
+    match sort {
+        // Which pid namespace an instance of proc is for.
+        Sort::Proc => Some("procs"),
+        // The descriptors of a thread, before v6.9 (kernel/fork.c, PIDFD_THREAD).
+        Sort::ThreadSocket => Some("sockets"),
+        _ => None,
+    }
+}
+
+fn ask(left: &Left, inum: u32, unseen: Option<&str>, report: &mut Report) -> Result<()> {
     let name = format!("{}:{inum}", left.kind);
     let ended = watch::run(&["why", &name, "--json"], PATIENCE)?;
     let tree = match tree::parse(&ended.stdout) {
@@ -90,7 +105,8 @@ fn ask(left: &Left, inum: u32, report: &mut Report) -> Result<()> {
             return Ok(());
         }
     };
-    if left.by.is_hidden() && tells_of_proc(&tree, &ended.stderr) {
+    let counts = tree.header.as_ref().map(|header| &header.unseen);
+    if unseen.is_some_and(|sort| says_unseen(sort, counts, &ended.stderr)) {
         return Ok(());
     }
     report.same("exit code", ended.code, Some(0));
@@ -111,12 +127,11 @@ fn ask(left: &Left, inum: u32, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// Which pid namespace an instance of proc is for, one look may not be able to learn; then
-/// it says so.
-fn tells_of_proc(tree: &Tree, stderr: &[String]) -> bool {
-    let unseen = tree.header.as_ref().map(|header| &header.unseen);
-    let is_counted = unseen.is_some_and(|unseen| unseen.contains_key("procs"));
-    is_counted || stderr.iter().any(|line| line.contains("proc"))
+/// Whether it was counted, or a line says so.
+fn says_unseen(sort: &str, counts: Option<&BTreeMap<String, u64>>, stderr: &[String]) -> bool {
+    let word = sort.trim_end_matches('s');
+    counts.is_some_and(|counts| counts.contains_key(sort))
+        || stderr.iter().any(|line| line.contains(word))
 }
 
 /// What the text must have.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use super::{Held, Place, SORTS, Sort};
+use super::{HARD, Held, Place, SORTS, Sort};
 use crate::kinds::{NEWIPC, NEWNET, NEWUTS};
 use crate::procfs::Procfs;
 use crate::sys;
@@ -22,7 +22,8 @@ pub fn run(dir: &Path) -> Result<()> {
             held.release()?;
         }
         if let Some(name) = line.strip_prefix("make ") {
-            let found = SORTS.iter().find(|(known, _)| *known == name);
+            let mut sorts = SORTS.iter().chain(&HARD);
+            let found = sorts.find(|(known, _)| *known == name);
             let (_, sort) = found.with_context(|| format!("no sort {name:?}"))?;
             let made = place.make(*sort, flags_alone(*sort))?;
             println!("{}", serde_json::to_string(&made.lines)?);
