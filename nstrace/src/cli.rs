@@ -59,6 +59,9 @@ pub struct Tail {
     /// Colour the output
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     pub color: ColorChoice,
+    /// Show what this recording has, without any right; `-` for standard input
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["run", "stall", "attach", "ring_size"])]
+    pub from: Option<PathBuf>,
     /// Report an operation that hangs for this long, while it hangs; 0 for never
     #[arg(long, value_name = "LENGTH", default_value = "5s", value_parser = length)]
     pub stall: Duration,
@@ -192,6 +195,9 @@ pub struct Record {
     /// Write out what has gathered so often
     #[arg(long, value_name = "LENGTH", default_value = "1s", value_parser = length)]
     pub flush: Duration,
+    /// Record an operation that hangs for this long, while it hangs; 0 for never
+    #[arg(long, value_name = "LENGTH", default_value = "5s", value_parser = length)]
+    pub stall: Duration,
     /// How to sit in the kernel.
     #[command(flatten)]
     pub attach: AttachArgs,

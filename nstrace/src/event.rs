@@ -133,10 +133,20 @@ impl<'a> Operation<'a> {
 
     /// The kinds whose namespace is another one after it.
     pub fn changed(&self) -> impl Iterator<Item = Kind> + use<'a> {
-        let this = *self;
-        Kind::ALL
-            .into_iter()
-            .filter(move |kind| this.before(*kind) != this.after(*kind))
+        let OpRecord { before, after, .. } = self.record;
+        let mut others = 0_u8;
+        for (at, (before, after)) in before.iter().zip(after).enumerate() {
+            others |= u8::from(before != after) << at;
+        }
+        let ids = self.ids.iter().zip(self.ids.iter().skip(KINDS));
+        for (at, (before, after)) in ids.take(KINDS).enumerate() {
+            others |= u8::from(before != after) << at;
+        }
+        std::iter::from_fn(move || {
+            let at = others.trailing_zeros();
+            others &= others.wrapping_sub(1);
+            Kind::from_index(at as u8)
+        })
     }
 
     /// The `CLONE_NEW*` flags of the kinds of which it was to make a namespace.

@@ -71,6 +71,8 @@ pub struct Screen {
     /// Deaths that the kernel skipped: seen the last time, and told.
     skipped_before: u64,
     skipped_told: u64,
+    /// What the machine said at failures, if it is not to be asked.
+    told: Option<Facts>,
 }
 
 impl Screen {
@@ -89,7 +91,13 @@ impl Screen {
             counts: Counts::default(),
             skipped_before: 0,
             skipped_told: 0,
+            told: None,
         }
+    }
+
+    /// What the machine said about failures that come next; it is not asked any more.
+    pub fn facts(&mut self, facts: Facts) {
+        self.told = Some(facts);
     }
 
     /// Prints the head of the columns.
@@ -186,7 +194,10 @@ impl Screen {
         if op.op == Op::Setns && op.errno().is_none() {
             self.entered(op);
         }
-        let facts = op.errno().map(|_| (self.options.facts)(op, &self.cgroups));
+        let facts = op.errno().map(|_| match &self.told {
+            Some(told) => told.clone(),
+            None => (self.options.facts)(op, &self.cgroups),
+        });
         self.counts.failures += u64::from(facts.is_some());
         self.print(event, facts.as_ref());
     }

@@ -77,19 +77,22 @@ impl Model {
             wall_offset_ns: 0,
         };
         let mut is_whole = false;
-        recording::read(path, |item| match item {
-            Item::Head(head) => {
-                moment.now_ns = head.mono_ns;
-                moment.wall_offset_ns = head.wall_offset_ns;
+        recording::read(path, |item| {
+            match item {
+                Item::Head(head) => {
+                    moment.now_ns = head.mono_ns;
+                    moment.wall_offset_ns = head.wall_offset_ns;
+                }
+                Item::Entry(Entry::Event(event)) => {
+                    is_whole |= matches!(event, Event::SnapshotEnd(_));
+                    moment.now_ns = moment.now_ns.max(event.time().unwrap_or(0));
+                    model.apply(&event, &mut |_, _, _| {});
+                }
+                Item::Entry(Entry::Name { id, name }) => model.names.learn(id, name),
+                Item::Entry(Entry::Clock(offset)) => moment.wall_offset_ns = offset,
+                Item::Entry(Entry::Facts(_)) | Item::Damage(_) => {}
             }
-            Item::Entry(Entry::Event(event)) => {
-                is_whole |= matches!(event, Event::SnapshotEnd(_));
-                moment.now_ns = moment.now_ns.max(event.time().unwrap_or(0));
-                model.apply(&event, &mut |_, _, _| {});
-            }
-            Item::Entry(Entry::Name { id, name }) => model.names.learn(id, name),
-            Item::Entry(Entry::Clock(offset)) => moment.wall_offset_ns = offset,
-            Item::Damage(_) => {}
+            Ok(())
         })?;
         if !is_whole {
             let name = path.display();
@@ -237,7 +240,7 @@ impl Live {
     /// The same with somebody who hears of each event, from the first on.
     pub fn start_with(
         attach: &AttachArgs,
-        tap: impl FnOnce(&Kernel) -> anyhow::Result<Option<Tap>>,
+        tap: impl FnOnce(&mut Kernel) -> anyhow::Result<Option<Tap>>,
         watcher: &mut Watcher,
     ) -> anyhow::Result<Live> {
         if !Path::new("/proc/self/ns/pid").exists() {
@@ -255,7 +258,7 @@ impl Live {
             ring_size: attach.ring_size,
         })?;
         let reader = Reader::new(&mut kernel)?;
-        let tap = tap(&kernel)?;
+        let tap = tap(&mut kernel)?;
         let mut live = Live {
             kernel,
             reader,

@@ -9,7 +9,7 @@ use crate::render::Text;
 
 /// More text than this is not gathered before it is written: a burst must not fill the
 /// memory.
-pub const TEXT_MAX: usize = 1 << 16;
+pub const TEXT_MAX: usize = 1 << 17;
 
 /// Columns and lines of the terminal, if standard output is one.
 pub fn size() -> Option<(usize, usize)> {

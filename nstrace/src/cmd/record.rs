@@ -20,13 +20,15 @@ use super::{
     signals::{Signals, end_of},
 };
 use crate::{
+    cgroups::Cgroups,
     cli::Record,
     engines::{Engines, Feed},
     event::Event,
     kernel::{
-        clock,
+        clock, facts,
         load::{Kernel, Outcome},
         plan::program_name,
+        stall::Stalls,
     },
     names::Names,
     trace::{Head, Options, Writer},
@@ -129,11 +131,26 @@ struct Recording {
     operations: u64,
     events: u64,
     named: HashSet<Box<[u8]>>,
+    /// For what is said about failures.
+    cgroups: Cgroups,
 }
 
 impl Recording {
     fn event(&mut self, event: &Event) {
-        self.operations += u64::from(matches!(event, Event::Op(_)));
+        match event {
+            Event::Op(op) => {
+                self.operations += 1;
+                if op.errno().is_some() {
+                    let facts = facts::facts(op, &self.cgroups);
+                    self.with(|writer| {
+                        writer.facts(&facts);
+                        Ok(())
+                    });
+                }
+            }
+            Event::Cgroup(cgroup) => self.cgroups.made(cgroup),
+            _ => {}
+        }
         self.events += 1;
         self.with(|writer| writer.event(event));
     }
@@ -201,9 +218,14 @@ async fn follow(
         operations: 0,
         events: 0,
         named: HashSet::default(),
+        cgroups: Cgroups::default(),
     }));
     let own = Rc::clone(&recording);
-    let begin = |kernel: &Kernel| {
+    let mut stalls = None;
+    let begin = |kernel: &mut Kernel| {
+        if !args.stall.is_zero() {
+            stalls = Some(Stalls::new(&mut kernel.bpf, args.stall)?);
+        }
         let (head, mut output) = (head(&args, kernel), output);
         output.begin().with_context(|| name.clone())?;
         let writer = Writer::new(output, &head, Options::default());
@@ -222,6 +244,8 @@ async fn follow(
     let mut names = Names::default();
     let mut progress = Progress::new(began);
     let mut tick = tokio::time::interval(TICK.min(args.flush.max(TICK_MIN)));
+    let interval = stalls.as_ref().map_or(NEVER, Stalls::interval);
+    let mut look = tokio::time::interval(interval);
     let (mut status, mut asked, mut flushed) = (None, false, Instant::now());
     while status.is_none() {
         tokio::select! {
@@ -235,6 +259,11 @@ async fn follow(
             _ = tick.tick() => {
                 live.check(&mut |_, _, _| {})?;
                 want_names(&mut feed, &live.model, &names);
+            }
+            _ = look.tick() => {
+                if let Some(stalls) = &mut stalls {
+                    stalls.look(|event| recording.borrow_mut().event(&event))?;
+                }
             }
             end = signals.next() => status = end_of(end, child.as_ref(), &mut asked)?,
         }
@@ -273,6 +302,7 @@ async fn follow(
 
 /// How often it is looked for what cannot be waited for.
 const TICK: Duration = Duration::from_millis(250);
+const NEVER: Duration = Duration::from_secs(1 << 30);
 const TICK_MIN: Duration = Duration::from_millis(10);
 
 /// Asks for the names of the containers that there are.

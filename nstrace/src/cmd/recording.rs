@@ -12,8 +12,8 @@ use super::output::say;
 use crate::trace::{Damage, Item, Reader};
 
 /// Reads all of it, from standard input if the path is `-`, and says what of it cannot be
-/// read.
-pub fn read(path: &Path, mut each: impl FnMut(Item)) -> anyhow::Result<()> {
+/// read. An error of `each` ends it.
+pub fn read(path: &Path, mut each: impl FnMut(Item) -> anyhow::Result<()>) -> anyhow::Result<()> {
     let name = path.display();
     let input: Box<dyn Read> = match path.as_os_str().as_encoded_bytes() {
         b"-" => Box::new(io::stdin().lock()),
@@ -24,7 +24,7 @@ pub fn read(path: &Path, mut each: impl FnMut(Item)) -> anyhow::Result<()> {
         if let Item::Damage(damage) = item {
             say(&format!("{name}: {}", told(damage)));
         }
-        each(item);
+        each(item)?;
     }
     Ok(())
 }

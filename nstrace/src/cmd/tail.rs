@@ -9,10 +9,13 @@ use nstrace_common::config::Config;
 use super::{
     child::Child,
     output::{self, colored, say},
+    recording,
     signals::{Signals, end_of},
 };
 use crate::{
     cli::Tail,
+    event::Event,
+    explain::Facts,
     filter::Filter,
     kernel::{
         clock,
@@ -25,10 +28,14 @@ use crate::{
     },
     render::Format,
     screen::{self, Counts, Screen},
+    trace::{Entry, Item},
 };
 
 /// Runs until a signal, or until the command ends.
 pub fn run(args: Tail) -> anyhow::Result<ExitCode> {
+    if let Some(path) = &args.from {
+        return replay(&args, path);
+    }
     let by_pid = args.filters.pid.is_some() || !args.run.is_empty();
     if by_pid && !Path::new("/proc/self/ns/pid").exists() {
         anyhow::bail!("--pid and `-- COMMAND` need /proc, and it is not mounted here");
@@ -41,6 +48,41 @@ pub fn run(args: Tail) -> anyhow::Result<ExitCode> {
     }
     let child = Child::of(&args.run)?;
     super::block_on(follow(args, child))
+}
+
+/// Prints what a recording has as it would have been printed when it happened.
+fn replay(args: &Tail, path: &Path) -> anyhow::Result<ExitCode> {
+    let mut screen = screen(args, args.filters.filter());
+    screen.facts(Facts::NONE);
+    screen.header();
+    recording::read(path, |item| {
+        match item {
+            Item::Head(head) => screen.wall_offset_ns = head.wall_offset_ns,
+            Item::Entry(Entry::Event(event)) if is_for_tail(&event) => screen.event(&event),
+            Item::Entry(Entry::Event(Event::FoundNamespace(found))) => {
+                screen.lives.found(found.kind, found.ns.inum);
+            }
+            Item::Entry(Entry::Clock(offset)) => screen.wall_offset_ns = offset,
+            Item::Entry(Entry::Facts(facts)) => screen.facts(facts),
+            Item::Entry(Entry::Event(_) | Entry::Name { .. }) | Item::Damage(_) => {}
+        }
+        match screen.text.len() > output::TEXT_MAX {
+            true => output::write(&mut screen.text),
+            false => Ok(()),
+        }
+    })?;
+    output::write(&mut screen.text)?;
+    summary(screen.counts);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A recording tells of all tasks, the tail of those below the first pid namespace.
+fn is_for_tail(event: &Event) -> bool {
+    match event {
+        Event::TaskNew(task) | Event::TaskExit(task) => task.pids.len() > 1,
+        Event::FoundNamespace(_) => false,
+        _ => true,
+    }
 }
 
 async fn follow(args: Tail, mut child: Option<Child>) -> anyhow::Result<ExitCode> {

@@ -195,25 +195,27 @@ fn past(row: &mut Row, past: &event::Past) {
     if let Some(maker) = &past.maker {
         row.out.push_str(", made by ");
         escape::comm(row.out, &maker.comm);
-        row.out.push('[');
-        number(row.out, maker.pid);
-        row.out.push_str("] ");
+        let pid = u64::from(maker.pid);
+        let pid = Short::new().text("] ").number(pid).text("[").clone();
+        row.out.push_short(&pid);
         op_name(row.out, maker.op);
     }
-    for (count, one, many) in [
-        (past.entered, ", had 1 task", " tasks"),
-        (past.mounts, ", had 1 mount", " mounts"),
-    ] {
-        match count {
-            0 => {}
-            1 => row.out.push_str(one),
-            _ => {
-                row.out.push_str(", had ");
-                number(row.out, count);
-                row.out.push_str(many);
-            }
-        }
+    // That who made it was in it goes without saying.
+    if past.entered > 1 {
+        had(row.out, past.entered, " tasks");
     }
+    match past.mounts {
+        0 => {}
+        1 => row.out.push_str(", had 1 mount"),
+        mounts => had(row.out, mounts, " mounts"),
+    }
+}
+
+#[cold]
+fn had(out: &mut Text, count: u32, what: &str) {
+    out.push_str(", had ");
+    number(out, count);
+    out.push_str(what);
 }
 
 fn lost(out: &mut Text, lost: &Lost, view: &View, clock: &mut Clock) {

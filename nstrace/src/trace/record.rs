@@ -19,6 +19,7 @@ use crate::{
         Cgroup, Event, FoundFree, FoundHolder, FoundNamespace, FoundTask, Holder, Life, Lost, Now,
         Ns, Operation, SnapshotEnd, Task, Unseen,
     },
+    explain::{Facts, PidsLimit},
 };
 
 /// What is no record of the kernel side.
@@ -35,10 +36,11 @@ enum Other {
     FoundFree = 39,
     Name = 40,
     Clock = 41,
+    Facts = 42,
 }
 
 impl Other {
-    const ALL: [Other; 10] = [
+    const ALL: [Other; 11] = [
         Other::Lost,
         Other::Stall,
         Other::SnapshotBegin,
@@ -49,11 +51,12 @@ impl Other {
         Other::FoundFree,
         Other::Name,
         Other::Clock,
+        Other::Facts,
     ];
 }
 
 /// What stands in a recording.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub enum Entry<'a> {
     /// An event.
     Event(Event<'a>),
@@ -66,6 +69,8 @@ pub enum Entry<'a> {
     },
     /// What to add to `CLOCK_MONOTONIC` for the time of day from here on, in ns.
     Clock(i64),
+    /// What the machine said when the operations failed that come next.
+    Facts(Facts),
 }
 
 /// Places of a task that was found: its namespaces, then those for its children.
@@ -153,6 +158,26 @@ impl Codec {
         put_signed(out, offset_ns);
     }
 
+    /// Appends what the machine says about failures.
+    pub fn write_facts(&mut self, out: &mut Vec<u8>, facts: &Facts) {
+        let Facts {
+            unprivileged_userns_clone,
+            pids,
+            lsm,
+            apparmor_restrict_userns,
+        } = facts;
+        out.push(Other::Facts as u8);
+        for setting in [unprivileged_userns_clone, apparmor_restrict_userns] {
+            put_option(out, setting.map(u64::from));
+        }
+        put_bytes(out, lsm.as_deref().unwrap_or_default().as_bytes());
+        let (cgroup, max) = pids
+            .as_ref()
+            .map_or(("", None), |pids| (pids.cgroup.as_str(), pids.max));
+        put_bytes(out, cgroup.as_bytes());
+        put_option(out, max);
+    }
+
     fn begin(&mut self, out: &mut Vec<u8>, kind: Other, time: u64) {
         out.push(kind as u8);
         let difference = time.wrapping_sub(self.expected.time());
@@ -213,7 +238,7 @@ impl Codec {
         put(out, found.ns.id);
         put(out, found.parent.into());
         put(out, found.owner.into());
-        put(out, found.owner_uid.map_or(0, |uid| u64::from(uid) + 1));
+        put_option(out, found.owner_uid.map(u64::from));
     }
 
     fn found_task(&mut self, out: &mut Vec<u8>, found: &FoundTask) {
@@ -273,6 +298,7 @@ impl Codec {
                 return Some(Entry::Name { id, name });
             }
             Other::Clock => return bytes.signed().map(Entry::Clock),
+            Other::Facts => return facts(bytes).map(Entry::Facts),
             _ => {}
         }
         let difference = bytes.signed()?.cast_unsigned();
@@ -302,10 +328,7 @@ impl Codec {
                 ns: ns(bytes)?,
                 parent: bytes.small()?,
                 owner: bytes.small()?,
-                owner_uid: match bytes.number()? {
-                    0 => None,
-                    uid => Some(u32::try_from(uid - 1).ok()?),
-                },
+                owner_uid: small_option(bytes)?,
             }),
             Other::FoundTask => self.read_task(bytes, time)?,
             Other::FoundHolder => Event::FoundHolder(FoundHolder {
@@ -326,7 +349,7 @@ impl Codec {
                 time,
                 inum: bytes.small()?,
             }),
-            Other::Name | Other::Clock => return None,
+            Other::Name | Other::Clock | Other::Facts => return None,
         }))
     }
 
@@ -396,6 +419,37 @@ fn event_kind(event: &Event) -> Option<RecordKind> {
         Event::TaskFree(_) => RecordKind::TaskFree,
         Event::Death(_) => RecordKind::Death,
         _ => return None,
+    })
+}
+
+/// Appends a number, one higher, or 0 for none; the highest stands for none too.
+fn put_option(out: &mut Vec<u8>, value: Option<u64>) {
+    put(out, value.map_or(0, |value| value.wrapping_add(1)));
+}
+
+fn option(bytes: &mut Bytes) -> Option<Option<u64>> {
+    Some(bytes.number()?.checked_sub(1))
+}
+
+/// The same of 32 bits.
+fn small_option(bytes: &mut Bytes) -> Option<Option<u32>> {
+    option(bytes)?.map(u32::try_from).transpose().ok()
+}
+
+fn facts(bytes: &mut Bytes) -> Option<Facts> {
+    let text = |bytes: &mut Bytes| {
+        let text = std::str::from_utf8(bytes.bytes()?).ok()?;
+        Some((!text.is_empty()).then(|| text.to_owned()))
+    };
+    let (unprivileged_userns_clone, apparmor_restrict_userns) =
+        (small_option(bytes)?, small_option(bytes)?);
+    let lsm = text(bytes)?;
+    let (cgroup, max) = (text(bytes)?, option(bytes)?);
+    Some(Facts {
+        unprivileged_userns_clone,
+        pids: cgroup.map(|cgroup| PidsLimit { cgroup, max }),
+        lsm,
+        apparmor_restrict_userns,
     })
 }
 

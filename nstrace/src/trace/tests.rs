@@ -15,6 +15,7 @@ use crate::{
         Cgroup, Event, FoundFree, FoundHolder, FoundNamespace, FoundTask, Holder, Life, Lost, Now,
         Ns, Operation, SnapshotEnd, Unseen,
     },
+    explain::{Facts, PidsLimit},
     render::testing::{self, Built, FIRST, install},
 };
 
@@ -216,6 +217,38 @@ fn names_and_clocks_are_kept() {
 }
 
 /// Of what is cut everywhere, all whole blocks are read, and that it was cut is told.
+/// Once in each block.
+#[test]
+fn what_the_machine_says_of_failures_is_kept() {
+    let all = Facts {
+        unprivileged_userns_clone: Some(0),
+        pids: Some(PidsLimit {
+            cgroup: "/a/b".into(),
+            max: Some(u64::MAX - 1),
+        }),
+        lsm: Some("capability,apparmor".into()),
+        apparmor_restrict_userns: Some(u32::MAX),
+    };
+    let unlimited = Facts {
+        pids: Some(PidsLimit {
+            cgroup: "/".into(),
+            max: None,
+        }),
+        ..Facts::NONE
+    };
+    let mut writer = Writer::new(Vec::new(), &Head::default(), Options::default()).expect("memory");
+    for facts in [&all, &all, &unlimited, &Facts::NONE] {
+        writer.facts(facts);
+    }
+    writer.flush().expect("memory");
+    writer.facts(&Facts::NONE);
+    writer.finish().expect("memory");
+    let expected = [all, unlimited, Facts::NONE, Facts::NONE];
+    let expected = expected.map(|facts| format!("{:?}", Entry::Facts(facts)));
+    let contents = read(&writer.into_inner()).expect("a recording");
+    assert_eq!(contents.entries, expected);
+}
+
 #[test]
 fn a_cut_recording_gives_its_whole_blocks() {
     let (bytes, written) = sample(200);

@@ -7,7 +7,7 @@ use super::{
     head::{Head, VERSION},
     record::Codec,
 };
-use crate::event::Event;
+use crate::{event::Event, explain::Facts};
 
 /// How it is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +35,8 @@ pub struct Writer<W> {
     times: Option<[u64; 2]>,
     events: u32,
     clock: i64,
+    /// What stands in the payload already.
+    facts: Option<Facts>,
     written: u64,
 }
 
@@ -54,6 +56,7 @@ impl<W: Write> Writer<W> {
             times: None,
             events: 0,
             clock: head.wall_offset_ns,
+            facts: None,
             written: 0,
         };
         writer.block(Kind::Head)?;
@@ -84,6 +87,15 @@ impl<W: Write> Writer<W> {
         }
         self.codec.write_clock(&mut self.payload, offset_ns);
         self.close_when_full()
+    }
+
+    /// Notes what the machine says about the failure that is the next event. It stands for
+    /// those that follow in the same block, too.
+    pub fn facts(&mut self, facts: &Facts) {
+        if self.facts.as_ref() != Some(facts) {
+            self.codec.write_facts(&mut self.payload, facts);
+            self.facts = Some(facts.clone());
+        }
     }
 
     fn close_when_full(&mut self) -> io::Result<()> {
@@ -125,6 +137,7 @@ impl<W: Write> Writer<W> {
         block::append(&mut self.block, kind, &self.payload, times, events);
         self.payload.clear();
         self.codec.reset();
+        self.facts = None;
         self.out.write_all(&self.block)?;
         self.written += self.block.len() as u64;
         Ok(())

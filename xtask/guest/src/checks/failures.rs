@@ -5,7 +5,7 @@ use anyhow::Result;
 
 use super::{Suite, Verdict, check_lines};
 use crate::act::{ROWS, Row, RowStage};
-use crate::book::Entry;
+use crate::book::{Contents, Entry};
 use crate::harness::compare;
 use crate::harness::line::Op;
 use crate::harness::report::Report;
@@ -18,8 +18,13 @@ pub fn run(suite: &mut Suite) -> Result<Verdict> {
     let tracer = suite.tracer()?;
     let seen = tracer.seen();
     check_lines(&seen, from, attach, &mut report);
-    let ops = seen.ops_of_others(from);
-    let pairs = compare::pairs(&book, &ops, &mut report);
+    compare_all(&book, &seen.ops_of_others(from), &mut report);
+    Ok(Verdict::Ran(report))
+}
+
+/// Compares all that were provoked with the operations that were reported.
+pub fn compare_all(book: &Contents, ops: &[Op], report: &mut Report) {
+    let pairs = compare::pairs(book, ops, report);
     for row in ROWS {
         if let Some(skip) = book.skips.iter().find(|skip| skip.note == row.name) {
             // Debian's kernels alone have the switch; all have the controller.
@@ -32,12 +37,11 @@ pub fn run(suite: &mut Suite) -> Result<Verdict> {
             .iter()
             .filter(|(entry, _)| entry.note == row.name && entry.ret < 0);
         match (failures.next(), failures.next()) {
-            (Some((entry, op)), None) => check(row, entry, op, &mut report),
+            (Some((entry, op)), None) => check(row, entry, op, report),
             (None, _) => report.add(format!("{}: no such failure", row.name)),
             _ => report.add(format!("{}: several failures", row.name)),
         }
     }
-    Ok(Verdict::Ran(report))
 }
 
 fn check(row: &Row, entry: &Entry, op: &Op, report: &mut Report) {

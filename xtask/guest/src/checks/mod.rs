@@ -7,6 +7,7 @@ mod ends;
 mod failures;
 mod load;
 mod loss;
+mod recorded;
 mod reuse;
 mod runc;
 mod stall;
@@ -135,6 +136,10 @@ const TESTS: &[Test] = &[
     Test {
         name: "tree recorded",
         run: storm::recorded,
+    },
+    Test {
+        name: "tail recorded",
+        run: recorded::tail,
     },
     Test {
         name: "tree one look",

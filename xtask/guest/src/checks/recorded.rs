@@ -1,0 +1,103 @@
+//! `nstrace record`, read again by `tail --from`: what is replayed is what was done, and the
+//! same as a tail beside it printed.
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::{Suite, Verdict, check_form, failures, may_skip};
+use crate::book::Contents;
+use crate::harness::compare;
+use crate::harness::line::Op;
+use crate::harness::report::Report;
+use crate::harness::tracer::{self, Tracer};
+use crate::harness::watch;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Known operations, and each failure that can be provoked, with its reason.
+pub fn tail(suite: &mut Suite) -> Result<Verdict> {
+    let mut report = Report::default();
+    let seed = suite.args.seed.to_string();
+    let load = ["load", "--workers", "4", "--ops", "400", "--seed", &seed];
+    let own = recorded(suite, "load", &load, &mut report)?;
+    compare::operations(&own.book, &own.replayed, own.lost, &mut report);
+    let own = recorded(suite, "failures", &["act", "failures"], &mut report)?;
+    if own.lost.unwrap_or(0) == 0 {
+        failures::compare_all(&own.book, &own.replayed, &mut report);
+    }
+    Ok(Verdict::Ran(report))
+}
+
+/// What was done while it was recorded.
+struct Recorded {
+    book: Contents,
+    replayed: Vec<Op>,
+    /// Where operations may be lost, how many were.
+    lost: Option<u64>,
+}
+
+/// Records an act that writes a book.
+fn recorded(suite: &mut Suite, name: &str, act: &[&str], report: &mut Report) -> Result<Recorded> {
+    let file = format!("/run/nstrace-tail-{name}-{}.nst", suite.attach);
+    let words = suite.words(&["-o", &file]);
+    let recorder = Tracer::start(&[&["record"], &words[..]].concat())?;
+    let (from, book) = suite.with_book(&format!("recorded-{name}"), act)?;
+    let ended = recorder.stop(libc::SIGINT)?;
+    report.same("exit code of record", ended.code(), 0);
+    let replay = Tracer::spawn(tracer::nstrace(&["--json", "--from", &file]))?.finish()?;
+    report.same("exit code of tail", replay.code(), 0);
+    let live = suite.tracer()?.seen();
+    let skipped = [
+        check_form(&replay.seen, 0, &mut Report::default()),
+        check_form(&live, from, &mut Report::default()),
+    ];
+    let replayed = replay.seen.ops_of_others(0);
+    if skipped.iter().all(|skipped| skipped.ops == 0) {
+        let live = live.ops_of_others(from);
+        report.same(
+            format!("{name}: operations, replayed and live"),
+            all(&replayed),
+            all(&live),
+        );
+    }
+    drop(live);
+    let text = watch::run(&["--from", &file], PATIENCE)?;
+    let lines = text.stdout.iter().skip(1);
+    let wrong = lines.filter(|line| !line.starts_with(' ') && !line.starts_with(char::is_numeric));
+    report.same("lines of text without a time", wrong.count(), 0);
+    std::fs::remove_file(&file)?;
+    let lost = may_skip(suite.attach).then_some(skipped[0].ops);
+    Ok(Recorded {
+        book,
+        replayed,
+        lost,
+    })
+}
+
+/// What must be the same of two tracers' lines, in an order that does not depend on them.
+fn all(ops: &[Op]) -> Vec<String> {
+    let told = |op: &Op| {
+        let Op {
+            pid,
+            tid,
+            op,
+            flags,
+            ret,
+            errno,
+            failed_stage,
+            reason,
+            before,
+            after,
+            pids,
+            ..
+        } = op;
+        format!(
+            "{pid} {tid} {op} {flags:?} {ret:?} {errno:?} {failed_stage:?} {reason:?} \
+             {before:?} {after:?} {pids:?}"
+        )
+    };
+    let mut all: Vec<String> = ops.iter().map(told).collect();
+    all.sort_unstable();
+    all
+}
