@@ -181,6 +181,8 @@ pub struct Suite {
     args: TestArgs,
     tracer: Option<Tracer>,
     loaded: Option<(usize, Contents)>,
+    /// Whether the tests have run with the other way.
+    is_again: bool,
 }
 
 /// Runs the tests; whether all that ran passed.
@@ -202,6 +204,7 @@ pub fn run(args: &TestArgs) -> Result<bool> {
         );
     }
     let mut is_good = true;
+    let mut is_again = false;
     for attach in ["fentry", "kprobe"] {
         if args.attach.as_ref().is_none_or(|only| only == attach) {
             let mut suite = Suite {
@@ -209,7 +212,9 @@ pub fn run(args: &TestArgs) -> Result<bool> {
                 args: args.clone(),
                 tracer: None,
                 loaded: None,
+                is_again,
             };
+            is_again = true;
             for test in &tests {
                 is_good &= suite.run(test);
             }
@@ -259,6 +264,12 @@ impl Suite {
             Some(tracer) => Ok(tracer),
             None => bail!("no nstrace"),
         }
+    }
+
+    /// What a test that attaches nothing says instead of doing the same again.
+    fn done_already(&self) -> Option<Verdict> {
+        let why = "it attaches nothing, and has run already";
+        self.is_again.then(|| Verdict::Ignored(why.to_owned()))
     }
 
     /// Arguments for nstrace, with our way of attaching before them.
