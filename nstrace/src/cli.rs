@@ -40,6 +40,8 @@ pub enum Command {
     Leaks(Leaks),
     /// Record what happens into a file, to be looked at later and elsewhere
     Record(Record),
+    /// Show what a recording comes to: lengths, failures, namespaces, the slowest operations
+    Report(Report),
     /// Show what this kernel offers to nstrace, what is missing, and what follows
     Doctor(Doctor),
 }
@@ -204,6 +206,20 @@ pub struct Record {
     /// Run this command, end when it has ended, and exit with its status
     #[arg(last = true, value_name = "COMMAND")]
     pub run: Vec<OsString>,
+}
+
+/// What a recording comes to.
+#[derive(Debug, Args)]
+pub struct Report {
+    /// The recording; `-` for standard input
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Print one JSON object per line (see docs/json.md)
+    #[arg(long)]
+    pub json: bool,
+    /// Colour the output
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    pub color: ColorChoice,
 }
 
 /// What the kernel offers.

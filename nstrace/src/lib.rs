@@ -18,6 +18,7 @@ pub mod kernel;
 pub mod lives;
 pub mod names;
 pub mod render;
+pub mod report;
 pub mod screen;
 pub mod stages;
 pub mod trace;

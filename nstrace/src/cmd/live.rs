@@ -15,6 +15,7 @@ use crate::{
     cli::AttachArgs,
     engines::Engines,
     event::{Cgroup, Event, FoundFree, Lost, Unseen},
+    explain::Facts,
     kernel::{
         clock,
         error::{in_first_pid_namespace, shows_all},
@@ -24,7 +25,7 @@ use crate::{
     },
     names::Names,
     render::{NotFound, TreeFilter, TreeView, unseen},
-    trace::{Entry, Item},
+    trace::{Entry, Head, Item},
     world::{Change, NsKey, World},
 };
 
@@ -52,8 +53,20 @@ pub struct Model {
     changes: Vec<Change>,
 }
 
+/// What is in a recording.
+pub enum Replayed<'a> {
+    /// Where it was made.
+    Head(&'a Head),
+    /// What the machine said about failures that come next.
+    Facts(Facts),
+    /// What an event has changed; it is itself told behind it.
+    Changes(&'a [Change]),
+    /// What happened.
+    Event(&'a Event<'a>),
+}
+
 /// A moment of a recording.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct Moment {
     now_ns: u64,
     wall_offset_ns: i64,
@@ -68,29 +81,36 @@ pub type Watcher<'w> = dyn FnMut(&Model, &[Change], u64) + 'w;
 impl Model {
     /// What a recording has come to at its end; from standard input if it is `-`.
     pub fn of_recording(path: &Path) -> anyhow::Result<Model> {
+        Model::replay(path, &mut |_, _| {})
+    }
+
+    /// The same with somebody who hears of everything in it.
+    pub fn replay(path: &Path, each: &mut dyn FnMut(&Model, Replayed)) -> anyhow::Result<Model> {
         let mut model = Model {
             live: true,
             ..Model::default()
         };
-        let mut moment = Moment {
-            now_ns: 0,
-            wall_offset_ns: 0,
-        };
         let mut is_whole = false;
         recording::read(path, |item| {
+            let moment = model.moment.get_or_insert_default();
             match item {
                 Item::Head(head) => {
                     moment.now_ns = head.mono_ns;
                     moment.wall_offset_ns = head.wall_offset_ns;
+                    each(&model, Replayed::Head(&head));
                 }
                 Item::Entry(Entry::Event(event)) => {
                     is_whole |= matches!(event, Event::SnapshotEnd(_));
                     moment.now_ns = moment.now_ns.max(event.time().unwrap_or(0));
-                    model.apply(&event, &mut |_, _, _| {});
+                    model.apply(&event, &mut |model, changes, _| {
+                        each(model, Replayed::Changes(changes));
+                    });
+                    each(&model, Replayed::Event(&event));
                 }
                 Item::Entry(Entry::Name { id, name }) => model.names.learn(id, name),
                 Item::Entry(Entry::Clock(offset)) => moment.wall_offset_ns = offset,
-                Item::Entry(Entry::Facts(_)) | Item::Damage(_) => {}
+                Item::Entry(Entry::Facts(facts)) => each(&model, Replayed::Facts(facts)),
+                Item::Damage(_) => {}
             }
             Ok(())
         })?;
@@ -100,8 +120,14 @@ impl Model {
                 "{name}: there is no whole look at the machine in it: this is a part"
             ));
         }
-        model.moment = Some(moment);
+        model.moment.get_or_insert_default();
         Ok(model)
+    }
+
+    /// What to add to `CLOCK_MONOTONIC` for the time of day, in ns.
+    pub fn wall_offset_ns(&self) -> i64 {
+        let own = self.moment.map(|moment| moment.wall_offset_ns);
+        own.unwrap_or_else(clock::wall_offset_ns)
     }
 
     /// The same error, with what could not be looked at: it may be there.

@@ -8,6 +8,7 @@ mod live;
 mod output;
 mod record;
 mod recording;
+mod report;
 mod signals;
 mod tail;
 mod tree;
@@ -28,6 +29,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Some(Command::Why(why)) => why::run(&why),
         Some(Command::Leaks(leaks)) => leaks::run(&leaks),
         Some(Command::Record(record)) => record::run(record),
+        Some(Command::Report(args)) => report::run(&args),
         Some(Command::Doctor(doctor)) => doctor::run(&doctor),
     }
 }

@@ -47,6 +47,11 @@ pub fn leaks(out: &mut Text, world: &World, view: &TreeView) {
     }
 }
 
+/// How many there are.
+pub fn leaks_len(world: &World, view: &TreeView) -> usize {
+    find(world, view).len()
+}
+
 /// Appends the lines of JSON: a `tree` line, then namespaces.
 pub fn leaks_json(out: &mut Text, world: &World, view: &TreeView) {
     head_json(out, world, view);

@@ -342,7 +342,7 @@ pub(super) fn reason(out: &mut Text, op: &Operation, view: &View, column: usize)
     out.push('\n');
 }
 
-fn records(record: RecordKind, many: bool) -> &'static str {
+pub(super) fn records(record: RecordKind, many: bool) -> &'static str {
     let (one, several) = match record {
         RecordKind::Op => ("operation", "operations"),
         RecordKind::TaskNew => ("new task", "new tasks"),

@@ -14,6 +14,7 @@ mod leaks;
 mod line;
 mod out;
 mod path;
+mod report;
 #[cfg(test)]
 pub(crate) mod testing;
 mod text;
@@ -26,9 +27,10 @@ mod tests;
 use jiff::tz::TimeZone;
 
 use crate::{cgroups::Cgroups, event::Event, explain::Facts};
-use clock::Clock;
-pub use leaks::{leaks, leaks_json};
+pub use clock::Clock;
+pub use leaks::{leaks, leaks_json, leaks_len};
 pub use out::Text;
+pub use report::{Of, report, report_json};
 pub use tree::{Changes, Recent, TreeFilter, TreeView, tree, tree_json, unseen, watch};
 pub use why::{NotFound, Target, TargetError, is_there, why, why_json};
 

@@ -80,6 +80,15 @@ pub fn container(page: &mut Page, id: &[u8], view: &TreeView) {
     }
 }
 
+/// What a container is called: `web (3f2a91c04b7d)`.
+pub fn container_name(id: &[u8], view: &TreeView) -> String {
+    let short = String::from_utf8_lossy(short_id(id));
+    match view.names.get(id) {
+        Some(name) => format!("{name} ({short})"),
+        None => short.into_owned(),
+    }
+}
+
 /// The first 12 of 64 digits, as engines have it; another id as it is.
 fn short_id(id: &[u8]) -> &[u8] {
     let is_hex = id.len() == 64 && id.iter().all(u8::is_ascii_hexdigit);
