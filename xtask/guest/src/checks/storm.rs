@@ -101,7 +101,7 @@ pub fn agrees(suite: &mut Suite) -> Result<Verdict> {
 
 /// `tree -- COMMAND` that begins in the middle of a storm.
 pub fn live(suite: &mut Suite) -> Result<Verdict> {
-    let (ended, mut report) = in_a_storm(suite, "tree-storm", &[], Duration::ZERO)?;
+    let (ended, mut report) = in_a_storm(suite, "tree-storm", "5000", &[], Duration::ZERO)?;
     report.same("exit code", ended.code, Some(0));
     Ok(Verdict::Ran(report))
 }
@@ -109,7 +109,7 @@ pub fn live(suite: &mut Suite) -> Result<Verdict> {
 /// The same with rings of one page and a nstrace that stands still for a while.
 pub fn loss(suite: &mut Suite) -> Result<Verdict> {
     let words = ["--ring-size", "4096"];
-    let (ended, mut report) = in_a_storm(suite, "tree-loss", &words, PAUSE)?;
+    let (ended, mut report) = in_a_storm(suite, "tree-loss", "2000", &words, PAUSE)?;
     report.same("exit code", ended.code, Some(0));
     let is_told = ended.stderr.iter().any(|line| line.contains("lost"));
     report.check(is_told, || {
@@ -124,6 +124,7 @@ pub fn loss(suite: &mut Suite) -> Result<Verdict> {
 fn in_a_storm(
     suite: &Suite,
     name: &str,
+    sets: &str,
     words: &[&str],
     pause: Duration,
 ) -> Result<(watch::Ended, Report)> {
@@ -131,7 +132,7 @@ fn in_a_storm(
     let (started, go) = (path("started"), path("go"));
     let _ = fs::remove_file(&started);
     let mut fifo = fifo(&go)?;
-    let mut storm = Storm::start(suite, name, &["--until", &started])?;
+    let mut storm = Storm::start(suite, name, &["--until", &started, "--sets", sets])?;
     let script = format!(": >{started}; read line <{go}");
     let own = ["tree", "--attach", suite.attach, "--json"];
     let command = ["--", "sh", "-c", &script];
