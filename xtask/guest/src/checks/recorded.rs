@@ -94,6 +94,9 @@ fn all(ops: &[Op]) -> Vec<String> {
             pids,
             ..
         } = op;
+        // Which limit it was each asks the machine at its own time.
+        let is_limit = errno.as_deref() == Some("EAGAIN");
+        let reason = reason.as_ref().filter(|_| !is_limit);
         format!(
             "{pid} {tid} {op} {flags:?} {ret:?} {errno:?} {failed_stage:?} {reason:?} \
              {before:?} {after:?} {pids:?}"
