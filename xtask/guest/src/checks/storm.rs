@@ -88,7 +88,7 @@ pub fn agrees(suite: &mut Suite) -> Result<Verdict> {
     }
     let mut report = Report::default();
     let before = truth::at_rest(REST)?;
-    let words = ["--sets", "1500", "--left", "112"];
+    let words = ["--sets", "800", "--left", "112"];
     let mut storm = Storm::start(suite, "storm", &words)?;
     let (now, book) = storm.rest()?;
     against::book(&book, &before, &now, &mut report);
@@ -213,7 +213,7 @@ pub fn recorded(suite: &mut Suite) -> Result<Verdict> {
     let own = ["record", "--attach", suite.attach, "-o", &file];
     let nstrace = Watch::start(&[&own[..], &["--", "sh", "-c", &script]].concat())?;
     wait_for_file(&nstrace, &started)?;
-    let mut storm = Storm::start(suite, "record", &["--sets", "1000"])?;
+    let mut storm = Storm::start(suite, "record", &["--sets", "500"])?;
     let (before, book) = storm.rest()?;
     fifo.write_all(b"go\n")?;
     let recorded = nstrace.finish(PATIENCE)?;
