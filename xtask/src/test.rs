@@ -30,7 +30,7 @@ const SERIES_MIN: usize = 4;
 const MODULES: &[&str] = &["dummy"];
 
 /// Long enough for all tests on the slowest kernel, on a busy machine.
-const TIMEOUT: Duration = Duration::from_secs(1500);
+const TIMEOUT: Duration = Duration::from_secs(2400);
 
 /// What to run.
 pub struct Options {
