@@ -196,8 +196,8 @@ fn past(row: &mut Row, past: &event::Past) {
         row.out.push_str(", made by ");
         escape::comm(row.out, &maker.comm);
         let pid = u64::from(maker.pid);
-        let pid = Short::new().text("] ").number(pid).text("[").clone();
-        row.out.push_short(&pid);
+        row.out
+            .push_short(Short::new().text("] ").number(pid).text("["));
         op_name(row.out, maker.op);
     }
     // That who made it was in it goes without saying.

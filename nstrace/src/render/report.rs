@@ -7,7 +7,7 @@ use super::{
     color::Style,
     errno,
     json::{Object, line},
-    text::{length, short_length},
+    text::{error, length, short_length},
     tree::{Page, words},
 };
 use crate::{
@@ -182,7 +182,7 @@ fn failures(page: &mut Page, report: &Report) {
         page.line(0, |page| {
             page.str(failure.op);
             page.str(" ");
-            page.str(&name(failure.errno));
+            error(page.out, failure.errno);
             if let Some(stage) = failure.stage {
                 page.str(" ");
                 page.str(stage);

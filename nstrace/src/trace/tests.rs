@@ -216,7 +216,6 @@ fn names_and_clocks_are_kept() {
     assert!(contents.entries[0].contains("web") && contents.entries[1].contains("-5"));
 }
 
-/// Of what is cut everywhere, all whole blocks are read, and that it was cut is told.
 /// Once in each block.
 #[test]
 fn what_the_machine_says_of_failures_is_kept() {
@@ -249,6 +248,7 @@ fn what_the_machine_says_of_failures_is_kept() {
     assert_eq!(contents.entries, expected);
 }
 
+/// Of what is cut everywhere, all whole blocks are read, and that it was cut is told.
 #[test]
 fn a_cut_recording_gives_its_whole_blocks() {
     let (bytes, written) = sample(200);

@@ -55,8 +55,11 @@ pub fn find(looker: &mut Looker, tasks: &[Seen], with_sockets: bool, mounts: &mu
         sockets: with_sockets.then(HashMap::default),
         mounts,
     };
+    let unseen = looker.unseen.descriptors;
     for _ in 0..PASSES_MAX {
         let points = scratch.mounts.points();
+        // What cannot be read is so each time, and counts once.
+        looker.unseen.descriptors = unseen;
         for threads in tasks.chunk_by(|one, next| one.pid == next.pid) {
             process(looker, &mut scratch, threads);
         }

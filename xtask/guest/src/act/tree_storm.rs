@@ -53,7 +53,7 @@ pub struct StormArgs {
 const DIR: &str = "/run/nstrace-storm";
 
 /// How far we stand back.
-const NICE: i32 = 12;
+const NICE: i32 = 5;
 
 /// How long the storm goes on until the file is there.
 const LONGEST: Duration = Duration::from_secs(90);

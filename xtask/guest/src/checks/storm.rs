@@ -88,7 +88,7 @@ pub fn agrees(suite: &mut Suite) -> Result<Verdict> {
     }
     let mut report = Report::default();
     let before = truth::at_rest(REST)?;
-    let words = ["--sets", "800", "--left", "112"];
+    let words = ["--sets", "1500", "--left", "112"];
     let mut storm = Storm::start(suite, "storm", &words)?;
     let (now, book) = storm.rest()?;
     against::book(&book, &before, &now, &mut report);
@@ -101,7 +101,7 @@ pub fn agrees(suite: &mut Suite) -> Result<Verdict> {
 
 /// `tree -- COMMAND` that begins in the middle of a storm.
 pub fn live(suite: &mut Suite) -> Result<Verdict> {
-    let (ended, mut report) = in_a_storm(suite, "tree-storm", "5000", &[], Duration::ZERO)?;
+    let (ended, mut report) = in_a_storm(suite, "tree-storm", &[], Duration::ZERO)?;
     report.same("exit code", ended.code, Some(0));
     Ok(Verdict::Ran(report))
 }
@@ -109,7 +109,7 @@ pub fn live(suite: &mut Suite) -> Result<Verdict> {
 /// The same with rings of one page and a nstrace that stands still for a while.
 pub fn loss(suite: &mut Suite) -> Result<Verdict> {
     let words = ["--ring-size", "4096"];
-    let (ended, mut report) = in_a_storm(suite, "tree-loss", "2000", &words, PAUSE)?;
+    let (ended, mut report) = in_a_storm(suite, "tree-loss", &words, PAUSE)?;
     report.same("exit code", ended.code, Some(0));
     let is_told = ended.stderr.iter().any(|line| line.contains("lost"));
     report.check(is_told, || {
@@ -124,7 +124,6 @@ pub fn loss(suite: &mut Suite) -> Result<Verdict> {
 fn in_a_storm(
     suite: &Suite,
     name: &str,
-    sets: &str,
     words: &[&str],
     pause: Duration,
 ) -> Result<(watch::Ended, Report)> {
@@ -132,7 +131,7 @@ fn in_a_storm(
     let (started, go) = (path("started"), path("go"));
     let _ = fs::remove_file(&started);
     let mut fifo = fifo(&go)?;
-    let mut storm = Storm::start(suite, name, &["--until", &started, "--sets", sets])?;
+    let mut storm = Storm::start(suite, name, &["--until", &started])?;
     let script = format!(": >{started}; read line <{go}");
     let own = ["tree", "--attach", suite.attach, "--json"];
     let command = ["--", "sh", "-c", &script];
@@ -203,17 +202,19 @@ fn tree_of(ended: &watch::Ended, report: &mut Report) -> Tree {
     tree
 }
 
-/// A recording of a storm: at its end it has the tree that the machine has.
+/// A recording that begins in the middle of a storm: at its end it has the tree that the
+/// machine has.
 pub fn recorded(suite: &mut Suite) -> Result<Verdict> {
     let path = |what: &str| format!("/run/nstrace-record-{}-{what}", suite.attach);
     let (started, go, file) = (path("started"), path("go"), path("nst"));
     let _ = fs::remove_file(&started);
     let mut fifo = fifo(&go)?;
+    let words = ["--sets", "1000", "--until", &started];
+    let mut storm = Storm::start(suite, "record", &words)?;
     let script = format!(": >{started}; read line <{go}");
     let own = ["record", "--attach", suite.attach, "-o", &file];
     let nstrace = Watch::start(&[&own[..], &["--", "sh", "-c", &script]].concat())?;
     wait_for_file(&nstrace, &started)?;
-    let mut storm = Storm::start(suite, "record", &["--sets", "500"])?;
     let (before, book) = storm.rest()?;
     fifo.write_all(b"go\n")?;
     let recorded = nstrace.finish(PATIENCE)?;
