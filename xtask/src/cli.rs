@@ -53,7 +53,7 @@ struct TestArgs {
     #[arg(long, value_name = "SERIES")]
     kernel: Vec<String>,
     /// Only this way of attaching
-    #[arg(long, value_parser = ["fentry", "kprobe"])]
+    #[arg(long, value_parser = test::ATTACH)]
     attach: Option<String>,
     /// No guests
     #[arg(long)]

@@ -8,6 +8,7 @@
 use std::io::{self, BufRead, BufReader, Write};
 use std::process::Stdio;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,8 +20,14 @@ use crate::tally::{self, Lines, Row, Tally};
 use crate::vm::{self, Guest, Outcome};
 use crate::{build, setup};
 
-/// As many as CI has cores; each guest keeps more than one busy at times.
+/// As many as CI has cores; a guest keeps one busy.
 const GUESTS_AT_ONCE: usize = 2;
+
+/// The ways of attaching.
+pub const ATTACH: [&str; 2] = ["fentry", "kprobe"];
+
+/// What stands before lines of the host's part.
+const HOST: &str = "host     ";
 
 /// Below this, the matrix proves too little.
 const SERIES_MIN: usize = 4;
@@ -46,17 +53,18 @@ pub struct Options {
     pub name: Option<String>,
 }
 
-/// Runs the tests; true if all passed.
+/// Runs the tests; true if all passed. The host's part and the guests run side by side:
+/// linking keeps one processor busy, a guest does not always keep one.
 pub fn run(options: &Options) -> Result<bool> {
-    let mut rows = Vec::new();
-    if options.host {
-        setup::all()?;
-        rows.extend(host_rows(options)?);
-    }
-    if options.vm {
-        setup::all()?;
-        rows.extend(guest_rows(options)?);
-    }
+    setup::all()?;
+    let (host, guests) = thread::scope(|scope| {
+        let host = options.host.then(|| scope.spawn(|| host_rows(options)));
+        let guests = options.vm.then(|| guest_rows(options));
+        let host = host.map(|thread| thread.join().expect("a panic has been reported"));
+        (host, guests)
+    });
+    let mut rows = host.transpose()?.unwrap_or_default();
+    rows.extend(guests.transpose()?.unwrap_or_default());
     let sum = tally::print(&rows, &mut io::stdout())?;
     Ok(sum.failed == 0)
 }
@@ -70,8 +78,8 @@ pub fn list(options: &Options) -> Result<()> {
         }
     }
     if options.vm {
-        for series in matrix(options) {
-            writeln!(out, "guest  {series}: {}", guest_command(options))?;
+        for (series, run) in pairs(&matrix(options), options) {
+            writeln!(out, "guest  {series}: {}", guest_command(options, run))?;
         }
     }
     Ok(())
@@ -100,7 +108,7 @@ fn host_rows(options: &Options) -> Result<Vec<Row>> {
 
 fn host_row(words: &[&str]) -> Result<Row> {
     let place = format!("cargo {}", words[0]);
-    println!("{place}");
+    println!("{HOST} {place}");
     let started = Instant::now();
     let mut child = build::cargo(words[0])
         .args(&words[1..])
@@ -113,7 +121,7 @@ fn host_row(words: &[&str]) -> Result<Row> {
     for line in BufReader::new(stdout).lines() {
         let line = line?;
         tally.count_cargo_line(&line);
-        println!("{line}");
+        println!("{HOST} {line}");
     }
     let status = child.wait()?;
     let mut note = String::new();
@@ -144,10 +152,38 @@ fn matrix(options: &Options) -> Vec<String> {
     }
 }
 
-fn guest_command(options: &Options) -> String {
-    let mut command = format!("exec {} test", build::GUEST_PROGRAM);
-    if let Some(attach) = &options.attach {
-        command += &format!(" --attach {}", vm::quote(attach));
+/// What one guest runs: the tests with one way of attaching. As many guests as that, so
+/// that none is long and the last ones end together.
+#[derive(Clone, Copy)]
+struct Run<'a> {
+    attach: &'a str,
+    /// Another guest of this kernel does what attaches nothing.
+    is_again: bool,
+}
+
+fn runs(options: &Options) -> Vec<Run<'_>> {
+    let ways = match &options.attach {
+        Some(only) => vec![only.as_str()],
+        None => ATTACH.to_vec(),
+    };
+    let numbered = ways.into_iter().enumerate();
+    let run = |(index, attach)| Run {
+        attach,
+        is_again: index > 0,
+    };
+    numbered.map(run).collect()
+}
+
+/// Each of them with each run.
+fn pairs<'a, T>(all: &'a [T], options: &'a Options) -> Vec<(&'a T, Run<'a>)> {
+    let with_runs = |one| runs(options).into_iter().map(move |run| (one, run));
+    all.iter().flat_map(with_runs).collect()
+}
+
+fn guest_command(options: &Options, run: Run<'_>) -> String {
+    let mut command = format!("exec {} test --attach {}", build::GUEST_PROGRAM, run.attach);
+    if run.is_again {
+        command += " --again";
     }
     if let Some(name) = &options.name {
         command += &format!(" {}", vm::quote(name));
@@ -158,15 +194,19 @@ fn guest_command(options: &Options) -> String {
 fn guest_rows(options: &Options) -> Result<Vec<Row>> {
     build::build(&[build::NSTRACE, build::GUEST_PROGRAM], true)?;
     let (kernels, mut rows) = kernels(options);
-    let command = guest_command(options);
-    let next = Mutex::new(kernels.iter());
+    let all = pairs(&kernels, options);
+    let next = AtomicUsize::new(0);
     let done = Mutex::new(Vec::new());
     thread::scope(|scope| {
         let work = || {
-            // The lock is for taking one, not for the whole of the body.
-            while let Some((series, kernel)) = { next.lock().unwrap().next() } {
-                let row = guest_row(series, kernel, &command, options.name.is_some());
-                done.lock().unwrap().push(row);
+            loop {
+                let at = next.fetch_add(1, Relaxed);
+                let Some(((series, kernel), run)) = all.get(at) else {
+                    break;
+                };
+                let command = guest_command(options, *run);
+                let row = guest_row(series, kernel, run.attach, &command, options.name.is_some());
+                done.lock().unwrap().push((at, row));
             }
         };
         for _ in 0..GUESTS_AT_ONCE {
@@ -174,8 +214,8 @@ fn guest_rows(options: &Options) -> Result<Vec<Row>> {
         }
     });
     let mut ran = done.into_inner().unwrap();
-    ran.sort_by_key(|row| kernels.iter().position(|(s, k)| row.place == place(s, k)));
-    rows.extend(ran);
+    ran.sort_by_key(|(at, _)| *at);
+    rows.extend(ran.into_iter().map(|(_, row)| row));
     Ok(rows)
 }
 
@@ -229,10 +269,10 @@ fn place(series: &str, kernel: &Kernel) -> String {
     }
 }
 
-fn guest_row(series: &str, kernel: &Kernel, command: &str, is_narrowed: bool) -> Row {
+fn guest_row(series: &str, kernel: &Kernel, attach: &str, command: &str, is_narrowed: bool) -> Row {
     let started = Instant::now();
     let mut tally = Tally::default();
-    let result = run_guest(kernel, command, &mut tally);
+    let result = run_guest(kernel, attach, command, &mut tally);
     let note = match result {
         Ok(Outcome::Exit(0)) if tally.total() == 0 && is_narrowed => "no such test".to_owned(),
         Ok(Outcome::Exit(0)) if tally.total() > 0 => String::new(),
@@ -252,14 +292,14 @@ fn guest_row(series: &str, kernel: &Kernel, command: &str, is_narrowed: bool) ->
         }
     };
     Row {
-        place: place(series, kernel),
+        place: format!("{} {attach}", place(series, kernel)),
         tally,
         took: started.elapsed(),
         note,
     }
 }
 
-fn run_guest(kernel: &Kernel, command: &str, tally: &mut Tally) -> Result<Outcome> {
+fn run_guest(kernel: &Kernel, attach: &str, command: &str, tally: &mut Tally) -> Result<Outcome> {
     let guest = Guest {
         kernel: kernel.clone(),
         machine: Machine::default(),
@@ -268,7 +308,7 @@ fn run_guest(kernel: &Kernel, command: &str, tally: &mut Tally) -> Result<Outcom
         modules: MODULES.iter().map(|name| name.to_string()).collect(),
         command: Some(command.to_owned()),
     };
-    let prefix = format!("{:9} ", kernel.version());
+    let prefix = format!("{:9} {attach} ", kernel.version());
     let mut out = Lines::new(io::stdout(), prefix.clone(), |line| {
         tally.count_guest_line(line)
     });

@@ -219,7 +219,7 @@ fn raise_family(rng: &Rng, done: &'static AtomicU64) -> Result<()> {
         let _ = sys::kill(first, libc::SIGKILL);
     }
     let started = Instant::now();
-    while !sys::is_readable(&alive, Duration::from_millis(1)) {
+    while !sys::is_readable(&alive, Duration::from_millis(10)) {
         reap();
         ensure!(started.elapsed() < patience, "the family of {first} hangs");
     }

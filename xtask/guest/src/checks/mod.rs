@@ -33,6 +33,9 @@ pub struct TestArgs {
     /// Only this way of attaching
     #[arg(long, value_parser = ["fentry", "kprobe"])]
     attach: Option<String>,
+    /// Leave out what attaches nothing: another run does it
+    #[arg(long)]
+    again: bool,
     /// Name the tests and do nothing
     #[arg(long)]
     list: bool,
@@ -204,7 +207,7 @@ pub fn run(args: &TestArgs) -> Result<bool> {
         );
     }
     let mut is_good = true;
-    let mut is_again = false;
+    let mut is_again = args.again;
     for attach in ["fentry", "kprobe"] {
         if args.attach.as_ref().is_none_or(|only| only == attach) {
             let mut suite = Suite {
