@@ -42,6 +42,8 @@ pub enum Command {
     Record(Record),
     /// Show what a recording comes to: lengths, failures, namespaces, the slowest operations
     Report(Report),
+    /// Turn a recording into something that other programs read
+    Export(Export),
     /// Show what this kernel offers to nstrace, what is missing, and what follows
     Doctor(Doctor),
 }
@@ -220,6 +222,27 @@ pub struct Report {
     /// Colour the output
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     pub color: ColorChoice,
+}
+
+/// A recording for other programs.
+#[derive(Debug, Args)]
+pub struct Export {
+    /// The recording; `-` for standard input
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// As what
+    #[arg(long, value_enum)]
+    pub format: ExportFormat,
+    /// Into this file; standard output if nothing is said
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// What other programs read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum ExportFormat {
+    /// A JSON object on each line, as `tail --json` prints them
+    Json,
 }
 
 /// What the kernel offers.

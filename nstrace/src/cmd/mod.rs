@@ -3,6 +3,8 @@
 
 mod child;
 mod doctor;
+mod export;
+mod file;
 mod leaks;
 mod live;
 mod output;
@@ -30,6 +32,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Some(Command::Leaks(leaks)) => leaks::run(&leaks),
         Some(Command::Record(record)) => record::run(record),
         Some(Command::Report(args)) => report::run(&args),
+        Some(Command::Export(args)) => export::run(&args),
         Some(Command::Doctor(doctor)) => doctor::run(&doctor),
     }
 }

@@ -2,19 +2,19 @@
 
 use std::{
     cell::RefCell,
-    fs::{self, File, OpenOptions},
-    io::{self, IsTerminal as _, Write},
-    os::unix::fs::OpenOptionsExt as _,
+    fs,
+    io::{self, IsTerminal as _, Write as _},
     process::ExitCode,
     rc::Rc,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use foldhash::HashSet;
 
 use super::{
     child::Child,
+    file::Output,
     live::{Live, Model},
     output::say,
     signals::{Signals, end_of},
@@ -36,91 +36,9 @@ use crate::{
 
 /// Records until a signal, until the command ends, or until there is enough.
 pub fn run(args: Record) -> anyhow::Result<ExitCode> {
-    let output = Output::open(&args)?;
+    let output = Output::open(&args.output, "a recording")?;
     let child = Child::of(&args.run)?;
     super::block_on(follow(args, output, child))
-}
-
-/// Where it is written to.
-struct Output {
-    /// None for standard output.
-    file: Option<File>,
-    name: String,
-    /// Whether the file is there for this recording alone, and nothing is in it yet.
-    is_new: bool,
-}
-
-impl Output {
-    /// Makes the file, for its owner alone. A symbolic link is not followed: somebody else
-    /// may have put it there.
-    fn open(args: &Record) -> anyhow::Result<Output> {
-        let name = args.output.display().to_string();
-        if name == "-" {
-            if io::stdout().is_terminal() {
-                bail!("a recording is not for a terminal: say -o FILE, or use a pipe");
-            }
-            return Ok(Output {
-                file: None,
-                name,
-                is_new: false,
-            });
-        }
-        let mut options = OpenOptions::new();
-        options.write(true).create_new(true).mode(0o600);
-        options.custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC);
-        let new = options.open(&args.output);
-        let is_new = new.is_ok();
-        let file = match new {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                options.create_new(false).open(&args.output)
-            }
-            new => new,
-        };
-        let file = file.map_err(|error| {
-            let is_link = error.raw_os_error() == Some(libc::ELOOP);
-            let error = anyhow::Error::from(error);
-            match is_link {
-                true => error.context("it is a symbolic link, which is not followed"),
-                false => error,
-            }
-        });
-        let file = Some(file.with_context(|| name.clone())?);
-        Ok(Output { file, name, is_new })
-    }
-
-    /// It will be written to: what was in the file goes.
-    fn begin(&mut self) -> io::Result<()> {
-        self.is_new = false;
-        match &self.file {
-            Some(file) if file.metadata()?.is_file() => file.set_len(0),
-            _ => Ok(()),
-        }
-    }
-}
-
-impl Drop for Output {
-    /// What was not begun leaves no file.
-    fn drop(&mut self) {
-        if self.is_new {
-            let _ = fs::remove_file(&self.name);
-        }
-    }
-}
-
-impl Write for Output {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match &mut self.file {
-            Some(file) => file.write(bytes),
-            None => io::stdout().write(bytes),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        match &mut self.file {
-            Some(file) => file.flush(),
-            None => io::stdout().flush(),
-        }
-    }
 }
 
 /// The recording, and how it goes.
@@ -193,12 +111,9 @@ impl Recording {
         };
         let written = writer.written();
         let output = writer.into_inner();
-        let name = &output.name;
-        if ended.is_err()
-            && let Some(file) = &output.file
-        {
-            // It reads as cut off in any case.
-            let _ = file.set_len(written);
+        let name = output.name();
+        if ended.is_err() {
+            output.cut(written);
         }
         ended.with_context(|| format!("{name}: the recording ends after {written} bytes"))?;
         Ok(written)
@@ -210,7 +125,7 @@ async fn follow(
     output: Output,
     mut child: Option<Child>,
 ) -> anyhow::Result<ExitCode> {
-    let name = output.name.clone();
+    let name = output.name().to_owned();
     let mut signals = Signals::new()?;
     let recording = Rc::new(RefCell::new(Recording {
         writer: None,

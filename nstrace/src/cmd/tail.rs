@@ -4,6 +4,7 @@ use std::{path::Path, process::ExitCode};
 
 use anyhow::Context as _;
 use aya::maps::{HashMap as BpfHashMap, MapData};
+use jiff::tz::TimeZone;
 use nstrace_common::config::Config;
 
 use super::{
@@ -26,7 +27,7 @@ use crate::{
         snapshot,
         stall::Stalls,
     },
-    render::Format,
+    render::{Format, Text},
     screen::{self, Counts, Screen},
     trace::{Entry, Item},
 };
@@ -52,7 +53,29 @@ pub fn run(args: Tail) -> anyhow::Result<ExitCode> {
 
 /// Prints what a recording has as it would have been printed when it happened.
 fn replay(args: &Tail, path: &Path) -> anyhow::Result<ExitCode> {
-    let mut screen = screen(args, args.filters.filter());
+    let screen = screen(args, args.filters.filter());
+    let counts = through(screen, path, &mut output::write)?;
+    summary(counts);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Hands out what `tail --json` would print.
+pub fn export(path: &Path, write: &mut Write<'_>) -> anyhow::Result<()> {
+    let options = screen::Options {
+        format: Format::Json,
+        color: false,
+        all: false,
+        filter: Filter::default(),
+        follows: false,
+        facts: facts::facts,
+    };
+    through(Screen::new(options, TimeZone::UTC), path, write).map(drop)
+}
+
+/// Writes text out, and clears it.
+type Write<'w> = dyn FnMut(&mut Text) -> anyhow::Result<()> + 'w;
+
+fn through(mut screen: Screen, path: &Path, write: &mut Write<'_>) -> anyhow::Result<Counts> {
     screen.facts(Facts::NONE);
     screen.header();
     recording::read(path, |item| {
@@ -67,13 +90,12 @@ fn replay(args: &Tail, path: &Path) -> anyhow::Result<ExitCode> {
             Item::Entry(Entry::Event(_) | Entry::Name { .. }) | Item::Damage(_) => {}
         }
         match screen.text.len() > output::TEXT_MAX {
-            true => output::write(&mut screen.text),
+            true => write(&mut screen.text),
             false => Ok(()),
         }
     })?;
-    output::write(&mut screen.text)?;
-    summary(screen.counts);
-    Ok(ExitCode::SUCCESS)
+    write(&mut screen.text)?;
+    Ok(screen.counts)
 }
 
 /// A recording tells of all tasks, the tail of those below the first pid namespace.
@@ -215,7 +237,7 @@ fn screen(args: &Tail, filter: Filter) -> Screen {
         follows: !args.run.is_empty(),
         facts: facts::facts,
     };
-    let mut screen = Screen::new(options, jiff::tz::TimeZone::system());
+    let mut screen = Screen::new(options, TimeZone::system());
     screen.wall_offset_ns = clock::wall_offset_ns();
     screen
 }
