@@ -192,7 +192,7 @@ impl Model {
         match event {
             Event::Cgroup(cgroup) => self.cgroups.made(cgroup),
             Event::SnapshotEnd(end) => self.unseen = end.unseen,
-            Event::Lost(lost) => self.lost += lost.count,
+            Event::Lost(lost) => self.lost = self.lost.saturating_add(lost.count),
             _ => {}
         }
         self.changes.clear();
