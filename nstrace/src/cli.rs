@@ -216,6 +216,9 @@ pub struct Report {
     /// The recording; `-` for standard input
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
+    /// Which operations count.
+    #[command(flatten)]
+    pub filters: Filters,
     /// Print one JSON object per line (see docs/json.md)
     #[arg(long)]
     pub json: bool,
@@ -268,7 +271,7 @@ pub struct Filters {
     /// Only tasks of this name
     #[arg(long, value_name = "NAME", value_parser = OsStringValueParser::new().try_map(comm))]
     pub comm: Option<OsString>,
-    /// Only tasks in the container whose id starts so
+    /// Only tasks in the container whose id starts so (in `report` and `diff` its name does too)
     #[arg(long, value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
     pub container: Option<String>,
     /// Only operations that failed
@@ -289,6 +292,7 @@ impl Filters {
             pid: self.pid,
             comm: self.comm.as_ref().map(|comm| comm.as_bytes().to_vec()),
             container: self.container.clone(),
+            named: Vec::new(),
             failed: self.failed,
             slower_than_ns: self.slower_than.map(|length| length.as_nanos() as u64),
         }

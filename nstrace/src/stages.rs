@@ -21,7 +21,7 @@ mod tests;
 pub use failed::{PID_NS_LEVEL_MAX, failed};
 
 /// A function of the kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Function {
     /// From copy_creds or unshare_userns.
     CreateUserNs,
@@ -39,7 +39,48 @@ pub enum Function {
     Install(Kind),
 }
 
+/// How many functions there are.
+pub const FUNCTIONS_LEN: usize = 5 + 2 * KINDS;
+
 impl Function {
+    /// All, in the order in which operations pass them; setns switches last.
+    pub const ALL: [Function; FUNCTIONS_LEN] = {
+        let mut all = [Function::Switch; FUNCTIONS_LEN];
+        all[Function::CreateUserNs.index()] = Function::CreateUserNs;
+        all[Function::CopyNamespaces.index()] = Function::CopyNamespaces;
+        all[Function::CreateNewNamespaces.index()] = Function::CreateNewNamespaces;
+        all[Function::AllocPid.index()] = Function::AllocPid;
+        let mut at = 0;
+        while at < KINDS {
+            let kind = Kind::ALL[at];
+            all[Function::Copy(kind).index()] = Function::Copy(kind);
+            all[Function::Install(kind).index()] = Function::Install(kind);
+            at += 1;
+        }
+        all
+    };
+
+    /// Its place in [`Function::ALL`].
+    pub const fn index(self) -> usize {
+        match self {
+            Function::CreateUserNs => 0,
+            Function::CopyNamespaces => 1,
+            Function::CreateNewNamespaces => 2,
+            Function::Copy(kind) => 3 + kind as usize,
+            Function::AllocPid => 3 + KINDS,
+            Function::Install(kind) => 4 + KINDS + kind as usize,
+            Function::Switch => 4 + 2 * KINDS,
+        }
+    }
+
+    /// Whether it calls others that are functions here.
+    pub const fn calls_others(self) -> bool {
+        matches!(
+            self,
+            Function::CopyNamespaces | Function::CreateNewNamespaces
+        )
+    }
+
     /// Its name in the kernel.
     pub const fn name(self) -> &'static str {
         match self {

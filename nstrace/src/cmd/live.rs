@@ -59,10 +59,8 @@ pub enum Replayed<'a> {
     Head(&'a Head),
     /// What the machine said about failures that come next.
     Facts(Facts),
-    /// What an event has changed; it is itself told behind it.
-    Changes(&'a [Change]),
-    /// What happened.
-    Event(&'a Event<'a>),
+    /// What happened, and what it has changed.
+    Event(&'a Event<'a>, &'a [Change]),
 }
 
 /// A moment of a recording.
@@ -102,10 +100,8 @@ impl Model {
                 Item::Entry(Entry::Event(event)) => {
                     is_whole |= matches!(event, Event::SnapshotEnd(_));
                     moment.now_ns = moment.now_ns.max(event.time().unwrap_or(0));
-                    model.apply(&event, &mut |model, changes, _| {
-                        each(model, Replayed::Changes(changes));
-                    });
-                    each(&model, Replayed::Event(&event));
+                    model.apply(&event, &mut |_, _, _| {});
+                    each(&model, Replayed::Event(&event, &model.changes));
                 }
                 Item::Entry(Entry::Name { id, name }) => model.names.learn(id, name),
                 Item::Entry(Entry::Clock(offset)) => moment.wall_offset_ns = offset,

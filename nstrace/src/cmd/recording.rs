@@ -14,6 +14,19 @@ use crate::trace::{Damage, Item, Reader};
 /// Reads all of it, from standard input if the path is `-`, and says what of it cannot be
 /// read. An error of `each` ends it.
 pub fn read(path: &Path, mut each: impl FnMut(Item) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    read_quietly(path, |item| {
+        if let Item::Damage(damage) = item {
+            say(&format!("{}: {}", path.display(), told(damage)));
+        }
+        each(item)
+    })
+}
+
+/// The same for who will read it again.
+pub fn read_quietly(
+    path: &Path,
+    mut each: impl FnMut(Item) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let name = path.display();
     let input: Box<dyn Read> = match path.as_os_str().as_encoded_bytes() {
         b"-" => Box::new(io::stdin().lock()),
@@ -21,9 +34,6 @@ pub fn read(path: &Path, mut each: impl FnMut(Item) -> anyhow::Result<()>) -> an
     };
     let mut reader = Reader::new(input);
     while let Some(item) = reader.read().with_context(|| format!("{name}"))? {
-        if let Item::Damage(damage) = item {
-            say(&format!("{name}: {}", told(damage)));
-        }
         each(item)?;
     }
     Ok(())

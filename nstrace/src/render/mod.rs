@@ -15,6 +15,7 @@ mod line;
 mod out;
 mod path;
 mod report;
+mod table;
 #[cfg(test)]
 pub(crate) mod testing;
 mod text;
@@ -28,9 +29,9 @@ use jiff::tz::TimeZone;
 
 use crate::{cgroups::Cgroups, event::Event, explain::Facts};
 pub use clock::Clock;
-pub use leaks::{leaks, leaks_json, leaks_len};
+pub use leaks::{leaks, leaks_json};
 pub use out::Text;
-pub use report::{Of, report, report_json};
+pub use report::{End, Of, report, report_json};
 pub use tree::{Changes, Recent, TreeFilter, TreeView, tree, tree_json, unseen, watch};
 pub use why::{NotFound, Target, TargetError, is_there, why, why_json};
 
