@@ -65,9 +65,9 @@ impl Sums {
         {
             self.kinds[kind as usize].add(took_ns);
         }
-        for stage in stages::stages(op).iter() {
-            self.stages[stage.function.index()].add(stage.took_ns);
-        }
+        stages::lengths(op, |function, took_ns| {
+            self.stages[function.index()].add(took_ns);
+        });
         self.failed += u64::from(op.errno().is_some());
     }
 

@@ -423,6 +423,40 @@ impl Leaves {
 /// The stages that are open, by level.
 type Open = [Option<usize>; LEVELS];
 
+/// Calls `each` with the functions that an operation that has ended passed, and how long each
+/// took, as they ended: what [`stages`] says of them, without a list.
+pub fn lengths(op: &Operation, mut each: impl FnMut(Function, u64)) {
+    /// What is open at a level, since when.
+    type Open = [Option<(Id, u64)>; LEVELS];
+    let mut open: Open = [None; LEVELS];
+    let mut passed = 0_u64;
+    let mut leave = |open: &mut Open, level: usize, at: u64| {
+        for (id, start) in open[level..].iter_mut().filter_map(Option::take) {
+            passed |= 1 << id.function().index();
+            each(id.function(), at.saturating_sub(start));
+        }
+    };
+    walk(op, |at, point| match point {
+        Point::Enter(level, id) => {
+            let level = usize::from(level);
+            if open[level].is_none_or(|(other, _)| other != id) {
+                leave(&mut open, level, at);
+                open[level] = Some((id, at));
+            }
+        }
+        Point::Leave => leave(&mut open, 0, at),
+    });
+    leave(&mut open, 0, op.took_ns());
+    // It failed before its mark.
+    if let Some(function) = failed(op)
+        && passed >> function.index() & 1 == 0
+    {
+        each(function, 0);
+    }
+}
+
+const _: () = assert!(FUNCTIONS_LEN <= 64);
+
 /// The functions that an operation that has ended passed.
 pub fn stages(op: &Operation) -> Stages {
     let mut stages = Stages::EMPTY;

@@ -6,6 +6,8 @@
 
 use nstrace_common::wire::{FailRecord, IDS, MARKS, OpRecord, PID_LEVELS, RecordKind, TaskRecord};
 
+use zerocopy::IntoBytes as _;
+
 use super::bytes::{Bytes, put, put_signed};
 
 /// A member of a record.
@@ -35,6 +37,8 @@ pub struct Layout {
     len: usize,
     /// Which member is the time.
     time: usize,
+    /// A bit for each that is expected to be as another.
+    same: u64,
     /// The offset of the name whose bytes tell streams apart.
     comm: usize,
 }
@@ -157,22 +161,39 @@ const LIFE: [Member; 9] = members([
 
 static OP_LAYOUT: Layout = Layout {
     members: &OP,
+    same: same(&OP),
     len: 176,
     time: 2,
     comm: 64,
 };
 static TASK_LAYOUT: Layout = Layout {
     members: &TASK,
+    same: same(&TASK),
     len: 112,
     time: 2,
     comm: 56,
 };
 static LIFE_LAYOUT: Layout = Layout {
     members: &LIFE,
+    same: same(&LIFE),
     len: 48,
     time: 2,
     comm: 0,
 };
+
+/// The members that are expected to be as others, which come before and are not themselves
+/// such.
+const fn same(members: &[Member]) -> u64 {
+    let (mut at, mut same) = (0, 0);
+    while at < members.len() {
+        if let Guess::Same(other) = members[at].guess {
+            assert!((other as usize) < at && same >> other & 1 == 0);
+            same |= 1 << at;
+        }
+        at += 1;
+    }
+    same
+}
 
 // Numbers are read from the records as they are in memory.
 const _: () = assert!(cfg!(target_endian = "little"));
@@ -189,6 +210,11 @@ const _: () = assert!(OP_LAYOUT.comm == std::mem::offset_of!(OpRecord, comm));
 const _: () = assert!(TASK_LAYOUT.comm == std::mem::offset_of!(TaskRecord, comm));
 
 impl Layout {
+    /// A bit for each member.
+    fn all(&self) -> u64 {
+        (1 << self.members.len()) - 1
+    }
+
     /// That of a kind of record; none of a cgroup's, which is told otherwise.
     pub fn of(kind: RecordKind) -> Option<&'static Layout> {
         match kind {
@@ -205,6 +231,7 @@ impl Layout {
 
 /// The most members that a record has.
 const MEMBERS: usize = OP.len();
+const _: () = assert!(TASK.len() <= MEMBERS && LIFE.len() <= MEMBERS && MEMBERS < 64);
 
 /// The most words that follow the members.
 pub const LISTS: usize = IDS + MARKS + PID_LEVELS + size_of::<FailRecord>() / 8;
@@ -212,21 +239,25 @@ pub const LISTS: usize = IDS + MARKS + PID_LEVELS + size_of::<FailRecord>() / 8;
 /// Records of tasks of one name are alike: so many streams there are of each kind.
 const STREAMS: usize = 32;
 
+/// The words of the longest record, without lists.
+const WORDS: usize = OP_LAYOUT.len / 8;
+
 /// The last record of a stream.
 #[derive(Clone)]
 struct Stream {
     /// The block that it is of: in another it is as new.
     block: u64,
-    members: [u64; MEMBERS],
     mask: u64,
+    /// Its members as they are in memory.
+    words: [u64; WORDS],
     lists: Vec<u64>,
 }
 
 impl Stream {
     const NEW: Stream = Stream {
         block: 0,
-        members: [0; MEMBERS],
         mask: 0,
+        words: [0; WORDS],
         lists: Vec::new(),
     };
 }
@@ -282,12 +313,16 @@ impl Expected {
         let which = stream(bytes, layout);
         let stream = &mut self.streams[index(kind, which)];
         stream.enter(self.block);
-        let (mut own, mut mask) = ([0; MEMBERS], 0_u64);
+        let mut mask = 0_u64;
         let mut differences = [0; MEMBERS];
+        let last = stream.words.as_bytes();
         for (at, member) in layout.members.iter().enumerate() {
             let value = member.read(bytes);
-            own[at] = value;
-            let guess = member.guess(&own, &stream.members, at, self.time);
+            let guess = match member.guess {
+                Guess::Last => member.read(last),
+                Guess::Time => self.time,
+                Guess::Same(other) => layout.members[usize::from(other)].read(bytes),
+            };
             differences[at] = member.difference(value, guess);
             mask |= u64::from(value != guess) << at;
         }
@@ -302,8 +337,8 @@ impl Expected {
             put_signed(out, differences[at]);
             left &= left - 1;
         }
-        self.time = own[layout.time];
-        stream.members = own;
+        self.time = layout.members[layout.time].read(bytes);
+        stream.words.as_mut_bytes()[..layout.len].copy_from_slice(bytes);
         stream.mask = mask;
         stream.write_lists(out, lists);
     }
@@ -326,20 +361,34 @@ impl Expected {
             0 => bytes.number()?,
             _ => stream.mask,
         };
-        self.words.clear();
-        self.words.resize(layout.len / 8, 0);
-        let mut own = [0; MEMBERS];
-        for (at, member) in layout.members.iter().enumerate() {
-            let guess = member.guess(&own, &stream.members, at, self.time);
-            let value = match mask >> at & 1 {
-                0 => guess,
-                _ => member.add(guess, bytes.signed()?),
+        let words = &mut stream.words[..layout.len / 8];
+        let members = &mut words.as_mut_bytes()[..layout.len];
+        layout.members[layout.time].write(members, self.time);
+        // What differs, in the order of the members, of which some are expected to be as one
+        // before them; then the others of these.
+        let mut left = mask & layout.all();
+        while left != 0 {
+            let at = left.trailing_zeros() as usize;
+            let member = layout.members[at];
+            let guess = match member.guess {
+                Guess::Last | Guess::Time => member.read(members),
+                Guess::Same(other) => layout.members[usize::from(other)].read(members),
             };
-            own[at] = value;
-            member.write(&mut self.words, value);
+            member.write(members, member.add(guess, bytes.signed()?));
+            left &= left - 1;
         }
-        self.time = own[layout.time];
-        stream.members = own;
+        let mut left = layout.same & !mask;
+        while left != 0 {
+            let member = layout.members[left.trailing_zeros() as usize];
+            if let Guess::Same(other) = member.guess {
+                let value = layout.members[usize::from(other)].read(members);
+                member.write(members, value);
+            }
+            left &= left - 1;
+        }
+        self.time = layout.members[layout.time].read(members);
+        self.words.clear();
+        self.words.extend_from_slice(words);
         stream.mask = mask;
         stream.read_lists(bytes)?;
         self.words.extend_from_slice(&stream.lists);
@@ -350,7 +399,7 @@ impl Expected {
 impl Stream {
     fn enter(&mut self, block: u64) {
         if self.block != block {
-            self.members = [0; MEMBERS];
+            self.words = [0; WORDS];
             self.mask = 0;
             self.lists.clear();
             self.block = block;
@@ -397,25 +446,26 @@ impl Member {
     #[inline]
     fn read(self, bytes: &[u8]) -> u64 {
         let at = usize::from(self.offset);
-        let mut word = [0; 8];
-        let width = usize::from(self.width);
-        word[..width].copy_from_slice(&bytes[at..at + width]);
-        u64::from_le_bytes(word)
+        let rest = bytes.get(at..).unwrap_or_default();
+        match self.width {
+            4 => rest
+                .first_chunk()
+                .map_or(0, |word| u32::from_le_bytes(*word).into()),
+            _ => rest
+                .first_chunk()
+                .map_or(0, |word| u64::from_le_bytes(*word)),
+        }
     }
 
     #[inline]
-    fn write(self, words: &mut [u64], value: u64) {
+    fn write(self, bytes: &mut [u8], value: u64) {
         let at = usize::from(self.offset);
-        // Members of 4 bytes are never across two words.
-        words[at / 8] |= value << (at % 8 * 8);
-    }
-
-    #[inline]
-    fn guess(self, own: &[u64; MEMBERS], last: &[u64; MEMBERS], at: usize, time: u64) -> u64 {
-        match self.guess {
-            Guess::Last => last[at],
-            Guess::Time => time,
-            Guess::Same(other) => own[usize::from(other)],
+        let width = usize::from(self.width);
+        if let Some(place) = bytes.get_mut(at..at + width) {
+            match width {
+                4 => place.copy_from_slice(&(value as u32).to_le_bytes()),
+                _ => place.copy_from_slice(&value.to_le_bytes()),
+            }
         }
     }
 
