@@ -417,7 +417,11 @@ const CONTAINERS: u64 = 8;
 impl Maker {
     fn begin(&mut self) -> io::Result<()> {
         for container in 0..CONTAINERS {
-            let path = format!("/docker/{:064x}", (container + 1) * 0x0123_4567_89ab);
+            let path = format!(
+                "/docker/{:016x}{:048x}",
+                (container + 1) * 0x0123_4567_89ab_cdef,
+                container
+            );
             let id = container + 100;
             self.writer.event(&Event::Cgroup(Cgroup {
                 id,

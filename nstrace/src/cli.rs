@@ -42,6 +42,8 @@ pub enum Command {
     Record(Record),
     /// Show what a recording comes to: lengths, failures, namespaces, the slowest operations
     Report(Report),
+    /// Show what differs between two recordings: lengths, failures, namespaces, containers
+    Diff(Diff),
     /// Turn a recording into something that other programs read
     Export(Export),
     /// Show what this kernel offers to nstrace, what is missing, and what follows
@@ -216,6 +218,26 @@ pub struct Report {
     /// The recording; `-` for standard input
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
+    /// Which operations count.
+    #[command(flatten)]
+    pub filters: Filters,
+    /// Print one JSON object per line (see docs/json.md)
+    #[arg(long)]
+    pub json: bool,
+    /// Colour the output
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    pub color: ColorChoice,
+}
+
+/// Two recordings, compared.
+#[derive(Debug, Args)]
+pub struct Diff {
+    /// What it was before
+    #[arg(value_name = "A")]
+    pub before: PathBuf,
+    /// What it is compared with; `-` for standard input
+    #[arg(value_name = "B")]
+    pub after: PathBuf,
     /// Which operations count.
     #[command(flatten)]
     pub filters: Filters,

@@ -2,6 +2,7 @@
 //! exit code.
 
 mod child;
+mod diff;
 mod doctor;
 mod export;
 mod file;
@@ -32,6 +33,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Some(Command::Leaks(leaks)) => leaks::run(&leaks),
         Some(Command::Record(record)) => record::run(record),
         Some(Command::Report(args)) => report::run(&args),
+        Some(Command::Diff(args)) => diff::run(&args),
         Some(Command::Export(args)) => export::run(&args),
         Some(Command::Doctor(doctor)) => doctor::run(&doctor),
     }

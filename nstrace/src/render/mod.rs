@@ -7,6 +7,7 @@
 
 mod clock;
 mod color;
+mod diff;
 mod errno;
 pub mod escape;
 mod json;
@@ -29,6 +30,7 @@ use jiff::tz::TimeZone;
 
 use crate::{cgroups::Cgroups, event::Event, explain::Facts};
 pub use clock::Clock;
+pub use diff::{Side as DiffSide, diff as diff_text, diff_json};
 pub use leaks::{leaks, leaks_json};
 pub use out::Text;
 pub use report::{End, Of, report, report_json};

@@ -2,7 +2,7 @@
 
 mod json;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::fmt::Write as _;
 
@@ -26,6 +26,7 @@ use crate::{
 };
 
 pub use self::json::report as report_json;
+pub(super) use self::json::{errno_name, percentiles};
 
 /// So many containers are shown, and of so many their operations and stages.
 const CONTAINERS: usize = 10;

@@ -141,7 +141,7 @@ pub struct Why {
     /// How often, and to whom.
     pub met: Met,
     /// Its words without any number of a namespace.
-    shape: Option<String>,
+    pub shape: Option<String>,
 }
 
 impl Group {

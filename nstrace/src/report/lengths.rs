@@ -88,7 +88,12 @@ impl Lengths {
     /// What so many of a hundred do not exceed, in ns: to a hundredth; the shortest and the
     /// longest are exact.
     pub fn percentile(&self, percent: f64) -> u64 {
-        let rank = (percent / 100.0 * self.count as f64).ceil().max(1.0) as u64;
+        let rank = percent / 100.0 * self.count as f64;
+        self.at_rank(rank.ceil().max(1.0) as u64)
+    }
+
+    /// The length of that rank of all, from 1 for the shortest; likewise.
+    pub fn at_rank(&self, rank: u64) -> u64 {
         if rank >= self.count {
             return self.max;
         }

@@ -120,7 +120,7 @@ fn containers(lines: &mut Lines, report: &Report, of: &Of) {
 }
 
 /// The id of a container; empty for none. Of others there is none.
-pub(in crate::render) fn id(place: &Place) -> Option<&[u8]> {
+fn id(place: &Place) -> Option<&[u8]> {
     match place {
         Place::None => Some(b""),
         Place::Container(id) => Some(id),
@@ -155,7 +155,7 @@ fn failures(lines: &mut Lines, report: &Report) {
 }
 
 /// The names of tasks, each with how often.
-pub(in crate::render) fn comms(object: &mut Object, key: &str, tally: &Tally<Comm>) {
+fn comms(object: &mut Object, key: &str, tally: &Tally<Comm>) {
     object.objects(key, tally.ranked().iter(), |object, (comm, count)| {
         object.name("comm", comm.bytes());
         object.number("count", *count);

@@ -22,20 +22,20 @@ use crate::{
 };
 
 /// Events, and what is known beside them.
-struct Recorded {
+pub struct Recorded {
     format: Format,
-    world: World,
+    pub world: World,
     cgroups: Cgroups,
-    names: Names,
+    pub names: Names,
     facts: Facts,
-    report: Report,
-    head: Head,
+    pub report: Report,
+    pub head: Head,
 }
 
 const WEB: &str = "3f2a91c04b7d3f2a91c04b7d3f2a91c04b7d3f2a91c04b7d3f2a91c04b7d3f2a";
 
 impl Recorded {
-    fn new(format: Format) -> Recorded {
+    pub fn new(format: Format) -> Recorded {
         let mut recorded = Recorded {
             format,
             world: World::default(),
@@ -56,7 +56,7 @@ impl Recorded {
         recorded
     }
 
-    fn event(&mut self, event: &Event) {
+    pub fn event(&mut self, event: &Event) {
         let mut changes = Vec::new();
         self.world.apply(event, &mut changes);
         let known = Known {
@@ -80,7 +80,7 @@ impl Recorded {
         });
     }
 
-    fn op(&mut self, built: &Built) {
+    pub fn op(&mut self, built: &Built) {
         self.event(&Event::Op(built.get()));
     }
 
@@ -115,7 +115,7 @@ impl Recorded {
 }
 
 /// Two containers' worth of operations, of which some fail, and a loss.
-fn usual(format: Format) -> Recorded {
+pub fn usual(format: Format) -> Recorded {
     let mut recorded = Recorded::new(format);
     let net = 4_026_532_300;
     let made = op(Op::Unshare, CLONE_NEWNET)
@@ -285,7 +285,7 @@ fn every_json_line_is_an_object_with_a_type() {
 }
 
 /// How many columns a terminal gives a line.
-fn width(line: &str) -> usize {
+pub fn width(line: &str) -> usize {
     let mut in_style = false;
     let shown = line.chars().filter(|c| {
         let hidden = in_style || *c == '\x1b';
@@ -296,7 +296,7 @@ fn width(line: &str) -> usize {
 }
 
 /// Everything that somebody else chose is long and odd.
-fn hostile(format: Format) -> Recorded {
+pub fn hostile(format: Format) -> Recorded {
     let mut recorded = Recorded::new(format);
     recorded.head.host = "\x1b[2J".repeat(40);
     recorded.head.kernel = "日本".repeat(60);
