@@ -17,7 +17,7 @@ fn some(seed: u64, count: usize, usual: u64) -> Lengths {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        let tail = if state % 50 == 0 { 20 } else { 1 };
+        let tail = if state.is_multiple_of(50) { 20 } else { 1 };
         lengths.add((usual / 2 + state % usual) * tail);
     }
     lengths
