@@ -61,7 +61,7 @@ pub enum Damage {
 #[derive(Debug)]
 pub enum Item<'a> {
     /// Where the recording was made.
-    Head(Head),
+    Head(Box<Head>),
     /// What was recorded.
     Entry(Entry<'a>),
     /// Something cannot be read.
@@ -215,7 +215,7 @@ impl<R: Read> Reader<R> {
                 return Ok(Some(Step::Damage(damage)));
             };
             return match head.version {
-                1..=VERSION => Ok(Some(Step::Head(head))),
+                1..=VERSION => Ok(Some(Step::Head(Box::new(head)))),
                 found => Err(TraceError::Newer { found }),
             };
         }
@@ -295,6 +295,6 @@ impl<R: Read> Reader<R> {
 /// What the next block has brought.
 enum Step {
     Payload,
-    Head(Head),
+    Head(Box<Head>),
     Damage(Damage),
 }
