@@ -5,7 +5,6 @@
 //! word is expected to be that of the last record, in the same place.
 
 use nstrace_common::wire::{FailRecord, IDS, MARKS, OpRecord, PID_LEVELS, RecordKind, TaskRecord};
-
 use zerocopy::IntoBytes as _;
 
 use super::bytes::{Bytes, put, put_signed};
@@ -13,11 +12,17 @@ use super::bytes::{Bytes, put, put_signed};
 /// A member of a record.
 #[derive(Clone, Copy)]
 struct Member {
-    offset: u8,
-    /// In bytes, 4 or 8.
-    width: u8,
+    /// Where it begins, in units of 4 bytes.
+    half: u8,
+    /// The bits that it has: 32, or 64 in two units.
+    bits: u64,
     guess: Guess,
 }
+
+/// A record in units of 4 bytes: more than the longest has, and a power of two, so that any
+/// number can be made the place of one by a mask.
+type Halves = [u32; HALVES];
+const HALVES: usize = 64;
 
 /// What a member is expected to be.
 #[derive(Clone, Copy)]
@@ -43,22 +48,19 @@ pub struct Layout {
     comm: usize,
 }
 
-/// Members one behind the other.
+/// Members one behind the other, by their widths in bytes, 4 or 8.
 const fn members<const N: usize>(rows: [(u8, Guess); N]) -> [Member; N] {
     let mut members = [Member {
-        offset: 0,
-        width: 0,
+        half: 0,
+        bits: 0,
         guess: Guess::Last,
     }; N];
-    let (mut at, mut offset) = (0, 0);
+    let (mut at, mut half) = (0, 0);
     while at < N {
         let (width, guess) = rows[at];
-        members[at] = Member {
-            offset,
-            width,
-            guess,
-        };
-        offset += width;
+        let bits = u64::MAX >> (64 - 8 * width);
+        members[at] = Member { half, bits, guess };
+        half += width / 4;
         at += 1;
     }
     members
@@ -200,7 +202,7 @@ const _: () = assert!(cfg!(target_endian = "little"));
 
 const fn end(members: &[Member]) -> usize {
     let last = members[members.len() - 1];
-    last.offset as usize + last.width as usize
+    last.half as usize * 4 + last.bits.count_ones() as usize / 8
 }
 
 const _: () = assert!(end(&OP) == OP_LAYOUT.len && OP_LAYOUT.len == size_of::<OpRecord>());
@@ -239,8 +241,7 @@ pub const LISTS: usize = IDS + MARKS + PID_LEVELS + size_of::<FailRecord>() / 8;
 /// Records of tasks of one name are alike: so many streams there are of each kind.
 const STREAMS: usize = 32;
 
-/// The words of the longest record, without lists.
-const WORDS: usize = OP_LAYOUT.len / 8;
+const _: () = assert!(OP_LAYOUT.len <= 4 * HALVES && HALVES.is_power_of_two());
 
 /// The last record of a stream.
 #[derive(Clone)]
@@ -249,7 +250,7 @@ struct Stream {
     block: u64,
     mask: u64,
     /// Its members as they are in memory.
-    words: [u64; WORDS],
+    halves: Halves,
     lists: Vec<u64>,
 }
 
@@ -257,7 +258,7 @@ impl Stream {
     const NEW: Stream = Stream {
         block: 0,
         mask: 0,
-        words: [0; WORDS],
+        halves: [0; HALVES],
         lists: Vec::new(),
     };
 }
@@ -313,15 +314,16 @@ impl Expected {
         let which = stream(bytes, layout);
         let stream = &mut self.streams[index(kind, which)];
         stream.enter(self.block);
+        let mut own = [0; HALVES];
+        own.as_mut_bytes()[..layout.len].copy_from_slice(bytes);
         let mut mask = 0_u64;
         let mut differences = [0; MEMBERS];
-        let last = stream.words.as_bytes();
         for (at, member) in layout.members.iter().enumerate() {
-            let value = member.read(bytes);
+            let value = member.read(&own);
             let guess = match member.guess {
-                Guess::Last => member.read(last),
+                Guess::Last => member.read(&stream.halves),
                 Guess::Time => self.time,
-                Guess::Same(other) => layout.members[usize::from(other)].read(bytes),
+                Guess::Same(other) => layout.members[usize::from(other)].read(&own),
             };
             differences[at] = member.difference(value, guess);
             mask |= u64::from(value != guess) << at;
@@ -337,8 +339,8 @@ impl Expected {
             put_signed(out, differences[at]);
             left &= left - 1;
         }
-        self.time = layout.members[layout.time].read(bytes);
-        stream.words.as_mut_bytes()[..layout.len].copy_from_slice(bytes);
+        self.time = layout.members[layout.time].read(&own);
+        stream.halves = own;
         stream.mask = mask;
         stream.write_lists(out, lists);
     }
@@ -361,34 +363,34 @@ impl Expected {
             0 => bytes.number()?,
             _ => stream.mask,
         };
-        let words = &mut stream.words[..layout.len / 8];
-        let members = &mut words.as_mut_bytes()[..layout.len];
-        layout.members[layout.time].write(members, self.time);
+        let own = &mut stream.halves;
+        layout.members[layout.time].write(own, self.time);
         // What differs, in the order of the members, of which some are expected to be as one
         // before them; then the others of these.
         let mut left = mask & layout.all();
         while left != 0 {
-            let at = left.trailing_zeros() as usize;
-            let member = layout.members[at];
+            let member = layout.members[left.trailing_zeros() as usize];
             let guess = match member.guess {
-                Guess::Last | Guess::Time => member.read(members),
-                Guess::Same(other) => layout.members[usize::from(other)].read(members),
+                Guess::Last | Guess::Time => member.read(own),
+                Guess::Same(other) => layout.members[usize::from(other)].read(own),
             };
-            member.write(members, member.add(guess, bytes.signed()?));
+            member.write(own, guess.wrapping_add(bytes.signed()?.cast_unsigned()));
             left &= left - 1;
         }
         let mut left = layout.same & !mask;
         while left != 0 {
             let member = layout.members[left.trailing_zeros() as usize];
             if let Guess::Same(other) = member.guess {
-                let value = layout.members[usize::from(other)].read(members);
-                member.write(members, value);
+                let value = layout.members[usize::from(other)].read(own);
+                member.write(own, value);
             }
             left &= left - 1;
         }
-        self.time = layout.members[layout.time].read(members);
+        self.time = layout.members[layout.time].read(own);
         self.words.clear();
-        self.words.extend_from_slice(words);
+        let (pairs, _) = own[..layout.len / 4].as_chunks();
+        let word = |[low, high]: &[u32; 2]| u64::from(*low) | u64::from(*high) << 32;
+        self.words.extend(pairs.iter().map(word));
         stream.mask = mask;
         stream.read_lists(bytes)?;
         self.words.extend_from_slice(&stream.lists);
@@ -399,7 +401,7 @@ impl Expected {
 impl Stream {
     fn enter(&mut self, block: u64) {
         if self.block != block {
-            self.words = [0; WORDS];
+            self.halves = [0; HALVES];
             self.mask = 0;
             self.lists.clear();
             self.block = block;
@@ -431,11 +433,10 @@ impl Stream {
         }
         self.lists.resize(len, 0);
         for lists in self.lists.chunks_mut(64) {
-            let mask = bytes.number()?;
-            for (at, word) in lists.iter_mut().enumerate() {
-                if mask >> at & 1 != 0 {
-                    *word = word.wrapping_add(bytes.signed()?.cast_unsigned());
-                }
+            let mut left = bytes.number()?;
+            while let Some(word) = lists.get_mut(left.trailing_zeros() as usize) {
+                *word = word.wrapping_add(bytes.signed()?.cast_unsigned());
+                left &= left - 1;
             }
         }
         Some(())
@@ -443,47 +444,33 @@ impl Stream {
 }
 
 impl Member {
+    /// Where its two units are; the second counts if it has 64 bits.
     #[inline]
-    fn read(self, bytes: &[u8]) -> u64 {
-        let at = usize::from(self.offset);
-        let rest = bytes.get(at..).unwrap_or_default();
-        match self.width {
-            4 => rest
-                .first_chunk()
-                .map_or(0, |word| u32::from_le_bytes(*word).into()),
-            _ => rest
-                .first_chunk()
-                .map_or(0, |word| u64::from_le_bytes(*word)),
-        }
+    fn places(self) -> [usize; 2] {
+        let half = usize::from(self.half);
+        [half % HALVES, (half + 1) % HALVES]
     }
 
     #[inline]
-    fn write(self, bytes: &mut [u8], value: u64) {
-        let at = usize::from(self.offset);
-        let width = usize::from(self.width);
-        if let Some(place) = bytes.get_mut(at..at + width) {
-            match width {
-                4 => place.copy_from_slice(&(value as u32).to_le_bytes()),
-                _ => place.copy_from_slice(&value.to_le_bytes()),
-            }
-        }
+    fn read(self, record: &Halves) -> u64 {
+        let [low, high] = self.places();
+        (u64::from(record[low]) | u64::from(record[high]) << 32) & self.bits
+    }
+
+    #[inline]
+    fn write(self, record: &mut Halves, value: u64) {
+        let [low, high] = self.places();
+        let value = value & self.bits | u64::from(record[high]) << 32 & !self.bits;
+        record[low] = value as u32;
+        record[high] = (value >> 32) as u32;
     }
 
     #[inline]
     fn difference(self, value: u64, guess: u64) -> i64 {
         let difference = value.wrapping_sub(guess);
-        match self.width {
-            4 => i64::from((difference as u32).cast_signed()),
-            _ => difference.cast_signed(),
-        }
-    }
-
-    #[inline]
-    fn add(self, guess: u64, difference: i64) -> u64 {
-        let value = guess.wrapping_add(difference.cast_unsigned());
-        match self.width {
-            4 => value & u64::from(u32::MAX),
-            _ => value,
+        match self.bits {
+            u64::MAX => difference.cast_signed(),
+            _ => i64::from((difference as u32).cast_signed()),
         }
     }
 }
