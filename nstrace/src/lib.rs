@@ -16,6 +16,7 @@ pub mod explain;
 pub mod filter;
 pub mod kernel;
 pub mod lives;
+pub mod moment;
 pub mod names;
 pub mod render;
 pub mod report;

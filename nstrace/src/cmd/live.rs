@@ -23,9 +23,10 @@ use crate::{
         reader::Reader,
         snapshot,
     },
+    moment::Moment,
     names::Names,
     render::{NotFound, TreeFilter, TreeView, unseen},
-    trace::{Entry, Head, Item},
+    trace::{Entry, Head, Item, State, StateOf},
     world::{Change, NsKey, World},
 };
 
@@ -47,7 +48,7 @@ pub struct Model {
     /// Whether the kernel was traced from before the first look.
     pub live: bool,
     /// The moment that it is of, if that is not now.
-    moment: Option<Moment>,
+    moment: Option<Then>,
     /// Who hears of each event before it is applied.
     tap: Option<Tap>,
     changes: Vec<Change>,
@@ -63,11 +64,13 @@ pub enum Replayed<'a> {
     Changes(&'a [Change]),
     /// What happened.
     Event(&'a Event<'a>),
+    /// What is known from here on is not what came before.
+    State,
 }
 
-/// A moment of a recording.
+/// When it is in a recording.
 #[derive(Clone, Copy, Default)]
-struct Moment {
+struct Then {
     now_ns: u64,
     wall_offset_ns: i64,
 }
@@ -79,19 +82,28 @@ pub type Tap = Box<dyn FnMut(&Event)>;
 pub type Watcher<'w> = dyn FnMut(&Model, &[Change], u64) + 'w;
 
 impl Model {
-    /// What a recording has come to at its end; from standard input if it is `-`.
-    pub fn of_recording(path: &Path) -> anyhow::Result<Model> {
-        Model::replay(path, &mut |_, _| {})
+    /// What a recording has come to, at its end or at a moment; from standard input if it is
+    /// `-`.
+    pub fn of_recording(path: &Path, at: Option<&Moment>) -> anyhow::Result<Model> {
+        Model::read(path, at, &mut |_, _| {})
     }
 
-    /// The same with somebody who hears of everything in it.
+    /// The same, at its end, with somebody who hears of everything in it.
     pub fn replay(path: &Path, each: &mut dyn FnMut(&Model, Replayed)) -> anyhow::Result<Model> {
+        Model::read(path, None, each)
+    }
+
+    fn read(
+        path: &Path,
+        at: Option<&Moment>,
+        each: &mut dyn FnMut(&Model, Replayed),
+    ) -> anyhow::Result<Model> {
         let mut model = Model {
             live: true,
             ..Model::default()
         };
         let mut is_whole = false;
-        recording::read(path, |item| {
+        let take = &mut |item: Item| {
             let moment = model.moment.get_or_insert_default();
             match item {
                 Item::Head(head) => {
@@ -110,10 +122,24 @@ impl Model {
                 Item::Entry(Entry::Name { id, name }) => model.names.learn(id, name),
                 Item::Entry(Entry::Clock(offset)) => moment.wall_offset_ns = offset,
                 Item::Entry(Entry::Facts(facts)) => each(&model, Replayed::Facts(facts)),
+                Item::State(state) => {
+                    is_whole = true;
+                    moment.now_ns = moment.now_ns.max(state.world.now());
+                    moment.wall_offset_ns = state.wall_offset_ns;
+                    model.restore(*state);
+                    each(&model, Replayed::State);
+                }
                 Item::Damage(_) => {}
             }
             Ok(())
-        })?;
+        };
+        match at {
+            None => recording::read(path, take)?,
+            Some(at) => {
+                let now_ns = recording::read_until(path, at, take)?;
+                model.moment.get_or_insert_default().now_ns = now_ns;
+            }
+        }
         if !is_whole {
             let name = path.display();
             say(&format!(
@@ -122,6 +148,36 @@ impl Model {
         }
         model.moment.get_or_insert_default();
         Ok(model)
+    }
+
+    /// What is known of the machine where nothing of it was.
+    fn restore(&mut self, state: State) {
+        let State {
+            world,
+            cgroups,
+            names,
+            wall_offset_ns: _,
+            lost,
+            unseen,
+        } = state;
+        self.world = world;
+        self.cgroups = cgroups;
+        self.names = names;
+        self.unseen = unseen;
+        self.lost = self.lost.max(lost);
+    }
+
+    /// The same for a recording.
+    pub fn state(&self) -> StateOf<'_> {
+        StateOf {
+            world: &self.world,
+            cgroups: &self.cgroups,
+            names: &self.names,
+            wall_offset_ns: self.wall_offset_ns(),
+            lost: self.lost,
+            unseen: self.unseen,
+            redacts: false,
+        }
     }
 
     /// What to add to `CLOCK_MONOTONIC` for the time of day, in ns.
@@ -140,9 +196,9 @@ impl Model {
 
     /// That of a recording, or else one look at the machine, with a line on what that could
     /// not see.
-    pub fn of(recording: Option<&Path>) -> anyhow::Result<Model> {
+    pub fn of(recording: Option<&Path>, at: Option<&Moment>) -> anyhow::Result<Model> {
         if let Some(path) = recording {
-            return Model::of_recording(path);
+            return Model::of_recording(path, at);
         }
         let model = Model::look()?;
         if let Some(blind) = blind(&model) {
@@ -208,10 +264,10 @@ impl Model {
 
     /// The same for rendering.
     pub fn view<'a>(&'a self, filter: &'a TreeFilter, color: bool) -> TreeView<'a> {
-        let Moment {
+        let Then {
             now_ns,
             wall_offset_ns,
-        } = self.moment.unwrap_or_else(|| Moment {
+        } = self.moment.unwrap_or_else(|| Then {
             now_ns: clock::monotonic_ns(),
             wall_offset_ns: clock::wall_offset_ns(),
         });

@@ -15,11 +15,13 @@
 //! behind each other; [`block`] compresses what has gathered, with a checksum.
 
 mod block;
-mod bytes;
+pub(crate) mod bytes;
 mod code;
 mod head;
+mod index;
 mod reader;
-mod record;
+pub(crate) mod record;
+mod state;
 mod writer;
 
 #[cfg(test)]
@@ -36,7 +38,9 @@ pub fn payload_block(payload: &[u8]) -> Vec<u8> {
 
 pub use self::{
     head::Head,
+    index::{Index, Place},
     reader::{Damage, Item, Reader, TraceError},
     record::Entry,
-    writer::{Options, Writer},
+    state::{State, StateOf},
+    writer::{Options, Writer, end},
 };
