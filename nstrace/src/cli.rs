@@ -43,6 +43,10 @@ pub enum Command {
     Record(Record),
     /// Show what a recording comes to: lengths, failures, namespaces, the slowest operations
     Report(Report),
+    /// Take a part of a recording, as a recording
+    Cut(Cut),
+    /// Join recordings of one boot of a machine
+    Cat(Cat),
     /// Turn a recording into something that other programs read
     Export(Export),
     /// Show what this kernel offers to nstrace, what is missing, and what follows
@@ -297,6 +301,35 @@ pub struct Report {
     /// Colour the output
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     pub color: ColorChoice,
+}
+
+/// A part of a recording.
+#[derive(Debug, Args)]
+pub struct Cut {
+    /// The recording; `-` for standard input
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// What comes after this moment: 12:03:07 by the clock, +12.5s from the beginning, -30s
+    /// from the end
+    #[arg(long, value_name = "MOMENT", allow_hyphen_values = true)]
+    pub from: Option<Moment>,
+    /// What comes up to this moment
+    #[arg(long, value_name = "MOMENT", allow_hyphen_values = true)]
+    pub to: Option<Moment>,
+    /// Into this file; `-` for standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+}
+
+/// Several recordings.
+#[derive(Debug, Args)]
+pub struct Cat {
+    /// The recordings, in the order of time; `-` for standard input
+    #[arg(value_name = "FILE", required = true)]
+    pub files: Vec<PathBuf>,
+    /// Into this file; standard output if nothing is said
+    #[arg(short, long, value_name = "FILE", default_value = "-")]
+    pub output: PathBuf,
 }
 
 /// A recording for other programs.

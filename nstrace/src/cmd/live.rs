@@ -103,12 +103,14 @@ impl Model {
             ..Model::default()
         };
         let mut is_whole = false;
+        let mut boot = None;
         let take = &mut |item: Item| {
             let moment = model.moment.get_or_insert_default();
             match item {
                 Item::Head(head) => {
-                    moment.now_ns = head.mono_ns;
+                    let until = std::mem::replace(&mut moment.now_ns, head.mono_ns);
                     moment.wall_offset_ns = head.wall_offset_ns;
+                    model.begin(&head, &mut boot, until);
                     each(&model, Replayed::Head(&head));
                 }
                 Item::Entry(Entry::Event(event)) => {
@@ -129,6 +131,7 @@ impl Model {
                     model.restore(*state);
                     each(&model, Replayed::State);
                 }
+                Item::End(time) => moment.now_ns = moment.now_ns.max(time),
                 Item::Damage(_) => {}
             }
             Ok(())
@@ -148,6 +151,28 @@ impl Model {
         }
         model.moment.get_or_insert_default();
         Ok(model)
+    }
+
+    /// Another recording begins, behind one up to that time. What happened between the two is
+    /// lost; if it is of another boot, so is everything before.
+    fn begin(&mut self, head: &Head, boot: &mut Option<String>, until: u64) {
+        match boot.replace(head.boot_id.clone()) {
+            None => {}
+            Some(before) if before == head.boot_id => {
+                let lost = Lost {
+                    time: head.mono_ns,
+                    since: until,
+                    record: RecordKind::Op,
+                    count: 0,
+                };
+                self.world.apply(&Event::Lost(lost), &mut Vec::new());
+            }
+            Some(_) => {
+                self.world = World::default();
+                self.cgroups = Cgroups::default();
+                self.names = Names::default();
+            }
+        }
     }
 
     /// What is known of the machine where nothing of it was.
@@ -173,7 +198,6 @@ impl Model {
             world: &self.world,
             cgroups: &self.cgroups,
             names: &self.names,
-            wall_offset_ns: self.wall_offset_ns(),
             lost: self.lost,
             unseen: self.unseen,
             redacts: false,

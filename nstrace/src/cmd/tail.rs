@@ -117,7 +117,7 @@ fn take(screen: &mut Screen, item: Item) {
         }
         Item::Entry(Entry::Clock(offset)) => screen.wall_offset_ns = offset,
         Item::Entry(Entry::Facts(facts)) => screen.facts(facts),
-        Item::Entry(Entry::Event(_) | Entry::Name { .. }) | Item::Damage(_) => {}
+        Item::Entry(Entry::Event(_) | Entry::Name { .. }) | Item::End(_) | Item::Damage(_) => {}
     }
 }
 

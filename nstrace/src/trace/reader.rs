@@ -69,6 +69,8 @@ pub enum Item<'a> {
     /// What is known of the machine here, where what came before is not: at a beginning, and
     /// behind what could not be read.
     State(Box<State>),
+    /// It was ended then, `CLOCK_MONOTONIC` in ns.
+    End(u64),
     /// Something cannot be read.
     Damage(Damage),
 }
@@ -147,6 +149,7 @@ impl<R: Read> Reader<R> {
                 None => return Ok(None),
                 Some(Step::Payload) => {}
                 Some(Step::Head(head)) => return Ok(Some(Item::Head(head))),
+                Some(Step::End(time)) => return Ok(Some(Item::End(time))),
                 Some(Step::State(state)) => return Ok(Some(Item::State(state))),
                 Some(Step::Damage(damage)) => {
                     self.is_blind = true;
@@ -269,6 +272,9 @@ impl<R: Read> Reader<R> {
                 None => Step::Damage(damage),
             }));
         }
+        if self.has_ended {
+            return Ok(Some(Step::End(head.times[1])));
+        }
         if head.kind != Kind::Events as u8 {
             return Ok(None);
         }
@@ -351,9 +357,9 @@ impl<R: Read> Reader<R> {
 }
 
 impl<R: Read + Seek> Reader<R> {
-    /// Goes to the last state before that time, if it is further on than the beginning, and
-    /// leaves out what is later. `CLOCK_MONOTONIC` in ns.
-    pub fn seek(&mut self, index: &Index, time: u64) -> io::Result<()> {
+    /// Goes to the last state before a time, if there is one, and leaves out blocks that are
+    /// later than another. `CLOCK_MONOTONIC` in ns.
+    pub fn seek(&mut self, index: &Index, time: u64, until: u64) -> io::Result<()> {
         if let Some(place) = index.before(time) {
             self.input.seek(SeekFrom::Start(place.offset))?;
             self.window.clear();
@@ -361,7 +367,7 @@ impl<R: Read + Seek> Reader<R> {
             (self.payload, self.at) = (Vec::new(), 0);
             (self.bad, self.is_blind) = (None, true);
         }
-        self.until = time.saturating_add(DISORDER_NS);
+        self.until = until.saturating_add(DISORDER_NS);
         Ok(())
     }
 
@@ -383,5 +389,6 @@ enum Step {
     Payload,
     Head(Head),
     State(Box<State>),
+    End(u64),
     Damage(Damage),
 }

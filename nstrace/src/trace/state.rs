@@ -9,7 +9,7 @@ use crate::{
     cgroups::{self, Cgroups},
     event::{Cgroup, Event, Unseen},
     names::Names,
-    world::World,
+    world::{Change, World},
 };
 
 /// The kind of what stands at the end: all that is behind it.
@@ -24,8 +24,6 @@ pub struct StateOf<'a> {
     pub cgroups: &'a Cgroups,
     /// Names of containers.
     pub names: &'a Names,
-    /// What to add to `CLOCK_MONOTONIC` for the time of day, in ns.
-    pub wall_offset_ns: i64,
     /// How many records were lost so far.
     pub lost: u64,
     /// What the last look could not see.
@@ -52,8 +50,9 @@ pub struct State {
 }
 
 impl StateOf<'_> {
-    /// Appends it, as the payload of a block.
-    pub(super) fn write(&self, codec: &mut Codec, out: &mut Vec<u8>) {
+    /// Appends it, as the payload of a block, with what to add to `CLOCK_MONOTONIC` for the
+    /// time of day.
+    pub(super) fn write(&self, codec: &mut Codec, clock: i64, out: &mut Vec<u8>) {
         for (id, path) in self.cgroups.iter() {
             let path = if self.redacts {
                 cgroups::id_alone(path)
@@ -65,7 +64,7 @@ impl StateOf<'_> {
         for (id, name) in self.names.iter().filter(|_| !self.redacts) {
             codec.write_name(out, id, name);
         }
-        codec.write_clock(out, self.wall_offset_ns);
+        codec.write_clock(out, clock);
         out.push(REST);
         put(out, self.lost);
         put_unseen(out, &self.unseen);
@@ -74,6 +73,29 @@ impl StateOf<'_> {
 }
 
 impl State {
+    /// The same, to be written.
+    pub fn get(&self) -> StateOf<'_> {
+        StateOf {
+            world: &self.world,
+            cgroups: &self.cgroups,
+            names: &self.names,
+            lost: self.lost,
+            unseen: self.unseen,
+            redacts: false,
+        }
+    }
+
+    /// What is known after an event; what it changed is appended.
+    pub fn apply(&mut self, event: &Event, changes: &mut Vec<Change>) {
+        match event {
+            Event::Cgroup(cgroup) => self.cgroups.made(cgroup),
+            Event::SnapshotEnd(end) => self.unseen = end.unseen,
+            Event::Lost(lost) => self.lost += lost.count,
+            _ => {}
+        }
+        self.world.apply(event, changes);
+    }
+
     /// Reads a payload; none if it is none.
     pub(super) fn read(payload: &[u8]) -> Option<State> {
         let mut state = State::default();

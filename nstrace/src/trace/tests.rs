@@ -49,6 +49,7 @@ fn read(bytes: &[u8]) -> Result<Contents, TraceError> {
             Item::Entry(entry) => contents.entries.push(format!("{entry:?}")),
             Item::Damage(damage) => contents.damage.push(damage),
             Item::State(_) => contents.states += 1,
+            Item::End(_) => {}
         }
     }
     Ok(contents)
@@ -70,7 +71,7 @@ fn write(events: &[Event], block_len: usize) -> (Vec<u8>, Vec<String>) {
         writer.event(event).expect("memory");
         written.push(format!("{:?}", Entry::Event(*event)));
     }
-    writer.finish().expect("memory");
+    writer.finish(0).expect("memory");
     (writer.into_inner(), written)
 }
 
@@ -226,7 +227,7 @@ fn names_and_clocks_are_kept() {
     writer.name(b"3f2a", "web").expect("memory");
     writer.clock(-5).expect("memory");
     writer.clock(-5).expect("memory");
-    writer.finish().expect("memory");
+    writer.finish(0).expect("memory");
     let bytes = writer.into_inner();
     let contents = read(&bytes).expect("a recording");
     assert_eq!(contents.entries.len(), 2);
@@ -258,7 +259,7 @@ fn what_the_machine_says_of_failures_is_kept() {
     }
     writer.flush().expect("memory");
     writer.facts(&Facts::NONE);
-    writer.finish().expect("memory");
+    writer.finish(0).expect("memory");
     let expected = [all, unlimited, Facts::NONE, Facts::NONE];
     let expected = expected.map(|facts| format!("{:?}", Entry::Facts(facts)));
     let contents = read(&writer.into_inner()).expect("a recording");
@@ -395,6 +396,7 @@ fn with_states(has_ids: bool) -> (Vec<u8>, Vec<Owned>, u64) {
     let mut writer = Writer::new(Vec::new(), &Head::default(), options).expect("memory");
     let (mut world, mut cgroups) = (World::default(), Cgroups::default());
     cgroups.learn(7, b"/demo");
+    writer.clock(-3).expect("memory");
     for event in &machine.log {
         let written = event.with_record(|event| writer.event(event));
         written.expect("memory");
@@ -404,7 +406,6 @@ fn with_states(has_ids: bool) -> (Vec<u8>, Vec<Owned>, u64) {
                 world: &world,
                 cgroups: &cgroups,
                 names: &Names::default(),
-                wall_offset_ns: -3,
                 lost: 4,
                 unseen: Unseen::default(),
                 redacts: false,
@@ -412,7 +413,7 @@ fn with_states(has_ids: bool) -> (Vec<u8>, Vec<Owned>, u64) {
             writer.state(&state).expect("memory");
         }
     }
-    writer.finish().expect("memory");
+    writer.finish(0).expect("memory");
     (writer.into_inner(), machine.log.clone(), world.now())
 }
 
@@ -420,7 +421,7 @@ fn with_states(has_ids: bool) -> (Vec<u8>, Vec<Owned>, u64) {
 fn at(bytes: &[u8], time: u64) -> (World, usize) {
     let mut reader = Reader::new(Cursor::new(bytes));
     let index = reader.index().expect("memory");
-    reader.seek(&index, time).expect("memory");
+    reader.seek(&index, time, time).expect("memory");
     let (mut world, mut events) = (World::default(), 0);
     while let Some(item) = reader.read().expect("a recording") {
         match item {
@@ -433,7 +434,7 @@ fn at(bytes: &[u8], time: u64) -> (World, usize) {
                 events += 1;
                 world.apply(&event, &mut Vec::new());
             }
-            Item::Entry(_) | Item::Head(_) => {}
+            Item::Entry(_) | Item::Head(_) | Item::End(_) => {}
             Item::Damage(damage) => panic!("{damage:?} behind {events} at {time}"),
         }
     }
@@ -495,7 +496,7 @@ fn a_state_makes_good_what_was_damaged() {
             }
             Item::Entry(Entry::Event(event)) => world.apply(&event, &mut Vec::new()),
             Item::Damage(_) => seen.1 += 1,
-            Item::Entry(_) | Item::Head(_) => {}
+            Item::Entry(_) | Item::Head(_) | Item::End(_) => {}
         }
     }
     assert_eq!(seen, (1, 1));
@@ -525,7 +526,7 @@ fn a_file_that_grows_is_followed() {
             match item {
                 Item::Entry(entry) => entries.push(format!("{entry:?}")),
                 Item::Damage(damage) => panic!("{damage:?}"),
-                Item::Head(_) | Item::State(_) => {}
+                Item::Head(_) | Item::State(_) | Item::End(_) => {}
             }
         }
     }

@@ -51,25 +51,21 @@ pub struct Writer<W> {
     next_state: u64,
 }
 
-/// What stands at the end of a recording that is put together from blocks.
-pub fn end() -> Vec<u8> {
+/// What stands at the end of a recording that is put together from blocks, and ends then.
+pub fn end(time: u64) -> Vec<u8> {
     let mut block = Vec::new();
-    block::append(&mut block, Kind::End, &[], [0; 2], 0);
+    block::append(&mut block, Kind::End, &[], [time; 2], 0);
     block
 }
 
 impl<W: Write> Writer<W> {
     /// Writes the head. Its version is that of this writer.
     pub fn new(out: W, head: &Head, options: Options) -> io::Result<Writer<W>> {
-        let head = Head {
-            version: VERSION,
-            ..head.clone()
-        };
         let mut writer = Writer {
             out,
             options,
             codec: Codec::new(),
-            payload: serde_json::to_vec(&head)?,
+            payload: Vec::new(),
             block: Vec::new(),
             times: None,
             events: 0,
@@ -79,8 +75,20 @@ impl<W: Write> Writer<W> {
             index: Index::default(),
             next_state: options.state_every,
         };
-        writer.block(Kind::Head)?;
+        writer.head(head)?;
         Ok(writer)
+    }
+
+    /// Writes a head again: what follows does not go on where what was before ended.
+    pub fn head(&mut self, head: &Head) -> io::Result<()> {
+        self.write_out()?;
+        let head = Head {
+            version: VERSION,
+            ..head.clone()
+        };
+        self.clock = head.wall_offset_ns;
+        self.payload = serde_json::to_vec(&head)?;
+        self.block(Kind::Head)
     }
 
     /// Adds an event.
@@ -128,7 +136,7 @@ impl<W: Write> Writer<W> {
     pub fn state(&mut self, state: &StateOf) -> io::Result<()> {
         self.write_out()?;
         let (offset, time) = (self.written, state.world.now());
-        state.write(&mut self.codec, &mut self.payload);
+        state.write(&mut self.codec, self.clock, &mut self.payload);
         if self.payload.len() > PAYLOAD_MAX {
             self.payload.clear();
             self.codec.reset();
@@ -163,11 +171,12 @@ impl<W: Write> Writer<W> {
         }
     }
 
-    /// Writes out what has gathered, and that it is all.
-    pub fn finish(&mut self) -> io::Result<()> {
+    /// Writes out what has gathered, and that it is all up to that time; 0 for the last event.
+    pub fn finish(&mut self, time: u64) -> io::Result<()> {
         self.flush()?;
         self.index.write(&mut self.payload);
-        self.times = self.index.times;
+        let [first, last] = self.index.times.unwrap_or([time; 2]);
+        self.times = Some([first, last.max(time)]);
         self.block(Kind::End)?;
         self.out.flush()
     }

@@ -68,9 +68,10 @@ impl Flight {
             .map_or(Duration::ZERO, |part| now - part.begun)
     }
 
-    /// Writes all of it, as a whole recording; says how many bytes.
-    pub fn write_to(&self, out: &mut impl Write) -> io::Result<u64> {
-        let end = trace::end();
+    /// Writes all of it, as a whole recording that ends now (`CLOCK_MONOTONIC`, ns); says how
+    /// many bytes.
+    pub fn write_to(&self, out: &mut impl Write, now_ns: u64) -> io::Result<u64> {
+        let end = trace::end(now_ns);
         let parts = self.parts.iter().map(|part| &part.bytes);
         let mut written = 0;
         for bytes in [&self.head].into_iter().chain(parts).chain([&end]) {

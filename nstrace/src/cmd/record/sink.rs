@@ -291,7 +291,7 @@ impl Sink {
                     let mut next = begin(To::File(parts.next()?), &head)?;
                     next.state(&state)?;
                     let mut last = std::mem::replace(&mut self.writer, next);
-                    last.finish()?;
+                    last.finish(clock::monotonic_ns())?;
                     self.done += last.written();
                     self.begun = now;
                 } else if self.writer.wants_state() {
@@ -308,7 +308,8 @@ impl Sink {
                     if let To::Memory(flight) = self.writer.get_ref() {
                         let mut output = parts.next()?;
                         let name = output.name().to_owned();
-                        let written = flight.write_to(&mut output).with_context(|| name.clone())?;
+                        let written = flight.write_to(&mut output, clock::monotonic_ns());
+                        let written = written.with_context(|| name.clone())?;
                         self.done += written;
                         let seconds = flight.age(now).as_secs_f64();
                         say(&format!("{name}: {written} bytes, {seconds:.1} s: {why}"));
@@ -351,7 +352,10 @@ impl Sink {
             self.error = self.try_tend(model, names, true).err();
         }
         let ended = match self.error.take() {
-            None => self.writer.finish().map_err(anyhow::Error::from),
+            None => {
+                let ended = self.writer.finish(clock::monotonic_ns());
+                ended.map_err(anyhow::Error::from)
+            }
             Some(error) => Err(error),
         };
         let (written, whole) = (self.written(), self.writer.written());
