@@ -532,3 +532,43 @@ fn a_file_that_grows_is_followed() {
     }
     assert_eq!(difference(&entries, &written), None);
 }
+
+/// What version 1 of the format has looked like: every reader reads it, for ever. It was
+/// recorded on Linux 6.18 in parts, of which one is left out.
+#[test]
+fn version_1_is_read_for_ever() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/traces/v1.nst");
+    let bytes = std::fs::read(path).expect("in testdata");
+    let mut reader = Reader::new(&bytes[..]);
+    let mut counts = std::collections::BTreeMap::<String, u32>::new();
+    let mut known = super::State::default();
+    while let Some(item) = reader.read().expect("a recording") {
+        let name = match item {
+            Item::Entry(Entry::Event(event)) => {
+                known.apply(&event, &mut Vec::new());
+                format!("{event:?}")
+            }
+            Item::Entry(entry) => format!("{entry:?}"),
+            Item::State(state) => {
+                known = *state;
+                "State".into()
+            }
+            other => format!("{other:?}"),
+        };
+        let word = name.split(|c: char| !c.is_ascii_alphanumeric()).next();
+        *counts
+            .entry(word.unwrap_or_default().to_owned())
+            .or_default() += 1;
+    }
+    let counts: Vec<String> = counts
+        .iter()
+        .map(|(name, n)| format!("{name} {n}"))
+        .collect();
+    let expected = "Cgroup 2, Clock 30, Death 300, End 1, Facts 2, FoundHolder 8, FoundNamespace 32, \
+                    FoundTask 210, Head 2, Op 225, SnapshotBegin 3, SnapshotEnd 3, State 1, \
+                    TaskChange 50, TaskExit 164, TaskFree 167, TaskNew 165";
+    assert_eq!(counts.join(", "), expected);
+    let (world, names) = (&known.world, &known.names);
+    let lives = (world.living_len(), world.tasks_len(), names.iter().count());
+    assert_eq!(lives, (10, 69, 0));
+}
