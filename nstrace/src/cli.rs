@@ -243,6 +243,8 @@ pub struct Export {
 pub enum ExportFormat {
     /// A JSON object on each line, as `tail --json` prints them
     Json,
+    /// A trace for <https://ui.perfetto.dev>, and for its trace processor
+    Perfetto,
 }
 
 /// What the kernel offers.

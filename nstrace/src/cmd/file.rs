@@ -1,7 +1,7 @@
 //! Files that commands write: for their owner alone, and not what somebody else put there.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File, Metadata, OpenOptions},
     io::{self, IsTerminal as _, Write},
     os::unix::fs::OpenOptionsExt as _,
     path::Path,
@@ -65,6 +65,11 @@ impl Output {
             Some(file) if file.metadata()?.is_file() => file.set_len(0),
             _ => Ok(()),
         }
+    }
+
+    /// What file it is; none if it is standard output.
+    pub fn metadata(&self) -> io::Result<Option<Metadata>> {
+        self.file.as_ref().map(File::metadata).transpose()
     }
 
     /// What it is called.

@@ -86,6 +86,17 @@ impl Model {
 
     /// The same with somebody who hears of everything in it.
     pub fn replay(path: &Path, each: &mut dyn FnMut(&Model, Replayed)) -> anyhow::Result<Model> {
+        Model::try_replay(path, &mut |model, replayed| {
+            each(model, replayed);
+            Ok(())
+        })
+    }
+
+    /// The same with somebody who may have enough: an error ends it.
+    pub fn try_replay(
+        path: &Path,
+        each: &mut dyn FnMut(&Model, Replayed) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Model> {
         let mut model = Model {
             live: true,
             ..Model::default()
@@ -97,19 +108,21 @@ impl Model {
                 Item::Head(head) => {
                     moment.now_ns = head.mono_ns;
                     moment.wall_offset_ns = head.wall_offset_ns;
-                    each(&model, Replayed::Head(&head));
+                    each(&model, Replayed::Head(&head))?;
                 }
                 Item::Entry(Entry::Event(event)) => {
                     is_whole |= matches!(event, Event::SnapshotEnd(_));
                     moment.now_ns = moment.now_ns.max(event.time().unwrap_or(0));
+                    let mut told = Ok(());
                     model.apply(&event, &mut |model, changes, _| {
-                        each(model, Replayed::Changes(changes));
+                        told = each(model, Replayed::Changes(changes));
                     });
-                    each(&model, Replayed::Event(&event));
+                    told?;
+                    each(&model, Replayed::Event(&event))?;
                 }
                 Item::Entry(Entry::Name { id, name }) => model.names.learn(id, name),
                 Item::Entry(Entry::Clock(offset)) => moment.wall_offset_ns = offset,
-                Item::Entry(Entry::Facts(facts)) => each(&model, Replayed::Facts(facts)),
+                Item::Entry(Entry::Facts(facts)) => each(&model, Replayed::Facts(facts))?,
                 Item::Damage(_) => {}
             }
             Ok(())
