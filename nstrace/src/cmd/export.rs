@@ -1,7 +1,7 @@
 //! `nstrace export`: a recording for other programs.
 
 use std::{
-    fs::{self, Metadata},
+    fs::{self, File, Metadata},
     io::{self, BufWriter, Write},
     os::unix::fs::MetadataExt as _,
     path::Path,
@@ -11,13 +11,17 @@ use std::{
 use anyhow::{Context as _, bail};
 
 use super::{
-    file::Output,
+    file::{Dir, Output, Unfinished},
     live::{Model, Replayed},
     tail,
 };
 use crate::{
     cli::{self, ExportFormat},
-    export::{Context, Export, perfetto::Perfetto},
+    export::{
+        Context, Export,
+        parquet::{Parquet, TABLES},
+        perfetto::Perfetto,
+    },
 };
 
 /// Writes it in another format.
@@ -32,6 +36,7 @@ pub fn run(args: &cli::Export) -> anyhow::Result<ExitCode> {
             let mut trace = Perfetto::new(BufWriter::new(output));
             export(&args.file, &mut trace, &name)?;
         }
+        ExportFormat::Parquet => parquet(args)?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -44,6 +49,43 @@ fn json(args: &cli::Export) -> anyhow::Result<()> {
         written.context(name.clone())
     })?;
     out.flush().context(name)
+}
+
+fn parquet(args: &cli::Export) -> anyhow::Result<()> {
+    let path = args.output.as_deref();
+    let Some(path) = path.filter(|path| *path != Path::new("-")) else {
+        bail!("parquet is several files: say -o DIR");
+    };
+    readable(args)?;
+    let dir = Dir::open(path)?;
+    let name = dir.name();
+    let mut made = Vec::new();
+    for table in TABLES {
+        let file = dir.make(&format!("{table}.parquet"));
+        made.push(file.with_context(|| name.to_owned())?);
+    }
+    // The writers have what they write gather themselves.
+    let files: Result<Vec<File>, _> = made.iter().map(Unfinished::file).collect();
+    let files = files.with_context(|| name.to_owned())?;
+    let Ok(files) = <[File; TABLES.len()]>::try_from(files) else {
+        bail!("{name}: a file is missing");
+    };
+    let mut tables = Parquet::new(files).with_context(|| name.to_owned())?;
+    export(&args.file, &mut tables, name)?;
+    made.into_iter()
+        .try_for_each(Unfinished::finish)
+        .with_context(|| name.to_owned())
+}
+
+/// Whether there is something to be read, before what is there already goes.
+fn readable(args: &cli::Export) -> anyhow::Result<Option<Metadata>> {
+    if args.file == Path::new("-") {
+        return Ok(None);
+    }
+    let metadata = fs::metadata(&args.file);
+    Ok(Some(
+        metadata.with_context(|| args.file.display().to_string())?,
+    ))
 }
 
 /// Where JSON goes, and what that is called.
@@ -64,9 +106,7 @@ fn output(args: &cli::Export) -> anyhow::Result<(Box<dyn Write>, String)> {
 /// Makes room in a file, unless there is nothing to read, or it is what is read.
 fn begin(output: &mut Output, args: &cli::Export) -> anyhow::Result<()> {
     let name = output.name().to_owned();
-    if args.file != Path::new("-") {
-        let recording = fs::metadata(&args.file);
-        let recording = recording.with_context(|| args.file.display().to_string())?;
+    if let Some(recording) = readable(args)? {
         let own = output.metadata().with_context(|| name.clone())?;
         let which = |file: &Metadata| (file.dev(), file.ino());
         if own.is_some_and(|own| which(&own) == which(&recording)) {

@@ -1,4 +1,5 @@
-//! Recordings for other programs: a trace for Perfetto ([`perfetto`]).
+//! Recordings for other programs: a trace for Perfetto ([`perfetto`]), tables of Parquet
+//! ([`parquet`]).
 //!
 //! Both are pure: they are told what a recording has, piece by piece, and write it out as
 //! it comes. What they keep is bounded by what lives at one time, never by how long a
@@ -7,6 +8,7 @@
 //!
 //! [`escape`]: crate::render::escape
 
+pub mod parquet;
 pub mod perfetto;
 
 #[cfg(test)]
