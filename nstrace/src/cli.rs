@@ -341,8 +341,8 @@ pub struct Export {
     /// As what
     #[arg(long, value_enum)]
     pub format: ExportFormat,
-    /// Into this file; standard output if nothing is said
-    #[arg(short, long, value_name = "FILE")]
+    /// Into this file, for parquet into this directory; standard output if nothing is said
+    #[arg(short, long, value_name = "FILE|DIR")]
     pub output: Option<PathBuf>,
 }
 
@@ -351,6 +351,11 @@ pub struct Export {
 pub enum ExportFormat {
     /// A JSON object on each line, as `tail --json` prints them
     Json,
+    /// A trace for <https://ui.perfetto.dev>, and for its trace processor
+    Perfetto,
+    /// Tables for DuckDB, pandas, Spark and others: -o is a directory, which will have
+    /// operations.parquet, stages.parquet and namespaces.parquet (see docs/parquet.md)
+    Parquet,
 }
 
 /// What the kernel offers.

@@ -85,18 +85,29 @@ impl Model {
     /// What a recording has come to, at its end or at a moment; from standard input if it is
     /// `-`.
     pub fn of_recording(path: &Path, at: Option<&Moment>) -> anyhow::Result<Model> {
-        Model::read(path, at, &mut |_, _| {})
+        Model::read(path, at, &mut |_, _| Ok(()))
     }
 
     /// The same, at its end, with somebody who hears of everything in it.
     pub fn replay(path: &Path, each: &mut dyn FnMut(&Model, Replayed)) -> anyhow::Result<Model> {
+        Model::try_replay(path, &mut |model, replayed| {
+            each(model, replayed);
+            Ok(())
+        })
+    }
+
+    /// The same with somebody who may have enough: an error ends it.
+    pub fn try_replay(
+        path: &Path,
+        each: &mut dyn FnMut(&Model, Replayed) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Model> {
         Model::read(path, None, each)
     }
 
     fn read(
         path: &Path,
         at: Option<&Moment>,
-        each: &mut dyn FnMut(&Model, Replayed),
+        each: &mut dyn FnMut(&Model, Replayed) -> anyhow::Result<()>,
     ) -> anyhow::Result<Model> {
         let mut model = Model {
             live: true,
@@ -111,25 +122,27 @@ impl Model {
                     let until = std::mem::replace(&mut moment.now_ns, head.mono_ns);
                     moment.wall_offset_ns = head.wall_offset_ns;
                     model.begin(&head, &mut boot, until);
-                    each(&model, Replayed::Head(&head));
+                    each(&model, Replayed::Head(&head))?;
                 }
                 Item::Entry(Entry::Event(event)) => {
                     is_whole |= matches!(event, Event::SnapshotEnd(_));
                     moment.now_ns = moment.now_ns.max(event.time().unwrap_or(0));
+                    let mut told = Ok(());
                     model.apply(&event, &mut |model, changes, _| {
-                        each(model, Replayed::Changes(changes));
+                        told = each(model, Replayed::Changes(changes));
                     });
-                    each(&model, Replayed::Event(&event));
+                    told?;
+                    each(&model, Replayed::Event(&event))?;
                 }
                 Item::Entry(Entry::Name { id, name }) => model.names.learn(id, name),
                 Item::Entry(Entry::Clock(offset)) => moment.wall_offset_ns = offset,
-                Item::Entry(Entry::Facts(facts)) => each(&model, Replayed::Facts(facts)),
+                Item::Entry(Entry::Facts(facts)) => each(&model, Replayed::Facts(facts))?,
                 Item::State(state) => {
                     is_whole = true;
                     moment.now_ns = moment.now_ns.max(state.world.now());
                     moment.wall_offset_ns = state.wall_offset_ns;
                     model.restore(*state);
-                    each(&model, Replayed::State);
+                    each(&model, Replayed::State)?;
                 }
                 Item::End(time) => moment.now_ns = moment.now_ns.max(time),
                 Item::Damage(_) => {}

@@ -551,7 +551,7 @@ fn a_replay_prints_what_was_printed() {
         ..Facts::NONE
     };
     let failed = testing::op(Op::Unshare, CLONE_NEWUSER).failed(libc::EPERM);
-    let failed = failed.in_create();
+    let failed = failed.in_user();
     for format in [Format::Line, Format::Path, Format::Json] {
         let options = screen::Options {
             format,

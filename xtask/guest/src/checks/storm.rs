@@ -202,6 +202,21 @@ fn tree_of(ended: &watch::Ended, report: &mut Report) -> Tree {
     tree
 }
 
+/// Waits until what was lost in the storm, if something was, is made good.
+fn wait_until_whole(file: &str) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        // What has just been recorded comes into the file within a second.
+        thread::sleep(Duration::from_millis(1500));
+        let ended = watch::run(&["tree", "--json", "--from", file], PATIENCE)?;
+        let tree = tree_of(&ended, &mut Report::default());
+        if tree.header.is_some_and(|header| header.loss.is_none()) {
+            return Ok(());
+        }
+        ensure!(Instant::now() < deadline, "what was lost is not made good");
+    }
+}
+
 /// The time of day, to the millisecond; a guest has UTC.
 fn time_of_day() -> Result<String> {
     let since = std::time::UNIX_EPOCH.elapsed()?;
@@ -227,6 +242,7 @@ pub fn recorded(suite: &mut Suite) -> Result<Verdict> {
     let nstrace = Watch::start(&[&own[..], &["--", "sh", "-c", &script]].concat())?;
     wait_for_file(&nstrace, &started)?;
     let (before, book) = storm.rest()?;
+    wait_until_whole(&file)?;
     let after = truth::read()?;
     let at_rest = time_of_day()?;
     storm.end()?;
