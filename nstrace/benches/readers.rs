@@ -315,14 +315,8 @@ fn world(path: &Path) -> Result<Count> {
     })
 }
 
-/// As the command has it.
-const WORLD: nstrace::world::Options = nstrace::world::Options {
-    dead_max: 2048,
-    dead_age_max_ns: 600_000_000_000,
-};
-
 fn report(path: &Path) -> Result<Count> {
-    let (mut world, mut changes) = (World::new(WORLD), Vec::new());
+    let (mut world, mut changes) = (World::default(), Vec::new());
     let (mut cgroups, mut facts) = (Cgroups::default(), Facts::NONE);
     let mut report = Report::default();
     let count = each(path, |item| match item {
@@ -406,7 +400,8 @@ fn make(path: &Path, ops: u64) -> Result<()> {
         maker.turn(turn)?;
         turn += 1;
     }
-    maker.writer.finish()?;
+    let end = maker.time;
+    maker.writer.finish(end)?;
     Ok(())
 }
 

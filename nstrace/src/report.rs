@@ -344,6 +344,14 @@ impl Report {
         }
     }
 
+    /// Adds what was there when a part of a recording begins, if nothing came before it.
+    pub fn begins_with(&mut self, world: &World) {
+        if self.span.is_none() && self.counted.is_none() {
+            let living = world.namespaces().filter(|(_, ns)| ns.is_alive());
+            living.for_each(|(_, ns)| self.lives[ns.kind as usize].found += 1);
+        }
+    }
+
     /// Adds what an event has changed, which may be that the namespaces of an operation
     /// were born that is counted.
     fn change(&mut self, world: &World, change: Change, makes: bool) {

@@ -1,32 +1,95 @@
 //! `nstrace export`: a recording for other programs.
 
 use std::{
-    io::{self, Write},
+    fs::{self, File},
+    io::{self, BufWriter, Write},
     path::Path,
     process::ExitCode,
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 
-use super::{file::Output, tail};
-use crate::cli::{Export, ExportFormat};
+use super::{
+    file::{Dir, Output, Unfinished},
+    live::{Model, Replayed},
+    tail,
+};
+use crate::{
+    cli::{self, ExportFormat},
+    export::{
+        Context, Export,
+        parquet::{Parquet, TABLES},
+        perfetto::Perfetto,
+    },
+    world::{Change, World},
+};
 
 /// Writes it in another format.
-pub fn run(args: &Export) -> anyhow::Result<ExitCode> {
-    let (mut out, name) = output(args)?;
+pub fn run(args: &cli::Export) -> anyhow::Result<ExitCode> {
     match args.format {
-        ExportFormat::Json => tail::export(&args.file, &mut |text| {
-            let written = out.write_all(text.as_bytes());
-            text.clear();
-            written.context(name.clone())
-        })?,
+        ExportFormat::Json => json(args)?,
+        ExportFormat::Perfetto => {
+            let path = args.output.as_deref().unwrap_or(Path::new("-"));
+            let mut output = Output::open(path, "a Perfetto trace")?;
+            begin(&mut output, args)?;
+            let name = output.name().to_owned();
+            let mut trace = Perfetto::new(BufWriter::new(output));
+            export(&args.file, &mut trace, &name)?;
+        }
+        ExportFormat::Parquet => parquet(args)?,
     }
-    out.flush().context(name)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Where it goes, and what that is called.
-fn output(args: &Export) -> anyhow::Result<(Box<dyn Write>, String)> {
+fn json(args: &cli::Export) -> anyhow::Result<()> {
+    let (mut out, name) = output(args)?;
+    tail::export(&args.file, &mut |text| {
+        let written = out.write_all(text.as_bytes());
+        text.clear();
+        written.context(name.clone())
+    })?;
+    out.flush().context(name)
+}
+
+fn parquet(args: &cli::Export) -> anyhow::Result<()> {
+    let path = args.output.as_deref();
+    let Some(path) = path.filter(|path| *path != Path::new("-")) else {
+        bail!("parquet is several files: say -o DIR");
+    };
+    readable(args)?;
+    let dir = Dir::open(path)?;
+    let name = dir.name();
+    let mut made = Vec::new();
+    for table in TABLES {
+        let file = dir.make(&format!("{table}.parquet"));
+        made.push(file.with_context(|| name.to_owned())?);
+    }
+    // The writers have what they write gather themselves.
+    let files: Result<Vec<File>, _> = made.iter().map(Unfinished::file).collect();
+    let files = files.with_context(|| name.to_owned())?;
+    let Ok(files) = <[File; TABLES.len()]>::try_from(files) else {
+        bail!("{name}: a file is missing");
+    };
+    let mut tables = Parquet::new(files).with_context(|| name.to_owned())?;
+    export(&args.file, &mut tables, name)?;
+    made.into_iter()
+        .try_for_each(Unfinished::finish)
+        .with_context(|| name.to_owned())
+}
+
+/// Whether there is something to be read, before what is there already goes.
+fn readable(args: &cli::Export) -> anyhow::Result<()> {
+    if args.file == Path::new("-") {
+        return Ok(());
+    }
+    let metadata = fs::metadata(&args.file);
+    metadata
+        .map(drop)
+        .with_context(|| args.file.display().to_string())
+}
+
+/// Where JSON goes, and what that is called.
+fn output(args: &cli::Export) -> anyhow::Result<(Box<dyn Write>, String)> {
     let Some(path) = args
         .output
         .as_deref()
@@ -35,7 +98,54 @@ fn output(args: &Export) -> anyhow::Result<(Box<dyn Write>, String)> {
         return Ok((Box::new(io::stdout().lock()), "standard output".to_owned()));
     };
     let mut output = Output::open(path, "this")?;
+    begin(&mut output, args)?;
     let name = output.name().to_owned();
-    output.begin().with_context(|| name.clone())?;
     Ok((Box::new(output), name))
+}
+
+/// Makes room in a file, unless there is nothing to read, or it is what is read.
+fn begin(output: &mut Output, args: &cli::Export) -> anyhow::Result<()> {
+    let name = output.name().to_owned();
+    readable(args)?;
+    output.is_not(&args.file)?;
+    output.begin().context(name)
+}
+
+/// Tells somebody, who writes it to what has that name, all that a recording has.
+fn export(path: &Path, to: &mut dyn Export, name: &str) -> anyhow::Result<()> {
+    let model = Model::try_replay(path, &mut |model, replayed| {
+        let context = context(model);
+        match replayed {
+            Replayed::Head(head) => to.head(head),
+            Replayed::Facts(facts) => {
+                to.facts(facts);
+                Ok(())
+            }
+            // What lives where a part of a recording begins is found there.
+            Replayed::State => to.changes(&found(&model.world), &context),
+            Replayed::Event(event, changes) => match changes.is_empty() {
+                true => to.event(event, &context),
+                false => to
+                    .changes(changes, &context)
+                    .and_then(|()| to.event(event, &context)),
+            },
+        }
+        .with_context(|| name.to_owned())
+    })?;
+    to.finish(&context(&model)).with_context(|| name.to_owned())
+}
+
+fn found(world: &World) -> Vec<Change> {
+    let living = world.namespaces().filter(|(_, ns)| ns.is_alive());
+    living.map(|(key, _)| Change::Found(key)).collect()
+}
+
+fn context(model: &Model) -> Context<'_> {
+    Context {
+        now_ns: model.now(),
+        wall_offset_ns: model.wall_offset_ns(),
+        cgroups: &model.cgroups,
+        names: &model.names,
+        world: &model.world,
+    }
 }

@@ -1,10 +1,14 @@
 //! Files that commands write: for their owner alone, and not what somebody else put there.
 
 use std::{
+    ffi::{CStr, CString},
     fs::{self, File, OpenOptions},
     io::{self, IsTerminal as _, Write},
-    os::unix::fs::OpenOptionsExt as _,
-    path::Path,
+    os::{
+        fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+        unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
+    },
+    path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, bail};
@@ -67,6 +71,24 @@ impl Output {
         }
     }
 
+    /// Fails if it is what is read.
+    pub fn is_not(&self, input: &Path) -> anyhow::Result<()> {
+        let of = |meta: fs::Metadata| (meta.dev(), meta.ino());
+        let own = self
+            .file
+            .as_ref()
+            .and_then(|file| file.metadata().ok())
+            .map(of);
+        let read = fs::metadata(input).ok().map(of);
+        if own.is_some() && own == read {
+            bail!(
+                "{}: it is what is read, too: say another -o FILE",
+                self.name
+            );
+        }
+        Ok(())
+    }
+
     /// What it is called.
     pub fn name(&self) -> &str {
         &self.name
@@ -78,6 +100,110 @@ impl Output {
             // Who reads it finds out in any case.
             let _ = file.set_len(len);
         }
+    }
+}
+
+/// A directory in which files are made: each under another name, which it loses when all are
+/// whole.
+pub struct Dir {
+    dir: OwnedFd,
+    name: String,
+}
+
+impl Dir {
+    /// Opens a directory; makes it, for its owner alone, if it is not there. A symbolic link
+    /// is not followed.
+    pub fn open(path: &Path) -> anyhow::Result<Dir> {
+        // With a slash behind it, a link would be followed.
+        let path: PathBuf = path.components().collect();
+        let name = path.display().to_string();
+        match fs::DirBuilder::new().mode(0o700).create(&path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(error).context(name);
+            }
+            _ => {}
+        }
+        let mut options = OpenOptions::new();
+        options.read(true);
+        options.custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_CLOEXEC);
+        let dir = options.open(&path);
+        let is_link = dir.is_err() && path.is_symlink();
+        let dir = dir.map_err(|error| {
+            let error = anyhow::Error::from(error);
+            match is_link {
+                true => error.context("it is a symbolic link, which is not followed"),
+                false => error,
+            }
+        });
+        let dir = dir.with_context(|| name.clone())?.into();
+        Ok(Dir { dir, name })
+    }
+
+    /// What it is called.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Makes a file that will be called so, for its owner alone.
+    pub fn make(&self, name: &str) -> io::Result<Unfinished<'_>> {
+        let temporary = format!(".{name}.{}", std::process::id());
+        let path = CString::new(temporary)?;
+        // What an nstrace of that process id has left behind.
+        let _ = self.remove(&path);
+        let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_CLOEXEC;
+        // SAFETY: the path ends with a NUL, and lives.
+        let fd = unsafe { libc::openat(self.dir.as_raw_fd(), path.as_ptr(), flags, 0o600) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: it was opened just now, and nobody else has it.
+        let file = unsafe { File::from_raw_fd(fd) };
+        Ok(Unfinished {
+            dir: self,
+            file,
+            temporary: path,
+            name: CString::new(name)?,
+        })
+    }
+
+    fn remove(&self, name: &CStr) -> io::Result<()> {
+        // SAFETY: the path ends with a NUL, and lives.
+        match unsafe { libc::unlinkat(self.dir.as_raw_fd(), name.as_ptr(), 0) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+}
+
+/// A file that is being written; if it comes to nothing, it is removed.
+pub struct Unfinished<'d> {
+    dir: &'d Dir,
+    file: File,
+    temporary: CString,
+    name: CString,
+}
+
+impl Unfinished<'_> {
+    /// Another descriptor of it, to write to.
+    pub fn file(&self) -> io::Result<File> {
+        self.file.try_clone()
+    }
+
+    /// Gives it its name; what has that already is replaced, be it a symbolic link.
+    pub fn finish(self) -> io::Result<()> {
+        let dir = self.dir.dir.as_raw_fd();
+        // SAFETY: both paths end with a NUL, and live.
+        match unsafe { libc::renameat(dir, self.temporary.as_ptr(), dir, self.name.as_ptr()) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+}
+
+impl Drop for Unfinished<'_> {
+    /// Once it has its name, there is nothing under the other.
+    fn drop(&mut self) {
+        let _ = self.dir.remove(&self.temporary);
     }
 }
 

@@ -16,7 +16,7 @@ use crate::{
     filter::Filter,
     render::{Clock, End, Format, Of, Printer, Text, TreeFilter, View, report, report_json},
     report::{Known, Report},
-    trace::{Entry, Head, Item},
+    trace::Head,
 };
 
 /// A recording, summed up.
@@ -44,6 +44,7 @@ impl Summed {
         let model = Model::replay(path, &mut |model, replayed| match replayed {
             Replayed::Head(new) => head = new.clone(),
             Replayed::Facts(new) => facts = new,
+            Replayed::State => own.begins_with(&model.world),
             Replayed::Event(event, changes) => {
                 let known = Known {
                     world: &model.world,
@@ -124,13 +125,10 @@ pub fn filter(args: &cli::Filters, path: &Path) -> anyhow::Result<Filter> {
     let is_pipe = path.as_os_str() == "-";
     if let Some(asked) = filter.container.as_deref().filter(|_| !is_pipe) {
         let named = &mut filter.named;
-        recording::read_quietly(path, |item| {
-            if let Item::Entry(Entry::Name { id, name }) = item
-                && name == asked
-            {
+        recording::names(path, &mut |id, name| {
+            if name == asked {
                 named.push(id.into());
             }
-            Ok(())
         })?;
     }
     Ok(filter)

@@ -31,9 +31,11 @@ use jiff::tz::TimeZone;
 use crate::{cgroups::Cgroups, event::Event, explain::Facts};
 pub use clock::Clock;
 pub use diff::{Side as DiffSide, diff as diff_text, diff_json};
+pub(crate) use errno::name as errno_name;
 pub use leaks::{leaks, leaks_json};
 pub use out::Text;
 pub use report::{End, Of, report, report_json};
+pub(crate) use text::flag_names;
 pub use tree::{Changes, Recent, TreeFilter, TreeView, tree, tree_json, unseen, watch};
 pub use why::{NotFound, Target, TargetError, is_there, why, why_json};
 
