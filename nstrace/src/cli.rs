@@ -243,6 +243,8 @@ pub struct Export {
 pub enum ExportFormat {
     /// A JSON object on each line, as `tail --json` prints them
     Json,
+    /// One page that shows it in a browser, without a network
+    Html,
 }
 
 /// What the kernel offers.

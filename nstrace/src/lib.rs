@@ -13,6 +13,7 @@ pub mod decode;
 pub mod engines;
 pub mod event;
 pub mod explain;
+pub mod export;
 pub mod filter;
 pub mod kernel;
 pub mod lives;

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Context as _;
 
-use super::{file::Output, tail};
+use super::{file::Output, page, tail};
 use crate::cli::{Export, ExportFormat};
 
 /// Writes it in another format.
@@ -20,6 +20,7 @@ pub fn run(args: &Export) -> anyhow::Result<ExitCode> {
             text.clear();
             written.context(name.clone())
         })?,
+        ExportFormat::Html => page::export(&args.file, &mut out, &name)?,
     }
     out.flush().context(name)?;
     Ok(ExitCode::SUCCESS)

@@ -25,7 +25,7 @@ use crate::{
     },
     names::Names,
     render::{NotFound, TreeFilter, TreeView, unseen},
-    trace::{Entry, Head, Item},
+    trace::{Damage, Entry, Head, Item},
     world::{Change, NsKey, World},
 };
 
@@ -63,6 +63,8 @@ pub enum Replayed<'a> {
     Changes(&'a [Change]),
     /// What happened.
     Event(&'a Event<'a>),
+    /// A part of it cannot be read.
+    Damage(Damage),
 }
 
 /// A moment of a recording.
@@ -110,7 +112,7 @@ impl Model {
                 Item::Entry(Entry::Name { id, name }) => model.names.learn(id, name),
                 Item::Entry(Entry::Clock(offset)) => moment.wall_offset_ns = offset,
                 Item::Entry(Entry::Facts(facts)) => each(&model, Replayed::Facts(facts)),
-                Item::Damage(_) => {}
+                Item::Damage(damage) => each(&model, Replayed::Damage(damage)),
             }
             Ok(())
         })?;

@@ -29,7 +29,8 @@ pub fn read(path: &Path, mut each: impl FnMut(Item) -> anyhow::Result<()>) -> an
     Ok(())
 }
 
-fn told(damage: Damage) -> String {
+/// What cannot be read, in words.
+pub fn told(damage: Damage) -> String {
     match damage {
         Damage::Skipped { offset, len } => {
             format!("{len} bytes at {offset} are damaged and were left out")

@@ -1,0 +1,3 @@
+//! A recording as something that other programs read.
+
+pub mod html;
