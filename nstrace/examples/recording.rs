@@ -121,13 +121,20 @@ impl<W: io::Write> Machine<W> {
                 kind,
                 ns: inum(FIRST[kind as usize]),
                 parent: 0,
-                owner: if kind == Kind::User { 0 } else { FIRST[Kind::User as usize] },
+                owner: if kind == Kind::User {
+                    0
+                } else {
+                    FIRST[Kind::User as usize]
+                },
                 owner_uid: (kind == Kind::User).then_some(0),
             }))?;
         }
         for (at, comm) in COMMS.iter().enumerate() {
             let pid = at as u32 + 1;
-            let pids = [PidAt { nr: pid, ns: FIRST[Kind::Pid as usize] }];
+            let pids = [PidAt {
+                nr: pid,
+                ns: FIRST[Kind::Pid as usize],
+            }];
             self.writer.event(&Event::FoundTask(FoundTask {
                 time,
                 start: 0,
@@ -143,12 +150,17 @@ impl<W: io::Write> Machine<W> {
             }))?;
         }
         for at in 0..20 {
-            let path = format!("/system.slice/docker-{:064x}.scope", 0x3f2a_91c0_4b7d_u64 + at);
-            let cgroup = Cgroup { id: 100 + at, path: path.as_bytes() };
+            let id = format!("{:016x}", (at + 1_u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)).repeat(4);
+            let path = format!("/system.slice/docker-{id}.scope");
+            let cgroup = Cgroup {
+                id: 100 + at,
+                path: path.as_bytes(),
+            };
             self.writer.event(&Event::Cgroup(cgroup))?;
         }
         let unseen = Unseen::default();
-        self.writer.event(&Event::SnapshotEnd(SnapshotEnd { time, unseen }))
+        self.writer
+            .event(&Event::SnapshotEnd(SnapshotEnd { time, unseen }))
     }
 
     fn step(&mut self, at: u64) -> io::Result<()> {
@@ -164,7 +176,12 @@ impl<W: io::Write> Machine<W> {
         if at % 20_000 == 10_000 {
             let (since, time) = (self.now, self.now + 300_000_000);
             self.now = time + 1;
-            let lost = Lost { time, since, record: RecordKind::TaskExit, count: 7 };
+            let lost = Lost {
+                time,
+                since,
+                record: RecordKind::TaskExit,
+                count: 7,
+            };
             self.writer.event(&Event::Lost(lost))?;
         }
         Ok(())
@@ -192,14 +209,15 @@ impl<W: io::Write> Machine<W> {
         let mut at = 0;
         let mut marks = vec![Mark::CreateNewNamespaces as u64];
         for kind in MADE {
-            at += self.chance.length(if kind == Kind::Net { 80_000 } else { 4_000 });
+            at += self
+                .chance
+                .length(if kind == Kind::Net { 80_000 } else { 4_000 });
             marks.push(at << 8 | (Mark::Copy as u64 + kind as u64));
         }
         at += self.chance.length(20_000);
         marks.push(at << 8 | Mark::CopyNamespacesDone as u64);
         let mut record = self.record(Op::Clone, at + 20_000);
-        record.flags =
-            CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID | CLONE_NEWNET;
+        record.flags = CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID | CLONE_NEWNET;
         for kind in MADE {
             self.inum += 1;
             record.after[kind as usize] = self.inum;
@@ -210,8 +228,14 @@ impl<W: io::Write> Machine<W> {
         record.pid_parent = FIRST[Kind::Pid as usize];
         record.mounts = 40;
         let pids = [
-            PidAt { nr: self.pid, ns: FIRST[Kind::Pid as usize] },
-            PidAt { nr: 1, ns: record.after[Kind::Pid as usize] },
+            PidAt {
+                nr: self.pid,
+                ns: FIRST[Kind::Pid as usize],
+            },
+            PidAt {
+                nr: 1,
+                ns: record.after[Kind::Pid as usize],
+            },
         ];
         self.running.push(Container {
             pid: self.pid,
@@ -266,8 +290,11 @@ impl<W: io::Write> Machine<W> {
         pids: &[PidAt],
         fail: Option<&FailRecord>,
     ) -> io::Result<()> {
+        let mut record = *record;
+        record.marks_len = marks.len() as u8;
+        record.pids_len = pids.len() as u8;
         self.writer.event(&Event::Op(Operation {
-            record,
+            record: &record,
             ids: &[],
             marks,
             pids,
@@ -288,17 +315,31 @@ impl<W: io::Write> Machine<W> {
         record.tid = container.pid;
         record.comm = container.comm;
         record.namespaces = container.namespaces;
+        record.pids_len = 2;
         let pids = [
-            PidAt { nr: container.pid, ns: FIRST[Kind::Pid as usize] },
-            PidAt { nr: 1, ns: container.namespaces[Kind::Pid as usize] },
+            PidAt {
+                nr: container.pid,
+                ns: FIRST[Kind::Pid as usize],
+            },
+            PidAt {
+                nr: 1,
+                ns: container.namespaces[Kind::Pid as usize],
+            },
         ];
-        let task = Task { record: &record, pids: &pids };
+        let task = Task {
+            record: &record,
+            pids: &pids,
+        };
         self.writer.event(&Event::TaskExit(task))?;
         let mut gone = record;
         gone.head.kind = RecordKind::TaskFree as u32;
         gone.head.time += 100;
         gone.namespaces = [0; KINDS];
-        self.writer.event(&Event::TaskFree(Task { record: &gone, pids: &[] }))?;
+        gone.pids_len = 0;
+        self.writer.event(&Event::TaskFree(Task {
+            record: &gone,
+            pids: &[],
+        }))?;
         for kind in MADE {
             self.now += 1000;
             let life = Life {

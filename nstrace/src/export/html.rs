@@ -28,13 +28,13 @@ use nstrace_common::{kind::Kind, wire::Op};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
+pub use self::lives::Limits;
 use self::{
     columns::Column,
     lives::{Around, Lives},
     operations::{Operations, Shared, since},
     tables::shown,
 };
-pub use self::lives::Limits;
 use crate::{
     cgroups::Cgroups,
     event::{Event, Lost, Now, Operation, record_name},

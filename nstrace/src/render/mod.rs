@@ -28,11 +28,11 @@ use jiff::tz::TimeZone;
 
 use crate::{cgroups::Cgroups, event::Event, explain::Facts};
 pub use clock::Clock;
-pub use leaks::{leaks, leaks_json, leaks_len};
 pub(crate) use errno::name as errno_name;
+pub use leaks::{leaks, leaks_json, leaks_len};
 pub use out::Text;
-pub(crate) use text::flag_names;
 pub use report::{Of, report, report_json};
+pub(crate) use text::flag_names;
 pub use tree::{Changes, Recent, TreeFilter, TreeView, tree, tree_json, unseen, watch};
 pub use why::{NotFound, Target, TargetError, is_there, why, why_json};
 

@@ -116,12 +116,18 @@ mod tests {
         plain.push(300_u32);
         plain.push(u64::MAX);
         assert_eq!(plain.bytes()[..2], [0xac, 0x02]);
-        assert_eq!(plain.bytes()[2..], [0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x08]);
+        assert_eq!(
+            plain.bytes()[2..],
+            [0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x08]
+        );
         let mut delta = Column::new("delta", Coding::Delta, Width::F64);
         for number in [5, 4, 5] {
             delta.push(number);
         }
         assert_eq!(delta.bytes(), [10, 1, 2]);
-        assert_eq!(delta.description().to_string(), r#"["delta","delta","f64",3,3]"#);
+        assert_eq!(
+            delta.description().to_string(),
+            r#"["delta","delta","f64",3,3]"#
+        );
     }
 }

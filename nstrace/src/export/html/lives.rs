@@ -116,8 +116,16 @@ pub struct Around<'a> {
 }
 
 const PLACES: [&str; KINDS + 2] = [
-    "in_mnt", "in_uts", "in_ipc", "in_pid", "in_net", "in_user", "in_cgroup", "in_time",
-    "in_pid_children", "in_time_children",
+    "in_mnt",
+    "in_uts",
+    "in_ipc",
+    "in_pid",
+    "in_net",
+    "in_user",
+    "in_cgroup",
+    "in_time",
+    "in_pid_children",
+    "in_time_children",
 ];
 
 impl Lives {
@@ -226,8 +234,7 @@ impl Lives {
     fn learn(&mut self, key: NsKey, around: &Around, shared: &mut Shared) {
         let place = self.by_key.get(&key).map(|place| *place as usize);
         let life = place.and_then(|place| self.lives.get(place)).cloned();
-        if let (Some(mut life), Some(ns), Some(place)) =
-            (life, around.world.namespace(key), place)
+        if let (Some(mut life), Some(ns), Some(place)) = (life, around.world.namespace(key), place)
         {
             self.update(&mut life, ns, around, shared);
             self.lives[place] = life;
@@ -246,8 +253,12 @@ impl Lives {
             (None, _) => (Since::Shown, since(ns.since(), around.base)),
         };
         // What is above it may be forgotten by now.
-        life.parent = Some(place(ns.parent)).filter(|p| *p != 0).unwrap_or(life.parent);
-        life.owner = Some(place(ns.owner)).filter(|p| *p != 0).unwrap_or(life.owner);
+        life.parent = Some(place(ns.parent))
+            .filter(|p| *p != 0)
+            .unwrap_or(life.parent);
+        life.owner = Some(place(ns.owner))
+            .filter(|p| *p != 0)
+            .unwrap_or(life.owner);
         life.owner_uid = ns.owner_uid;
         life.death = ns
             .death
@@ -370,11 +381,7 @@ fn is_look(event: &Event) -> bool {
 }
 
 fn life_columns(lives: &[Life]) -> Vec<Column> {
-    fn column(
-        lives: &[Life],
-        mut column: Column,
-        number: impl Fn(&Life) -> i64,
-    ) -> Column {
+    fn column(lives: &[Life], mut column: Column, number: impl Fn(&Life) -> i64) -> Column {
         lives.iter().for_each(|life| column.push(number(life)));
         column
     }
@@ -386,13 +393,16 @@ fn life_columns(lives: &[Life]) -> Vec<Column> {
     vec![
         column(lives, plain("ns_kind", U8), |life| life.kind as i64),
         column(lives, delta("ns_inum", U32), |life| life.inum.into()),
-        column(lives, delta("ns_id", F64), |life| life.id.try_into().unwrap_or(0)),
+        column(lives, delta("ns_id", F64), |life| {
+            life.id.try_into().unwrap_or(0)
+        }),
         column(lives, plain("ns_since", U8), |life| life.since as i64),
         column(lives, delta("ns_start", F64), |life| life.start),
         // 0 for the living, else 1 more than its length.
         column(lives, plain("ns_length", F64), |life| {
             let length = |(end, _): (i64, Known)| end.saturating_sub(life.start).max(0);
-            life.death.map_or(0, |death| length(death).saturating_add(1))
+            life.death
+                .map_or(0, |death| length(death).saturating_add(1))
         }),
         column(lives, plain("ns_inferred", U8), |life| {
             matches!(life.death, Some((_, Known::Inferred))).into()
@@ -405,11 +415,19 @@ fn life_columns(lives: &[Life]) -> Vec<Column> {
         }),
         column(lives, delta("ns_op", U32), |life| life.op.into()),
         // 0 if the maker is not known.
-        column(lives, plain("ns_maker_op", U8), made(|maker| maker.op.into())),
+        column(
+            lives,
+            plain("ns_maker_op", U8),
+            made(|maker| maker.op.into()),
+        ),
         column(lives, plain("ns_maker_pid", U32), made(|maker| maker.pid)),
         column(lives, plain("ns_maker_uid", U32), made(|maker| maker.uid)),
         column(lives, plain("ns_maker_comm", U32), made(|maker| maker.comm)),
-        column(lives, plain("ns_maker_cgroup", U32), made(|maker| maker.cgroup)),
+        column(
+            lives,
+            plain("ns_maker_cgroup", U32),
+            made(|maker| maker.cgroup),
+        ),
     ]
 }
 

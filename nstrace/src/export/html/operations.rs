@@ -88,10 +88,24 @@ pub struct Operations {
 }
 
 const INUMS: [&str; Kind::ALL.len()] = [
-    "set_mnt", "set_uts", "set_ipc", "set_pid", "set_net", "set_user", "set_cgroup", "set_time",
+    "set_mnt",
+    "set_uts",
+    "set_ipc",
+    "set_pid",
+    "set_net",
+    "set_user",
+    "set_cgroup",
+    "set_time",
 ];
 const IDS: [&str; Kind::ALL.len()] = [
-    "id_mnt", "id_uts", "id_ipc", "id_pid", "id_net", "id_user", "id_cgroup", "id_time",
+    "id_mnt",
+    "id_uts",
+    "id_ipc",
+    "id_pid",
+    "id_net",
+    "id_user",
+    "id_cgroup",
+    "id_time",
 ];
 
 /// What operations have in common with tasks and namespaces.
@@ -174,7 +188,9 @@ impl Operations {
         }
         let failed = stages.iter().position(|stage| stage.errno.is_some());
         columns.stage_len.push(stages.len() as u8);
-        columns.stage_failed.push(failed.map_or(0, |at| at as u8 + 1));
+        columns
+            .stage_failed
+            .push(failed.map_or(0, |at| at as u8 + 1));
         for stage in stages.iter() {
             let function = self.functions.place(stage.function).0 as u8;
             columns.stage_function.push(function << 2 | stage.depth & 3);

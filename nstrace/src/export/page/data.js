@@ -142,7 +142,7 @@ function whatName(data, i) {
   const cached = whatNames.get(data.flags[i]);
   const kinds = cached ?? flagKinds(data.tables.flags[data.flags[i]]);
   if (!cached) whatNames.set(data.flags[i], kinds);
-  const named = kinds.length || op !== 'setns' ? kinds : changedKinds(data, i);
+  const named = kinds.length || op !== 'setns' ? kinds : enteredKinds(data, i);
   return named.map((kind) => sign + kind).join(' ');
 }
 
@@ -151,6 +151,16 @@ const whatNames = new Map();
 function flagKinds(flags) {
   const kinds = flags.split('|').map((flag) => FLAG_KINDS[flag]).filter(Boolean);
   return [...new Set(kinds)];
+}
+
+// What setns was to enter, as far as it came.
+function enteredKinds(data, i) {
+  const kinds = new Set(changedKinds(data, i));
+  for (let at = data.stageAt[i]; at < data.stageAt[i + 1]; at++) {
+    const [, kind] = /^(\w+)ns_install$/.exec(functionOf(data, at)) ?? [];
+    if (kind) kinds.add(kind);
+  }
+  return [...kinds];
 }
 
 function changedKinds(data, i) {

@@ -66,6 +66,8 @@ class Page {
     const groups = failureGroups(this.data);
     const list = element('ul', { class: 'failures' });
     const most = groups[0]?.total ?? 1;
+    const total = groups.reduce((sum, group) => sum + group.total, 0);
+    byId('failure-count').textContent = `${counted(total, 'failure', 'failures')}, ${counted(groups.length, 'sort', 'sorts')}`;
     for (const group of groups) list.append(this.failure(group, most));
     byId('failure-list').replaceChildren(groups.length ? list : element('p', { class: 'quiet' }, 'None: every operation succeeded.'));
   }

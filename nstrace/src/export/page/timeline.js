@@ -1,6 +1,8 @@
 // Lives of namespaces on a time axis, in lanes by kind, on a canvas that has what is seen.
 
-const LANE = 8;
+const LANE = 7;
+// What is told of most, first.
+const ORDER = ['user', 'pid', 'net', 'mnt', 'ipc', 'uts', 'cgroup', 'time'];
 const HEAD = { axis: 20, strip: 34 };
 const KIND_GAP = 6;
 const GUTTER = 58;
@@ -19,13 +21,15 @@ class Timeline {
     this.moment = data.span;
     this.marked = -1;
     this.lanes = data.kinds.map((_, kind) => lanesOf(data, kind));
+    this.order = ORDER.map((kind) => data.kinds.indexOf(kind));
     this.addKinds();
     this.listen();
     this.layOut();
   }
 
   addKinds() {
-    this.data.kinds.forEach((name, kind) => {
+    this.order.forEach((kind) => {
+      const name = this.data.kinds[kind];
       const lives = this.lanes[kind].reduce((sum, lane) => sum + lane.length, 0);
       if (!lives) return;
       const toggle = element('button', { type: 'button', class: 'chip', 'data-kind': name, 'aria-pressed': 'true' }, `${name} `, element('span', {}, count(lives)));
@@ -45,7 +49,8 @@ class Timeline {
     this.rows = [];
     let y = HEAD.axis + HEAD.strip + KIND_GAP;
     this.groups = [];
-    this.lanes.forEach((lanes, kind) => {
+    this.order.forEach((kind) => {
+      const lanes = this.lanes[kind];
       if (!lanes.length || !this.kindsShown[kind]) return;
       this.groups.push({ kind, y, height: lanes.length * LANE });
       for (const lane of lanes) {
@@ -234,8 +239,10 @@ class Timeline {
       context.fillStyle = this.colors.strip;
       context.fillRect(GUTTER + x * 2, bottom - height(all[x]), 2, height(all[x]));
       if (!failed[x]) continue;
+      // The share of the bar is the share of what failed.
+      const bad = Math.max(height(all[x]) * (failed[x] / all[x]), 1);
       context.fillStyle = this.colors.bad;
-      context.fillRect(GUTTER + x * 2, bottom - height(failed[x]), 2, height(failed[x]));
+      context.fillRect(GUTTER + x * 2, bottom - bad, 2, bad);
     }
     context.fillStyle = this.colors.quiet;
     context.textAlign = 'left';
