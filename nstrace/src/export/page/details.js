@@ -43,7 +43,7 @@ class DetailsView {
     const words = [element('b', { class: isFailed ? 'bad' : 'good' }, resultName(data, i)), ` after ${length(data.took[i])}`];
     if (stageOfFailure(data, i)) words.push(' in ', element('code', {}, stageOfFailure(data, i)));
     const reason = reasonOf(data, i);
-    const why = isFailed ? element('p', { class: reason ? 'reason' : 'quiet' }, reason ?? 'Why is not certain: several checks of the kernel give this.') : null;
+    const why = isFailed ? element('p', { class: reason ? 'reason' : 'quiet' }, reason ?? 'nstrace cannot tell why for certain.') : null;
     return element('div', { class: 'outcome' }, element('p', {}, ...words), why);
   }
 
@@ -64,7 +64,7 @@ class DetailsView {
   stage(name, depth, start, took, whole, isFailed) {
     const bar = element('span', { class: 'stage-bar' });
     const share = (ns) => `${Math.min((ns / Math.max(whole, 1)) * 100, 100)}%`;
-    bar.style.left = share(start);
+    bar.style.left = `min(${share(start)}, 100% - 2px)`;
     bar.style.width = share(took);
     const label = element('span', { class: 'stage-name' }, `${name}()${isFailed ? ' failed' : ''}`);
     label.style.paddingLeft = `${depth * 12}px`;

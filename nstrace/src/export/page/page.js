@@ -69,7 +69,7 @@ class Page {
     const total = groups.reduce((sum, group) => sum + group.total, 0);
     byId('failure-count').textContent = `${counted(total, 'failure', 'failures')}, ${counted(groups.length, 'sort', 'sorts')}`;
     for (const group of groups) list.append(this.failure(group, most));
-    byId('failure-list').replaceChildren(groups.length ? list : element('p', { class: 'quiet' }, 'None: every operation succeeded.'));
+    byId('failure-list').replaceChildren(groups.length ? list : element('p', { class: 'quiet' }, this.data.count ? 'None: every operation succeeded.' : 'None.'));
   }
 
   failure(group, most) {

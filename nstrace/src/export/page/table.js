@@ -21,7 +21,7 @@ const COLUMNS = [
 
 function slowestText(data, i) {
   const at = data.slowest[i] - 1;
-  return at < 0 ? '' : `${functionOf(data, at)} ${length(data.stage_took[at])}`;
+  return at < 0 ? '' : `${length(data.stage_took[at]).padStart(6)} ${functionOf(data, at)}`;
 }
 
 function containerText(data, i) {

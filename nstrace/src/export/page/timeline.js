@@ -224,7 +224,7 @@ class Timeline {
       context.fillStyle = this.colors.line;
       context.fillRect(Math.round(x), HEAD.axis - 4, 1, 4);
       context.fillStyle = this.colors.quiet;
-      if (x < this.width - 24) context.fillText(axisLabel(time, step), Math.max(x, GUTTER + 14), 8);
+      if (x < this.width - 24) context.fillText(axisLabel(time, step, this.to), Math.max(x, GUTTER + 14), 8);
     }
     this.drawStrip(context);
   }
@@ -461,14 +461,22 @@ function niceStep(ns) {
   return [1, 2, 5, 10].map((times) => times * power).find((step) => step >= ns * 0.999);
 }
 
-function axisLabel(time, step) {
+function axisLabel(time, step, last) {
+  if (last < NS.s) {
+    const [unit, ns] = last < NS.ms ? ['us', NS.us] : ['ms', NS.ms];
+    return `${(time / ns).toFixed(digitsOf(step / ns))}${unit}`;
+  }
   if (step >= NS.m || (step >= NS.s && time >= NS.m)) {
     const minutes = Math.floor(time / NS.m);
     const text = minutes >= 60 ? `${Math.floor(minutes / 60)}h${two(minutes % 60)}m` : `${minutes}m`;
     return step % NS.m ? `${text}${two((time % NS.m) / NS.s)}s` : text;
   }
-  const digits = Math.max(0, Math.min(9, -Math.floor(Math.log10(step / NS.s) + 1e-9)));
-  return `${(time / NS.s).toFixed(digits)}s`;
+  return `${(time / NS.s).toFixed(digitsOf(step / NS.s))}s`;
+}
+
+// Digits behind the point that tell one step from the next.
+function digitsOf(step) {
+  return Math.max(0, Math.min(9, -Math.floor(Math.log10(step) + 1e-9)));
 }
 
 // What is said of a life at the pointer.

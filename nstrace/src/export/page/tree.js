@@ -115,9 +115,12 @@ class TreeView {
     const { data } = this;
     const byNumber = (a, b) => data.ns_inum[a - 1] - data.ns_inum[b - 1];
     const lowest = (set) => set.tasks.reduce((least, task) => Math.min(least, data.task_pid[task]), Infinity);
-    sets.sort((a, b) => lowest(a) - lowest(b)).forEach((set) => this.add(list, () => this.set(set)));
+    const addSets = () => sets.sort((a, b) => lowest(a) - lowest(b)).forEach((set) => this.add(list, () => this.set(set)));
+    if (above) addSets();
     for (const ns of pids.sort(byNumber)) this.add(list, () => this.node(ns));
     for (const ns of users.sort(byNumber)) this.add(list, () => this.node(ns));
+    // At the top are those of which it is not known where they stand.
+    if (!above) addSets();
     for (const ns of others.sort(byNumber)) this.add(list, () => this.other(ns));
     return list;
   }
