@@ -48,10 +48,11 @@ use crate::{
 const HTML: &str = include_str!("page/index.html");
 const STYLE: &str = include_str!("page/style.css");
 /// One script after the other: the browser has no files to load them from.
-const SCRIPTS: [&str; 9] = [
+const SCRIPTS: [&str; 10] = [
     include_str!("page/data.js"),
     include_str!("page/text.js"),
     include_str!("page/query.js"),
+    include_str!("page/lanes.js"),
     include_str!("page/timeline.js"),
     include_str!("page/tree.js"),
     include_str!("page/lengths.js"),

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 /// The page has numbers of 53 bits. Of a difference there is one bit more, so no number
 /// goes further than this: 52 days in ns.
-const MAX: i64 = 1 << 52;
+pub const MAX: i64 = 1 << 52;
 
 /// How a number is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{
     columns::{
         Coding::{Delta, Plain, Signed},
-        Column,
+        Column, MAX,
         Width::{F64, U8, U32},
     },
     tables::{CgroupTable, Set, Table, shown},
@@ -246,5 +246,6 @@ fn shown_text(reason: &str) -> String {
 
 /// A time as the page has it, in ns since the recording began; it may be before that.
 pub fn since(time: u64, base: u64) -> i64 {
-    time.wrapping_sub(base) as i64
+    let since = i128::from(time) - i128::from(base);
+    since.clamp((-MAX).into(), MAX.into()) as i64
 }

@@ -248,6 +248,28 @@ fn what_is_too_much_is_told() {
 }
 
 #[test]
+fn times_that_cannot_be_stay_in_their_range() {
+    let mut made = Made::new(Limits::default());
+    let far = op(Op::Unshare, CLONE_NEWNET).after(&[(Kind::Net, 4_026_532_300)]);
+    made.op(&far.with(|record| {
+        record.start = 0;
+        record.head.time = u64::MAX;
+    }));
+    made.event(&Event::Lost(Lost {
+        time: 0,
+        since: u64::MAX,
+        record: RecordKind::Op,
+        count: u64::MAX,
+    }));
+    let (_, contents, _) = made.write();
+    let max = columns::MAX;
+    assert_eq!(contents.column("start"), [-900_000_000]);
+    assert_eq!(contents.column("took"), [max]);
+    assert_eq!(contents.tables["span"], max);
+    assert_eq!(contents.column("ns_start").last(), Some(&max));
+}
+
+#[test]
 fn many_losses_become_one() {
     let mut made = Made::new(Limits::default());
     for time in 0..3000 {

@@ -131,8 +131,15 @@ function setWhatNames(data) {
 }
 
 const FLAG_KINDS = {
-  NEWNS: 'mnt', EMPTY_MNTNS: 'mnt', NEWUTS: 'uts', NEWIPC: 'ipc', NEWPID: 'pid',
-  NEWNET: 'net', NEWUSER: 'user', NEWCGROUP: 'cgroup', NEWTIME: 'time',
+  NEWNS: 'mnt',
+  EMPTY_MNTNS: 'mnt',
+  NEWUTS: 'uts',
+  NEWIPC: 'ipc',
+  NEWPID: 'pid',
+  NEWNET: 'net',
+  NEWUSER: 'user',
+  NEWCGROUP: 'cgroup',
+  NEWTIME: 'time',
 };
 
 function whatName(data, i) {
@@ -149,7 +156,10 @@ function whatName(data, i) {
 const whatNames = new Map();
 
 function flagKinds(flags) {
-  const kinds = flags.split('|').map((flag) => FLAG_KINDS[flag]).filter(Boolean);
+  const kinds = flags
+    .split('|')
+    .map((flag) => FLAG_KINDS[flag])
+    .filter(Boolean);
   return [...new Set(kinds)];
 }
 

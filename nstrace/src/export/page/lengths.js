@@ -12,21 +12,31 @@ class LengthsView {
     this.data = data;
     this.page = page;
     this.fillChoices();
-    for (const id of ['lengths-of', 'lengths-in', 'lengths-stage']) byId(id).addEventListener('change', () => this.show());
+    for (const id of ['lengths-of', 'lengths-in', 'lengths-stage'])
+      byId(id).addEventListener('change', () => this.show());
     // Nobody waits for what is not in sight.
-    new IntersectionObserver((entries, observer) => {
-      if (!entries.some((entry) => entry.isIntersecting)) return;
-      observer.disconnect();
-      this.show();
-    }, { rootMargin: '600px' }).observe(byId('lengths'));
+    new IntersectionObserver(
+      (entries, observer) => {
+        if (!entries.some((entry) => entry.isIntersecting)) return;
+        observer.disconnect();
+        this.show();
+      },
+      { rootMargin: '600px' },
+    ).observe(byId('lengths'));
   }
 
   fillChoices() {
     const { containers, tables } = this.data;
     const choice = (value, text) => element('option', { value }, text);
     const names = containers.names.slice(0, ROWS_OF_CONTAINERS + 1);
-    byId('lengths-in').append(choice(-1, 'all containers and none'), ...names.map((name, at) => choice(at, at ? name : 'no container')));
-    byId('lengths-stage').append(choice(-1, 'whole operations'), ...tables.functions.map((name, at) => choice(at, name)));
+    byId('lengths-in').append(
+      choice(-1, 'all containers and none'),
+      ...names.map((name, at) => choice(at, at ? name : 'no container')),
+    );
+    byId('lengths-stage').append(
+      choice(-1, 'whole operations'),
+      ...tables.functions.map((name, at) => choice(at, name)),
+    );
   }
 
   show() {
@@ -34,7 +44,9 @@ class LengthsView {
     byId('lengths-in-label').hidden = of === 'containers';
     byId('lengths-stage-label').hidden = of !== 'containers';
     const rows = this.rows(of).filter((row) => row.lengths.length);
-    byId('lengths-table').replaceChildren(rows.length ? this.table(of, rows) : element('p', { class: 'quiet' }, 'There is none.'));
+    byId('lengths-table').replaceChildren(
+      rows.length ? this.table(of, rows) : element('p', { class: 'quiet' }, 'There is none.'),
+    );
   }
 
   rows(of) {
@@ -48,7 +60,8 @@ class LengthsView {
   table(of, rows) {
     const names = { stages: 'stage', ops: 'operation', containers: 'container' };
     const head = element('tr', {}, element('th', { scope: 'col' }, names[of]));
-    for (const name of ['count', 'p50', 'p90', 'p99', 'max']) head.append(element('th', { scope: 'col', class: 'number' }, name));
+    for (const name of ['count', 'p50', 'p90', 'p99', 'max'])
+      head.append(element('th', { scope: 'col', class: 'number' }, name));
     head.append(element('th', { scope: 'col', class: 'histogram' }, axis()));
     const body = element('tbody', {}, ...rows.map((row) => this.row(of, row)));
     return element('table', { class: 'plain' }, element('thead', {}, head), body);
@@ -56,9 +69,19 @@ class LengthsView {
 
   row(of, { name, lengths, query }) {
     const sorted = Float64Array.from(lengths).sort();
-    const search = element('button', { type: 'button', class: 'link', onclick: () => this.page.search(query) }, name);
-    const row = element('tr', {}, element('th', { scope: 'row' }, query ? search : name), element('td', { class: 'number' }, count(sorted.length)));
-    for (const percent of [50, 90, 99, 100]) row.append(element('td', { class: 'number' }, length(percentile(sorted, percent))));
+    const search = element(
+      'button',
+      { type: 'button', class: 'link', onclick: () => this.page.search(query) },
+      name,
+    );
+    const row = element(
+      'tr',
+      {},
+      element('th', { scope: 'row' }, query ? search : name),
+      element('td', { class: 'number' }, count(sorted.length)),
+    );
+    for (const percent of [50, 90, 99, 100])
+      row.append(element('td', { class: 'number' }, length(percentile(sorted, percent))));
     row.append(element('td', { class: 'histogram' }, histogram(sorted)));
     return row;
   }
@@ -68,14 +91,23 @@ function stageRows(data, isIn) {
   const rows = data.tables.functions.map((name) => ({ name, lengths: [], query: `stage:${name}` }));
   for (let i = 0; i < data.count; i++) {
     if (!isIn(i)) continue;
-    for (let at = data.stageAt[i]; at < data.stageAt[i + 1]; at++) rows[data.stage_function[at] >> 2].lengths.push(data.stage_took[at]);
+    for (let at = data.stageAt[i]; at < data.stageAt[i + 1]; at++)
+      rows[data.stage_function[at] >> 2].lengths.push(data.stage_took[at]);
   }
   return rows.sort((a, b) => stageOrder(a.name) - stageOrder(b.name));
 }
 
 // The order in which operations pass them.
 function stageOrder(name) {
-  const order = ['create_user_ns', 'copy_namespaces', 'create_new_namespaces', 'copy_', 'alloc_pid', '_install', 'switch_task_namespaces'];
+  const order = [
+    'create_user_ns',
+    'copy_namespaces',
+    'create_new_namespaces',
+    'copy_',
+    'alloc_pid',
+    '_install',
+    'switch_task_namespaces',
+  ];
   const exact = order.indexOf(name);
   return exact >= 0 ? exact : order.findIndex((part) => name.includes(part));
 }
@@ -88,11 +120,17 @@ function operationRows(data, isIn) {
 
 function containerRows(data, stage) {
   const { of, names, ids } = data.containers;
-  const rows = names.map((name, at) => ({ name: at ? name : 'no container', lengths: [], query: at ? `container:${ids[at]}` : null }));
+  const rows = names.map((name, at) => ({
+    name: at ? name : 'no container',
+    lengths: [],
+    query: at ? `container:${ids[at]}` : null,
+  }));
   for (let i = 0; i < data.count; i++) {
     const { lengths } = rows[of[data.cgroup[i]]];
     if (stage < 0) lengths.push(data.took[i]);
-    else for (let at = data.stageAt[i]; at < data.stageAt[i + 1]; at++) if (data.stage_function[at] >> 2 === stage) lengths.push(data.stage_took[at]);
+    else
+      for (let at = data.stageAt[i]; at < data.stageAt[i + 1]; at++)
+        if (data.stage_function[at] >> 2 === stage) lengths.push(data.stage_took[at]);
   }
   return rows.sort((a, b) => b.lengths.length - a.lengths.length).slice(0, ROWS_OF_CONTAINERS);
 }
@@ -115,7 +153,17 @@ function svg(name, attributes, ...children) {
 }
 
 function drawing(height, ...children) {
-  return svg('svg', { viewBox: `0 0 ${BINS} ${height}`, preserveAspectRatio: 'none', width: '100%', height, 'aria-hidden': 'true' }, ...children);
+  return svg(
+    'svg',
+    {
+      viewBox: `0 0 ${BINS} ${height}`,
+      preserveAspectRatio: 'none',
+      width: '100%',
+      height,
+      'aria-hidden': 'true',
+    },
+    ...children,
+  );
 }
 
 function histogram(sorted) {
@@ -128,14 +176,20 @@ function histogram(sorted) {
   });
   const marks = [50, 90, 99].map((percent) => {
     const x = (Math.log10(Math.max(percentile(sorted, percent), 1)) - LOG_FIRST) * BINS_A_DECADE;
-    return svg('path', { d: `M${Math.min(Math.max(x, 0), BINS)} 1v22`, class: `percent p${percent}` });
+    return svg('path', {
+      d: `M${Math.min(Math.max(x, 0), BINS)} 1v22`,
+      class: `percent p${percent}`,
+    });
   });
   return drawing(24, ...decades(24), svg('path', { d: path, class: 'bars' }), ...marks);
 }
 
 function decades(height) {
   const lines = [];
-  for (let power = Math.ceil(LOG_FIRST); power <= LOG_LAST; power++) lines.push(svg('path', { d: `M${(power - LOG_FIRST) * BINS_A_DECADE} 0v${height}`, class: 'decade' }));
+  for (let power = Math.ceil(LOG_FIRST); power <= LOG_LAST; power++)
+    lines.push(
+      svg('path', { d: `M${(power - LOG_FIRST) * BINS_A_DECADE} 0v${height}`, class: 'decade' }),
+    );
   return lines;
 }
 

@@ -22,7 +22,12 @@ class Page {
     document.title = `nstrace: ${head.host}`;
     byId('host').textContent = head.host;
     const began = fullTime(this.data, 0).replace(/\.\d+ UTC$/, ' UTC');
-    const parts = [`Linux ${head.kernel} ${head.arch}`, began, length(this.data.span), head.nstrace && `nstrace ${head.nstrace}`];
+    const parts = [
+      `Linux ${head.kernel} ${head.arch}`,
+      began,
+      length(this.data.span),
+      head.nstrace && `nstrace ${head.nstrace}`,
+    ];
     if (head.command.length) parts.push(`while ${head.command.join(' ')} ran`);
     byId('where').textContent = parts.filter(Boolean).join(' · ');
     this.addTotals();
@@ -33,33 +38,73 @@ class Page {
     const lost = data.lost.reduce((sum, [, , , number]) => sum + number, 0);
     const born = data.ns_since.reduce((sum, since) => sum + (since === 2), 0);
     const died = data.ns_length.reduce((sum, ns) => sum + (ns > 0), 0);
-    const totals = [['operations', data.operations], ['failed', data.failed, data.failed && 'bad'], ['namespaces born', born], ['died', died], ['records lost', lost, lost && 'warn']];
-    for (const [name, number, kind] of totals) byId('totals').append(element('div', { class: kind || null }, element('dd', {}, count(number)), element('dt', {}, name)));
+    const totals = [
+      ['operations', data.operations],
+      ['failed', data.failed, data.failed && 'bad'],
+      ['namespaces born', born],
+      ['died', died],
+      ['records lost', lost, lost && 'warn'],
+    ];
+    for (const [name, number, kind] of totals)
+      byId('totals').append(
+        element(
+          'div',
+          { class: kind || null },
+          element('dd', {}, count(number)),
+          element('dt', {}, name),
+        ),
+      );
   }
 
   // What is missing, and what hung.
   addNotices() {
     const { data } = this;
-    const notice = (text, kind = 'warn') => byId('notices').append(element('li', { class: kind }, text));
-    if (!data.operations) notice('No operation was recorded: nothing tried to change namespaces, as far as it was seen.', 'note');
-    if (data.left_out.operations) notice(`${counted(data.left_out.operations, 'operation is', 'operations are')} left out: this page has the first ${count(data.kept)} only. nstrace report has all.`);
-    if (data.left_out.namespaces) notice(`${counted(data.left_out.namespaces, 'namespace is', 'namespaces are')} left out: this page has the first ${count(data.lifeCount)} only.`);
-    if (data.left_out.moves_from !== null) notice(`From ${clock(data, data.left_out.moves_from)} on it is left out which tasks are where.`);
-    if (data.is_part) notice('There is no whole look at the machine in the recording: what was there before is not known.');
+    const notice = (text, kind = 'warn') =>
+      byId('notices').append(element('li', { class: kind }, text));
+    if (!data.operations)
+      notice(
+        'No operation was recorded: nothing tried to change namespaces, as far as it was seen.',
+        'note',
+      );
+    if (data.left_out.operations)
+      notice(
+        `${counted(data.left_out.operations, 'operation is', 'operations are')} left out: this page has the first ${count(data.kept)} only. nstrace report has all.`,
+      );
+    if (data.left_out.namespaces)
+      notice(
+        `${counted(data.left_out.namespaces, 'namespace is', 'namespaces are')} left out: this page has the first ${count(data.lifeCount)} only.`,
+      );
+    if (data.left_out.moves_from !== null)
+      notice(
+        `From ${clock(data, data.left_out.moves_from)} on it is left out which tasks are where.`,
+      );
+    if (data.is_part)
+      notice(
+        'There is no whole look at the machine in the recording: what was there before is not known.',
+      );
     for (const text of data.damages.slice(0, 5)) notice(text);
-    if (data.damages_len > 5) notice(`${count(data.damages_len - 5)} more places in the recording are damaged.`);
+    if (data.damages_len > 5)
+      notice(`${count(data.damages_len - 5)} more places in the recording are damaged.`);
     this.addLosses(notice);
-    for (const stall of data.stalls.slice(0, 5)) notice(`${stall.op} by ${stall.comm}[${stall.pid}] hung${stall.stage ? ` in ${stall.stage}` : ''}: for ${length(stall.time - stall.start)} at ${clock(data, stall.time)}`, 'note');
-    if (data.stalls.length > 5) notice(`${count(data.stalls.length - 5)} more operations hung.`, 'note');
+    for (const stall of data.stalls.slice(0, 5))
+      notice(
+        `${stall.op} by ${stall.comm}[${stall.pid}] hung${stall.stage ? ` in ${stall.stage}` : ''}: for ${length(stall.time - stall.start)} at ${clock(data, stall.time)}`,
+        'note',
+      );
+    if (data.stalls.length > 5)
+      notice(`${count(data.stalls.length - 5)} more operations hung.`, 'note');
     byId('notices').hidden = !byId('notices').childElementCount;
   }
 
   addLosses(notice) {
     const sums = new Map();
-    for (const [, , record, number] of this.data.lost) sums.set(record, (sums.get(record) ?? 0) + number);
+    for (const [, , record, number] of this.data.lost)
+      sums.set(record, (sums.get(record) ?? 0) + number);
     if (!sums.size) return;
     const words = [...sums].map(([record, number]) => `${count(number)} ${record}`).join(', ');
-    notice(`Records were lost, where the time line is marked: ${words}. What it says of these times may be wrong.`);
+    notice(
+      `Records were lost, where the time line is marked: ${words}. What it says of these times may be wrong.`,
+    );
   }
 
   addFailures() {
@@ -67,23 +112,51 @@ class Page {
     const list = element('ul', { class: 'failures' });
     const most = groups[0]?.total ?? 1;
     const total = groups.reduce((sum, group) => sum + group.total, 0);
-    byId('failure-count').textContent = `${counted(total, 'failure', 'failures')}, ${counted(groups.length, 'sort', 'sorts')}`;
+    byId('failure-count').textContent =
+      `${counted(total, 'failure', 'failures')}, ${counted(groups.length, 'sort', 'sorts')}`;
     for (const group of groups) list.append(this.failure(group, most));
-    byId('failure-list').replaceChildren(groups.length ? list : element('p', { class: 'quiet' }, this.data.count ? 'None: every operation succeeded.' : 'None.'));
+    byId('failure-list').replaceChildren(
+      groups.length
+        ? list
+        : element(
+            'p',
+            { class: 'quiet' },
+            this.data.count ? 'None: every operation succeeded.' : 'None.',
+          ),
+    );
   }
 
   failure(group, most) {
     const bar = element('span', { class: 'share' });
     bar.style.width = `${Math.max((group.total / most) * 100, 1)}%`;
-    const ops = [...group.ops].sort((a, b) => b[1] - a[1]).map(([op, number]) => `${op} ${count(number)}`).join(' · ');
+    const ops = [...group.ops]
+      .sort((a, b) => b[1] - a[1])
+      .map(([op, number]) => `${op} ${count(number)}`)
+      .join(' · ');
     const attributes = { type: 'button', onclick: () => this.showFailures(group) };
-    const button = element('button', attributes, element('span', { class: 'total number' }, count(group.total)), element('span', { class: 'what' }, element('b', {}, group.errno), group.stage ? ` ${group.stage}` : '', element('span', { class: 'why' }, group.reason ?? 'why is not certain'), element('span', { class: 'quiet' }, ops)), bar);
+    const button = element(
+      'button',
+      attributes,
+      element('span', { class: 'total number' }, count(group.total)),
+      element(
+        'span',
+        { class: 'what' },
+        element('b', {}, group.errno),
+        group.stage ? ` ${group.stage}` : '',
+        element('span', { class: 'why' }, group.reason ?? 'why is not certain'),
+        element('span', { class: 'quiet' }, ops),
+      ),
+      bar,
+    );
     return element('li', {}, button);
   }
 
   showFailures(group) {
     byId('search').value = '';
-    this.table.onlyFailures({ name: `${group.errno} ${group.stage ?? ''}`.trim(), numbers: group.numbers });
+    this.table.onlyFailures({
+      name: `${group.errno} ${group.stage ?? ''}`.trim(),
+      numbers: group.numbers,
+    });
     this.toOperations();
   }
 
@@ -127,7 +200,8 @@ class Page {
     const text = `${clock(this.data, moment)}`;
     byId('moment-text').textContent = `${text}, ${length(moment)} from the beginning`;
     byId('slider').setAttribute('aria-valuetext', text);
-    if (document.activeElement !== byId('slider')) byId('slider').value = String(Math.round(((moment - from) / (to - from)) * 1000));
+    if (document.activeElement !== byId('slider'))
+      byId('slider').value = String(Math.round(((moment - from) / (to - from)) * 1000));
     this.treeSoon();
   }
 
@@ -146,8 +220,12 @@ class Page {
       this.timeline.setMoment(from + (Number(byId('slider').value) / 1000) * (to - from));
     });
     const { timeline, data } = this;
-    byId('change-before').addEventListener('click', () => timeline.setMoment(changeBeside(data, timeline.moment, false)));
-    byId('change-behind').addEventListener('click', () => timeline.setMoment(changeBeside(data, timeline.moment, true)));
+    byId('change-before').addEventListener('click', () =>
+      timeline.setMoment(changeBeside(data, timeline.moment, false)),
+    );
+    byId('change-behind').addEventListener('click', () =>
+      timeline.setMoment(changeBeside(data, timeline.moment, true)),
+    );
     byId('moment-end').addEventListener('click', () => timeline.setMoment(data.span));
     document.addEventListener('keydown', (event) => this.key(event));
     let height = window.innerHeight;
@@ -158,7 +236,9 @@ class Page {
   }
 
   key(event) {
-    const isTyping = event.target.matches('input:not([type=range]):not([type=checkbox]), select, textarea');
+    const isTyping = event.target.matches(
+      'input:not([type=range]):not([type=checkbox]), select, textarea',
+    );
     if (event.key === 'Escape') this.details.close();
     if (event.key === '/' && !isTyping && !event.ctrlKey && !event.metaKey) {
       event.preventDefault();
@@ -191,7 +271,16 @@ function failureGroups(data) {
     const [op, errno, name, stage, reason] = failure;
     const like = reason?.replace(/\b(mnt|uts|ipc|pid|net|user|cgroup|time):\d+/g, '$1:…') ?? null;
     const key = JSON.stringify([errno, stage, like]);
-    if (!groups.has(key)) groups.set(key, { errno: name ?? `errno ${errno}`, stage, reason: like, total: 0, ops: new Map(), numbers: new Set(), only: reason });
+    if (!groups.has(key))
+      groups.set(key, {
+        errno: name ?? `errno ${errno}`,
+        stage,
+        reason: like,
+        total: 0,
+        ops: new Map(),
+        numbers: new Set(),
+        only: reason,
+      });
     addTo(groups.get(key), data.ops[op], at + 1, totals[at + 1], reason);
   });
   return [...groups.values()].sort((a, b) => b.total - a.total);
@@ -204,7 +293,8 @@ function addTo(group, op, number, total, reason) {
   // A number that is always the same is told.
   if (group.only !== reason) group.only = null;
   if (group.only) group.reason = group.only;
-  else if (group.reason) group.reason = group.reason.replace(/\b(mnt|uts|ipc|pid|net|user|cgroup|time):\d+/g, '$1:…');
+  else if (group.reason)
+    group.reason = group.reason.replace(/\b(mnt|uts|ipc|pid|net|user|cgroup|time):\d+/g, '$1:…');
 }
 
 const dark = matchMedia('(prefers-color-scheme: dark)');
@@ -218,7 +308,9 @@ function setTheme(theme) {
 function listenForTheme() {
   setTheme(dark.matches ? 'dark' : 'light');
   dark.addEventListener('change', () => setTheme(dark.matches ? 'dark' : 'light'));
-  byId('theme').addEventListener('click', () => setTheme(document.documentElement.dataset.theme === 'dark' ? 'light' : 'dark'));
+  byId('theme').addEventListener('click', () =>
+    setTheme(document.documentElement.dataset.theme === 'dark' ? 'light' : 'dark'),
+  );
 }
 
 async function main() {
@@ -228,9 +320,12 @@ async function main() {
   window.page = new Page(data);
   byId('opening').remove();
   // For who measures.
-  requestAnimationFrame(() => { document.documentElement.dataset.ready = String(Math.round(performance.now())); });
+  requestAnimationFrame(() => {
+    document.documentElement.dataset.ready = String(Math.round(performance.now()));
+  });
 }
 
 main().catch((error) => {
-  byId('opening').textContent = `This page cannot be shown: ${error.message}. It needs a browser of 2023 or later (DecompressionStream).`;
+  byId('opening').textContent =
+    `This page cannot be shown: ${error.message}. It needs a browser of 2023 or later (DecompressionStream).`;
 });

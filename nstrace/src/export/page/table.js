@@ -7,14 +7,51 @@ const BEYOND = 6;
 const PRINTED = 200;
 
 const COLUMNS = [
-  { key: 'time', name: 'Time (UTC)', text: (data, i) => clock(data, data.start[i]), order: (data) => data.start },
-  { key: 'took', name: 'Took', number: true, text: (data, i) => length(data.took[i]), order: (data) => data.took },
-  { key: 'op', name: 'Op', text: (data, i) => data.ops[data.op[i]], order: (data) => ranks(data.ops, data.op) },
-  { key: 'ns', name: 'Namespaces', text: (data, i) => data.whatNames[data.what[i]], order: (data) => ranks(data.whatNames, data.what) },
+  {
+    key: 'time',
+    name: 'Time (UTC)',
+    text: (data, i) => clock(data, data.start[i]),
+    order: (data) => data.start,
+  },
+  {
+    key: 'took',
+    name: 'Took',
+    number: true,
+    text: (data, i) => length(data.took[i]),
+    order: (data) => data.took,
+  },
+  {
+    key: 'op',
+    name: 'Op',
+    text: (data, i) => data.ops[data.op[i]],
+    order: (data) => ranks(data.ops, data.op),
+  },
+  {
+    key: 'ns',
+    name: 'Namespaces',
+    text: (data, i) => data.whatNames[data.what[i]],
+    order: (data) => ranks(data.whatNames, data.what),
+  },
   { key: 'result', name: 'Result', text: resultName, order: resultOrder },
-  { key: 'slowest', name: 'Slowest stage', text: slowestText, order: (data) => data.slowest.map((at) => (at ? data.stage_took[at - 1] : 0)) },
-  { key: 'pid', name: 'Pid', number: true, text: (data, i) => String(data.pid[i]), order: (data) => data.pid },
-  { key: 'comm', name: 'Command', text: (data, i) => data.comms[data.comm[i]], order: (data) => ranks(data.comms, data.comm) },
+  {
+    key: 'slowest',
+    name: 'Slowest stage',
+    text: slowestText,
+    order: (data) => data.slowest.map((at) => (at ? data.stage_took[at - 1] : 0)),
+  },
+  {
+    key: 'pid',
+    name: 'Pid',
+    number: true,
+    text: (data, i) => String(data.pid[i]),
+    order: (data) => data.pid,
+  },
+  {
+    key: 'comm',
+    name: 'Command',
+    text: (data, i) => data.comms[data.comm[i]],
+    order: (data) => ranks(data.comms, data.comm),
+  },
   { key: 'container', name: 'Container', text: containerText, order: containerOrder },
   { key: 'reason', name: 'Reason', text: (data, i) => reasonOf(data, i) ?? '', order: reasonOrder },
 ];
@@ -29,7 +66,10 @@ function containerText(data, i) {
 }
 
 function containerOrder(data) {
-  return ranks(data.containers.names, data.cgroup.map((cgroup) => data.containers.of[cgroup]));
+  return ranks(
+    data.containers.names,
+    data.cgroup.map((cgroup) => data.containers.of[cgroup]),
+  );
 }
 
 function resultOrder(data) {
@@ -43,9 +83,13 @@ function reasonOrder(data) {
 
 // For each operation the rank of its name among the names.
 function ranks(names, column) {
-  const order = names.map((_, at) => at).sort((a, b) => (names[a] < names[b] ? -1 : names[a] > names[b] ? 1 : 0));
+  const order = names
+    .map((_, at) => at)
+    .sort((a, b) => (names[a] < names[b] ? -1 : names[a] > names[b] ? 1 : 0));
   const rank = new Float64Array(names.length);
-  order.forEach((at, place) => { rank[at] = place && names[order[place - 1]] === names[at] ? rank[order[place - 1]] : place; });
+  order.forEach((at, place) => {
+    rank[at] = place && names[order[place - 1]] === names[at] ? rank[order[place - 1]] : place;
+  });
   return Float64Array.from(column, (at) => rank[at]);
 }
 
@@ -66,8 +110,23 @@ class TableView {
 
   addHead() {
     for (const column of COLUMNS) {
-      const sort = element('button', { type: 'button', tabindex: '-1', onclick: () => this.sortBy(column.key) }, column.name);
-      byId('grid-head').append(element('div', { role: 'columnheader', class: `cell c-${column.key}`, 'aria-sort': 'none', 'data-key': column.key }, sort));
+      const sort = element(
+        'button',
+        { type: 'button', tabindex: '-1', onclick: () => this.sortBy(column.key) },
+        column.name,
+      );
+      byId('grid-head').append(
+        element(
+          'div',
+          {
+            role: 'columnheader',
+            class: `cell c-${column.key}`,
+            'aria-sort': 'none',
+            'data-key': column.key,
+          },
+          sort,
+        ),
+      );
       // The heads are one stop for Tab each.
       sort.tabIndex = 0;
     }
@@ -81,7 +140,8 @@ class TableView {
     new ResizeObserver(() => this.drawSoon()).observe(this.grid);
     byId('search').addEventListener('input', () => this.filterSoon());
     byId('in-view').addEventListener('change', () => this.filter());
-    for (const id of ['outcome-all', 'outcome-failed']) byId(id).addEventListener('click', () => this.outcome(id === 'outcome-failed'));
+    for (const id of ['outcome-all', 'outcome-failed'])
+      byId(id).addEventListener('click', () => this.outcome(id === 'outcome-failed'));
     window.addEventListener('beforeprint', () => this.drawForPrint());
     window.addEventListener('afterprint', () => this.draw());
   }
@@ -97,8 +157,17 @@ class TableView {
     this.failures = only;
     byId('failure-chip').replaceChildren();
     if (only) {
-      const gone = () => { this.onlyFailures(null); byId('search').focus(); };
-      byId('failure-chip').append(element('button', { type: 'button', class: 'chip', title: 'Show all again', onclick: gone }, `${only.name} ✕`));
+      const gone = () => {
+        this.onlyFailures(null);
+        byId('search').focus();
+      };
+      byId('failure-chip').append(
+        element(
+          'button',
+          { type: 'button', class: 'chip', title: 'Show all again', onclick: gone },
+          `${only.name} ✕`,
+        ),
+      );
     }
     this.filter();
   }
@@ -115,7 +184,8 @@ class TableView {
   tests() {
     const { data } = this;
     const tests = compileQuery(data, byId('search').value);
-    if (byId('outcome-failed').getAttribute('aria-pressed') === 'true') tests.push((i) => data.failure[i]);
+    if (byId('outcome-failed').getAttribute('aria-pressed') === 'true')
+      tests.push((i) => data.failure[i]);
     if (this.failures) tests.push((i) => this.failures.numbers.has(data.failure[i]));
     if (byId('in-view').checked) {
       const { from, to } = this.page.timeline;
@@ -129,14 +199,22 @@ class TableView {
     this.sort();
     this.active = 0;
     this.grid.scrollTop = 0;
-    byId('found').textContent = this.rows.length === this.data.count ? counted(this.data.count, 'operation', 'operations') : `${count(this.rows.length)} of ${counted(this.data.count, 'operation', 'operations')}`;
+    byId('found').textContent =
+      this.rows.length === this.data.count
+        ? counted(this.data.count, 'operation', 'operations')
+        : `${count(this.rows.length)} of ${counted(this.data.count, 'operation', 'operations')}`;
     byId('nothing').hidden = this.rows.length > 0;
-    byId('nothing').textContent = this.data.count ? 'No operation is like that.' : 'No operation was recorded.';
+    byId('nothing').textContent = this.data.count
+      ? 'No operation is like that.'
+      : 'No operation was recorded.';
     this.layOut();
   }
 
   sortBy(key) {
-    this.sorted = { key, down: this.sorted.key === key ? !this.sorted.down : key === 'took' || key === 'slowest' };
+    this.sorted = {
+      key,
+      down: this.sorted.key === key ? !this.sorted.down : key === 'took' || key === 'slowest',
+    };
     this.sort();
     this.active = 0;
     this.grid.scrollTop = 0;
@@ -150,7 +228,11 @@ class TableView {
     const { start } = this.data;
     const sign = down ? -1 : 1;
     this.rows.sort((a, b) => sign * (order[a] - order[b]) || start[a] - start[b] || a - b);
-    for (const head of byId('grid-head').children) head.setAttribute('aria-sort', head.dataset.key === key ? (down ? 'descending' : 'ascending') : 'none');
+    for (const head of byId('grid-head').children)
+      head.setAttribute(
+        'aria-sort',
+        head.dataset.key === key ? (down ? 'descending' : 'ascending') : 'none',
+      );
   }
 
   layOut() {
@@ -200,7 +282,14 @@ class TableView {
   row(at, top) {
     const i = this.rows[at];
     const isActive = at === this.active;
-    const row = element('div', { role: 'row', id: `row-${at}`, class: this.data.failure[i] ? 'row bad' : 'row', 'aria-rowindex': at + 2, 'aria-selected': String(isActive), 'data-at': at });
+    const row = element('div', {
+      role: 'row',
+      id: `row-${at}`,
+      class: this.data.failure[i] ? 'row bad' : 'row',
+      'aria-rowindex': at + 2,
+      'aria-selected': String(isActive),
+      'data-at': at,
+    });
     row.style.transform = `translateY(${top}px)`;
     for (const column of COLUMNS) row.append(this.cell(column, i));
     return row;
@@ -208,7 +297,11 @@ class TableView {
 
   cell(column, i) {
     const text = column.text(this.data, i);
-    return element('div', { role: 'gridcell', class: `cell c-${column.key}`, title: text.length > 14 ? text : null }, text);
+    return element(
+      'div',
+      { role: 'gridcell', class: `cell c-${column.key}`, title: text.length > 14 ? text : null },
+      text,
+    );
   }
 
   drawForPrint() {
@@ -228,7 +321,14 @@ class TableView {
 
   key(event) {
     if (event.target !== this.grid || event.ctrlKey || event.metaKey || event.altKey) return;
-    const steps = { ArrowDown: 1, ArrowUp: -1, PageDown: this.room, PageUp: -this.room, Home: -Infinity, End: Infinity };
+    const steps = {
+      ArrowDown: 1,
+      ArrowUp: -1,
+      PageDown: this.room,
+      PageUp: -this.room,
+      Home: -Infinity,
+      End: Infinity,
+    };
     const step = steps[event.key];
     if (step !== undefined) {
       event.preventDefault();
@@ -254,6 +354,8 @@ class TableView {
     if (target === null) return;
     const scrollable = this.grid.scrollHeight - this.grid.clientHeight;
     const isWhole = this.rows.length * ROW <= HEIGHT_MAX;
-    this.grid.scrollTop = isWhole ? target * ROW : (target / Math.max(this.rows.length - room, 1)) * scrollable;
+    this.grid.scrollTop = isWhole
+      ? target * ROW
+      : (target / Math.max(this.rows.length - room, 1)) * scrollable;
   }
 }

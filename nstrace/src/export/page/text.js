@@ -84,7 +84,9 @@ function makerName(data, life) {
 
 // Whether it lives at a moment.
 function isAliveAt(data, life, moment) {
-  return data.ns_start[life] <= moment && (data.ns_length[life] === 0 || deathOf(data, life) > moment);
+  return (
+    data.ns_start[life] <= moment && (data.ns_length[life] === 0 || deathOf(data, life) > moment)
+  );
 }
 
 function deathOf(data, life) {

@@ -32,7 +32,12 @@ class Timeline {
       const name = this.data.kinds[kind];
       const lives = this.lanes[kind].reduce((sum, lane) => sum + lane.length, 0);
       if (!lives) return;
-      const toggle = element('button', { type: 'button', class: 'chip', 'data-kind': name, 'aria-pressed': 'true' }, `${name} `, element('span', {}, count(lives)));
+      const toggle = element(
+        'button',
+        { type: 'button', class: 'chip', 'data-kind': name, 'aria-pressed': 'true' },
+        `${name} `,
+        element('span', {}, count(lives)),
+      );
       toggle.addEventListener('click', () => this.toggle(kind, toggle));
       byId('kinds').append(toggle);
     });
@@ -159,7 +164,12 @@ class Timeline {
     for (const [from, until] of this.data.lost) {
       const [x, end] = [this.x(from), this.x(until)];
       if (end < GUTTER || x > this.width) continue;
-      context.fillRect(Math.max(x, GUTTER), 0, Math.max(end - Math.max(x, GUTTER), 2), this.shownHeight);
+      context.fillRect(
+        Math.max(x, GUTTER),
+        0,
+        Math.max(end - Math.max(x, GUTTER), 2),
+        this.shownHeight,
+      );
     }
   }
 
@@ -224,7 +234,8 @@ class Timeline {
       context.fillStyle = this.colors.line;
       context.fillRect(Math.round(x), HEAD.axis - 4, 1, 4);
       context.fillStyle = this.colors.quiet;
-      if (x < this.width - 24) context.fillText(axisLabel(time, step, this.to), Math.max(x, GUTTER + 14), 8);
+      if (x < this.width - 24)
+        context.fillText(axisLabel(time, step, this.to), Math.max(x, GUTTER + 14), 8);
     }
     this.drawStrip(context);
   }
@@ -254,7 +265,8 @@ class Timeline {
     context.fillStyle = this.colors.lossMark;
     for (const [from, until] of this.data.lost) {
       const [x, end] = [Math.max(this.x(from), GUTTER), this.x(until)];
-      if (end >= GUTTER && x <= this.width) context.fillRect(x, HEAD.axis - 3, Math.max(end - x, 3), 3);
+      if (end >= GUTTER && x <= this.width)
+        context.fillRect(x, HEAD.axis - 3, Math.max(end - x, 3), 3);
     }
   }
 
@@ -297,14 +309,22 @@ class Timeline {
   listen() {
     const { canvas } = this;
     this.box.addEventListener('scroll', () => this.draw());
-    new ResizeObserver(() => this.width !== this.box.clientWidth && this.resize()).observe(this.box);
+    new ResizeObserver(() => this.width !== this.box.clientWidth && this.resize()).observe(
+      this.box,
+    );
     canvas.addEventListener('wheel', (event) => this.wheel(event), { passive: false });
     canvas.addEventListener('pointerdown', (event) => this.press(event));
     canvas.addEventListener('pointermove', (event) => this.point(event));
     canvas.addEventListener('pointerup', (event) => this.release(event));
     canvas.addEventListener('pointerleave', () => this.page.hideTip());
     canvas.addEventListener('keydown', (event) => this.key(event));
-    const buttons = { 'zoom-in': () => this.zoom(0.5), 'zoom-out': () => this.zoom(2), 'zoom-all': () => this.show(0, this.span), 'pan-left': () => this.pan(-0.25), 'pan-right': () => this.pan(0.25) };
+    const buttons = {
+      'zoom-in': () => this.zoom(0.5),
+      'zoom-out': () => this.zoom(2),
+      'zoom-all': () => this.show(0, this.span),
+      'pan-left': () => this.pan(-0.25),
+      'pan-right': () => this.pan(0.25),
+    };
     for (const [id, act] of Object.entries(buttons)) byId(id).addEventListener('click', act);
   }
 
@@ -318,11 +338,21 @@ class Timeline {
     const isAll = this.to - this.from >= this.span;
     if (!isAsked || (isAll && event.deltaY > 0)) return undefined;
     event.preventDefault();
-    return this.zoom(Math.exp(Math.max(-100, Math.min(100, event.deltaY)) * 0.004), this.time(event.offsetX));
+    return this.zoom(
+      Math.exp(Math.max(-100, Math.min(100, event.deltaY)) * 0.004),
+      this.time(event.offsetX),
+    );
   }
 
   press(event) {
-    this.drag = { x: event.clientX, y: event.clientY, from: this.from, to: this.to, top: this.box.scrollTop, moved: false };
+    this.drag = {
+      x: event.clientX,
+      y: event.clientY,
+      from: this.from,
+      to: this.to,
+      top: this.box.scrollTop,
+      moved: false,
+    };
     this.canvas.setPointerCapture(event.pointerId);
   }
 
@@ -355,7 +385,22 @@ class Timeline {
   }
 
   key(event) {
-    const acts = { '+': () => this.zoom(0.5), '=': () => this.zoom(0.5), '-': () => this.zoom(2), ArrowLeft: () => this.pan(-0.2), ArrowRight: () => this.pan(0.2), 0: () => this.show(0, this.span), Home: () => this.show(0, this.to - this.from), End: () => this.show(this.span - (this.to - this.from), this.span), ArrowUp: () => { this.box.scrollTop -= 4 * LANE; }, ArrowDown: () => { this.box.scrollTop += 4 * LANE; } };
+    const acts = {
+      '+': () => this.zoom(0.5),
+      '=': () => this.zoom(0.5),
+      '-': () => this.zoom(2),
+      ArrowLeft: () => this.pan(-0.2),
+      ArrowRight: () => this.pan(0.2),
+      0: () => this.show(0, this.span),
+      Home: () => this.show(0, this.to - this.from),
+      End: () => this.show(this.span - (this.to - this.from), this.span),
+      ArrowUp: () => {
+        this.box.scrollTop -= 4 * LANE;
+      },
+      ArrowDown: () => {
+        this.box.scrollTop += 4 * LANE;
+      },
+    };
     const act = acts[event.key];
     if (!act || event.ctrlKey || event.metaKey || event.altKey) return;
     event.preventDefault();
@@ -363,93 +408,19 @@ class Timeline {
   }
 }
 
-// Lives of a kind in lanes: in each, one after the other.
-function lanesOf(data, kind) {
-  const lives = [];
-  for (let life = 0; life < data.lifeCount; life++) if (data.ns_kind[life] === kind) lives.push(life);
-  lives.sort((a, b) => data.ns_start[a] - data.ns_start[b] || a - b);
-  const lanes = [];
-  const free = new Heap();
-  for (const life of lives) {
-    const lane = free.length && free.first()[0] <= data.ns_start[life] ? free.pop()[1] : lanes.push([]) - 1;
-    lanes[lane].push(life);
-    free.push([deathOf(data, life), lane]);
-  }
-  return lanes;
-}
-
-// The place in a lane of the first life that ends at a time or later.
-function firstEnding(data, lane, time) {
-  let [low, high] = [0, lane.length];
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    if (deathOf(data, lane[middle]) < time) low = middle + 1;
-    else high = middle;
-  }
-  return low;
-}
-
-// Pairs, the one with the least number first.
-class Heap {
-  constructor() {
-    this.pairs = [];
-  }
-
-  get length() {
-    return this.pairs.length;
-  }
-
-  first() {
-    return this.pairs[0];
-  }
-
-  push(pair) {
-    const { pairs } = this;
-    let at = pairs.push(pair) - 1;
-    while (at && isLess(pairs[at], pairs[(at - 1) >> 1])) {
-      swap(pairs, at, (at - 1) >> 1);
-      at = (at - 1) >> 1;
-    }
-  }
-
-  pop() {
-    const { pairs } = this;
-    const first = pairs[0];
-    const last = pairs.pop();
-    if (pairs.length) {
-      pairs[0] = last;
-      this.sink();
-    }
-    return first;
-  }
-
-  sink() {
-    const { pairs } = this;
-    for (let at = 0; ;) {
-      let least = at;
-      for (const child of [2 * at + 1, 2 * at + 2]) if (child < pairs.length && isLess(pairs[child], pairs[least])) least = child;
-      if (least === at) return;
-      swap(pairs, at, least);
-      at = least;
-    }
-  }
-}
-
-function isLess(a, b) {
-  return a[0] < b[0] || (a[0] === b[0] && a[1] < b[1]);
-}
-
-function swap(pairs, a, b) {
-  [pairs[a], pairs[b]] = [pairs[b], pairs[a]];
-}
-
 function readColors(kinds) {
   const style = getComputedStyle(document.documentElement);
   const read = (name) => style.getPropertyValue(name).trim();
   return {
     kinds: kinds.map((kind) => read(`--${kind}`)),
-    text: read('--text'), quiet: read('--quiet'), line: read('--line'), bad: read('--bad'),
-    strip: read('--strip'), accent: read('--accent'), loss: read('--loss'), lossMark: read('--loss-mark'),
+    text: read('--text'),
+    quiet: read('--quiet'),
+    line: read('--line'),
+    bad: read('--bad'),
+    strip: read('--strip'),
+    accent: read('--accent'),
+    loss: read('--loss'),
+    lossMark: read('--loss-mark'),
   };
 }
 
@@ -468,7 +439,8 @@ function axisLabel(time, step, last) {
   }
   if (step >= NS.m || (step >= NS.s && time >= NS.m)) {
     const minutes = Math.floor(time / NS.m);
-    const text = minutes >= 60 ? `${Math.floor(minutes / 60)}h${two(minutes % 60)}m` : `${minutes}m`;
+    const text =
+      minutes >= 60 ? `${Math.floor(minutes / 60)}h${two(minutes % 60)}m` : `${minutes}m`;
     return step % NS.m ? `${text}${two((time % NS.m) / NS.s)}s` : text;
   }
   return `${(time / NS.s).toFixed(digitsOf(step / NS.s))}s`;
@@ -485,7 +457,8 @@ function lifeWords(data, life) {
   const since = ['there before', 'seen first', 'born'][data.ns_since[life]];
   const lines = [nsName(data, life)];
   lines.push(data.ns_since[life] ? `${since} ${clock(data, data.ns_start[life])}` : since);
-  if (death !== Infinity) lines.push(`died ${clock(data, death)}, after ${length(death - data.ns_start[life])}`);
+  if (death !== Infinity)
+    lines.push(`died ${clock(data, death)}, after ${length(death - data.ns_start[life])}`);
   else lines.push('alive at the end');
   const maker = makerName(data, life);
   if (maker) lines.push(`made by ${maker}`);

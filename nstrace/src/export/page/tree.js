@@ -5,7 +5,9 @@ const ROWS_MAX = 3000;
 const TASKS_SHOWN = 8;
 const NESTING_MAX = 64;
 // As include/uapi/linux/nsfs.h has them, in the order of the kinds.
-const FIRST = [0xeffffff8, 0xeffffffe, 0xefffffff, 0xeffffffc, 0xeffffff9, 0xeffffffd, 0xeffffffb, 0xeffffffa];
+const FIRST = [
+  0xeffffff8, 0xeffffffe, 0xefffffff, 0xeffffffc, 0xeffffff9, 0xeffffffd, 0xeffffffb, 0xeffffffa,
+];
 const [PID, USER] = [3, 5];
 
 // Where each task is at a moment: the place of its namespaces.
@@ -20,8 +22,17 @@ function placesAt(data, moment) {
 // Everything that is known of a moment. Namespaces are numbered from 1 on here, as in the
 // columns that point to them.
 function treeAt(data, moment) {
-  const tree = { data, moment, alive: new Set(), tasks: new Map(), sets: new Map(), below: new Map(), taskCount: 0 };
-  for (let life = 0; life < data.lifeCount; life++) if (isAliveAt(data, life, moment)) tree.alive.add(life + 1);
+  const tree = {
+    data,
+    moment,
+    alive: new Set(),
+    tasks: new Map(),
+    sets: new Map(),
+    below: new Map(),
+    taskCount: 0,
+  };
+  for (let life = 0; life < data.lifeCount; life++)
+    if (isAliveAt(data, life, moment)) tree.alive.add(life + 1);
   placesAt(data, moment).forEach((place, task) => place && addTask(tree, task, place));
   for (const set of tree.sets.values()) put(tree, placeOfSet(tree, set.own), 'sets', set);
   for (const ns of tree.alive) addNamespace(tree, ns);
@@ -83,7 +94,9 @@ function firstOnes(data) {
   const move = init < 0 ? -1 : data.move_task.indexOf(init);
   data.first = new Set();
   FIRST.forEach((inum, kind) => {
-    const known = data.ns_inum.findIndex((own, life) => own === inum && data.ns_kind[life] === kind);
+    const known = data.ns_inum.findIndex(
+      (own, life) => own === inum && data.ns_kind[life] === kind,
+    );
     const ns = known >= 0 ? known + 1 : move >= 0 ? data.inNs[kind][data.move_to[move]] : 0;
     if (ns) data.first.add(ns);
   });
@@ -102,20 +115,33 @@ class TreeView {
     this.named = new Set();
     this.rows = 0;
     const { alive, taskCount } = this.tree;
-    byId('tree-count').textContent = `${counted(alive.size, 'namespace', 'namespaces')}, ${counted(taskCount, 'task', 'tasks')}`;
+    byId('tree-count').textContent =
+      `${counted(alive.size, 'namespace', 'namespaces')}, ${counted(taskCount, 'task', 'tasks')}`;
     const list = this.list(0);
-    if (this.rows >= ROWS_MAX) list.append(element('li', { class: 'quiet' }, 'More than is shown here: only the first lines are.'));
+    if (this.rows >= ROWS_MAX)
+      list.append(
+        element('li', { class: 'quiet' }, 'More than is shown here: only the first lines are.'),
+      );
     byId('tree-list').replaceChildren(list);
   }
 
   // What stands in a namespace, or at the top.
   list(above) {
-    const { sets, pids, users, others } = this.tree.below.get(above) ?? { sets: [], pids: [], users: [], others: [] };
+    const { sets, pids, users, others } = this.tree.below.get(above) ?? {
+      sets: [],
+      pids: [],
+      users: [],
+      others: [],
+    };
     const list = element('ul');
     const { data } = this;
     const byNumber = (a, b) => data.ns_inum[a - 1] - data.ns_inum[b - 1];
-    const lowest = (set) => set.tasks.reduce((least, task) => Math.min(least, data.task_pid[task]), Infinity);
-    const addSets = () => sets.sort((a, b) => lowest(a) - lowest(b)).forEach((set) => this.add(list, () => this.set(set)));
+    const lowest = (set) =>
+      set.tasks.reduce((least, task) => Math.min(least, data.task_pid[task]), Infinity);
+    const addSets = () =>
+      sets
+        .sort((a, b) => lowest(a) - lowest(b))
+        .forEach((set) => this.add(list, () => this.set(set)));
     if (above) addSets();
     for (const ns of pids.sort(byNumber)) this.add(list, () => this.node(ns));
     for (const ns of users.sort(byNumber)) this.add(list, () => this.node(ns));
@@ -138,8 +164,18 @@ class TreeView {
     const tasks = this.tree.tasks.get(ns) ?? 0;
     const isFirst = this.tree.first.has(ns);
     const maker = makerName(this.data, ns - 1);
-    const words = [isFirst ? 'first' : null, why ?? counted(tasks, 'task', 'tasks'), maker && `made by ${maker}`];
-    return element('div', {}, this.label(ns), ' ', element('span', { class: 'quiet' }, words.filter(Boolean).join(' · ')));
+    const words = [
+      isFirst ? 'first' : null,
+      why ?? counted(tasks, 'task', 'tasks'),
+      maker && `made by ${maker}`,
+    ];
+    return element(
+      'div',
+      {},
+      this.label(ns),
+      ' ',
+      element('span', { class: 'quiet' }, words.filter(Boolean).join(' · ')),
+    );
   }
 
   other(ns) {
@@ -148,7 +184,14 @@ class TreeView {
 
   set({ own, container, tasks }) {
     const row = element('li', { class: 'set' });
-    if (container) row.append(element('div', { class: 'container' }, `container ${this.data.containers.names[container]}`));
+    if (container)
+      row.append(
+        element(
+          'div',
+          { class: 'container' },
+          `container ${this.data.containers.names[container]}`,
+        ),
+      );
     const labels = element('div', { class: 'labels' });
     own.forEach((ns, kind) => this.isNamed(ns, kind) && labels.append(this.label(ns), ' '));
     if (labels.childElementCount) row.append(labels);
@@ -164,23 +207,39 @@ class TreeView {
   }
 
   tasks(tasks) {
-    const names = tasks.map((task) => `${this.data.comms[this.data.task_comm[task]]}[${this.data.task_tid[task]}]`);
-    const words = element('div', { class: 'tasks' }, `${counted(tasks.length, 'task', 'tasks')}: ${names.slice(0, TASKS_SHOWN).join(', ')}`);
+    const names = tasks.map(
+      (task) => `${this.data.comms[this.data.task_comm[task]]}[${this.data.task_tid[task]}]`,
+    );
+    const words = element(
+      'div',
+      { class: 'tasks' },
+      `${counted(tasks.length, 'task', 'tasks')}: ${names.slice(0, TASKS_SHOWN).join(', ')}`,
+    );
     if (names.length > TASKS_SHOWN) words.append(' ', this.more(words, tasks, names));
     return words;
   }
 
   more(words, tasks, names) {
-    const all = () => { words.textContent = `${counted(tasks.length, 'task', 'tasks')}: ${names.join(', ')}`; };
-    return element('button', { type: 'button', class: 'link', onclick: all }, `and ${count(names.length - TASKS_SHOWN)} more`);
+    const all = () => {
+      words.textContent = `${counted(tasks.length, 'task', 'tasks')}: ${names.join(', ')}`;
+    };
+    return element(
+      'button',
+      { type: 'button', class: 'link', onclick: all },
+      `and ${count(names.length - TASKS_SHOWN)} more`,
+    );
   }
 
   label(ns) {
     this.named.add(ns);
     const name = nsName(this.data, ns - 1);
     const attributes = {
-      type: 'button', class: 'ns', 'data-kind': this.data.kinds[this.data.ns_kind[ns - 1]], 'data-ns': name,
-      'data-tasks': this.tree.tasks.get(ns) ?? 0, onclick: () => this.page.openLife(ns - 1),
+      type: 'button',
+      class: 'ns',
+      'data-kind': this.data.kinds[this.data.ns_kind[ns - 1]],
+      'data-ns': name,
+      'data-tasks': this.tree.tasks.get(ns) ?? 0,
+      onclick: () => this.page.openLife(ns - 1),
     };
     const [kind, inum] = name.split(':');
     return element('button', attributes, element('b', {}, kind), `:${inum}`);
