@@ -242,7 +242,21 @@ impl<W: io::Write> Machine<W> {
             comm: record.comm,
             namespaces: record.after,
         });
-        self.write(&record, Op::Clone, &marks, &pids, None)
+        self.write(&record, Op::Clone, &marks, &pids, None)?;
+        let mut task = TaskRecord::new_zeroed();
+        task.head.kind = RecordKind::TaskNew as u32;
+        task.head.time = record.head.time;
+        task.start = record.head.time;
+        task.pid = self.pid;
+        task.tid = self.pid;
+        task.parent = record.pid;
+        task.cgroup = record.cgroup;
+        task.comm = record.comm;
+        task.namespaces = record.after;
+        task.time_for_children = FIRST[Kind::Time as usize];
+        task.pids_len = 2;
+        let (record, pids) = (&task, &pids[..]);
+        self.writer.event(&Event::TaskNew(Task { record, pids }))
     }
 
     fn failure(&mut self) -> io::Result<()> {

@@ -266,7 +266,7 @@ fn times_that_cannot_be_stay_in_their_range() {
     assert_eq!(contents.column("start"), [-900_000_000]);
     assert_eq!(contents.column("took"), [max]);
     assert_eq!(contents.tables["span"], max);
-    assert_eq!(contents.column("ns_start").last(), Some(&max));
+    assert!(contents.column("ns_start").contains(&max));
 }
 
 #[test]
