@@ -90,7 +90,7 @@ fn main() -> io::Result<()> {
     for at in 0..operations {
         machine.step(at)?;
     }
-    machine.writer.finish()?;
+    machine.writer.finish(machine.now)?;
     machine.writer.into_inner().flush()
 }
 

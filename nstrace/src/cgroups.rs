@@ -101,6 +101,14 @@ pub fn container(path: &[u8]) -> Option<&[u8]> {
     path.get(find_container(path)?)
 }
 
+/// The id of the container that a path names, as a path, if it is one of hex digits: nothing
+/// of names that people chose.
+pub fn id_alone(path: &[u8]) -> &[u8] {
+    const ID: usize = 64;
+    let is_id = |id: &&[u8]| id.len() == ID && id.iter().all(u8::is_ascii_hexdigit);
+    container(path).filter(is_id).unwrap_or_default()
+}
+
 fn find_container(path: &[u8]) -> Option<Range<usize>> {
     let mut parent: &[u8] = b"";
     let mut found = None;

@@ -11,6 +11,7 @@ use nstrace_common::{kind::Kind, wire::Op};
 use crate::{
     filter::Filter,
     kernel::plan::Attach,
+    moment::Moment,
     render::{Target, TreeFilter},
 };
 
@@ -42,6 +43,10 @@ pub enum Command {
     Record(Record),
     /// Show what a recording comes to: lengths, failures, namespaces, the slowest operations
     Report(Report),
+    /// Take a part of a recording, as a recording
+    Cut(Cut),
+    /// Join recordings of one boot of a machine
+    Cat(Cat),
     /// Turn a recording into something that other programs read
     Export(Export),
     /// Show what this kernel offers to nstrace, what is missing, and what follows
@@ -66,6 +71,9 @@ pub struct Tail {
     /// Show what this recording has, without any right; `-` for standard input
     #[arg(long, value_name = "FILE", conflicts_with_all = ["run", "stall", "attach", "ring_size"])]
     pub from: Option<PathBuf>,
+    /// Go on while the recording is written, until it has been ended
+    #[arg(short, long, requires = "from")]
+    pub follow: bool,
     /// Report an operation that hangs for this long, while it hangs; 0 for never
     #[arg(long, value_name = "LENGTH", default_value = "5s", value_parser = length)]
     pub stall: Duration,
@@ -100,6 +108,15 @@ pub struct Tree {
     /// Show the tree at the end of this recording, without any right; `-` for standard input
     #[arg(long, value_name = "FILE", conflicts_with_all = ["watch", "run", "attach", "ring_size"])]
     pub from: Option<PathBuf>,
+    /// Show what it was at this moment: 12:03:07 by the clock, +12.5s from the beginning,
+    /// -30s from the end
+    #[arg(
+        long,
+        value_name = "MOMENT",
+        requires = "from",
+        allow_hyphen_values = true
+    )]
+    pub at: Option<Moment>,
     /// Trace the kernel, and show the tree as it changes: on a terminal as one screen, else
     /// a line for each change
     #[arg(long)]
@@ -155,6 +172,15 @@ pub struct Why {
     /// Answer from this recording, as it is at its end; `-` for standard input
     #[arg(long, value_name = "FILE")]
     pub from: Option<PathBuf>,
+    /// Show what it was at this moment: 12:03:07 by the clock, +12.5s from the beginning,
+    /// -30s from the end
+    #[arg(
+        long,
+        value_name = "MOMENT",
+        requires = "from",
+        allow_hyphen_values = true
+    )]
+    pub at: Option<Moment>,
     /// Print one JSON object per line (see docs/json.md)
     #[arg(long)]
     pub json: bool,
@@ -173,6 +199,15 @@ pub struct Leaks {
     /// Those at the end of this recording; `-` for standard input
     #[arg(long, value_name = "FILE", conflicts_with_all = ["attach", "ring_size"])]
     pub from: Option<PathBuf>,
+    /// Show what it was at this moment: 12:03:07 by the clock, +12.5s from the beginning,
+    /// -30s from the end
+    #[arg(
+        long,
+        value_name = "MOMENT",
+        requires = "from",
+        allow_hyphen_values = true
+    )]
+    pub at: Option<Moment>,
     /// Print one JSON object per line (see docs/json.md)
     #[arg(long)]
     pub json: bool,
@@ -193,9 +228,26 @@ pub struct Record {
     /// End after this time
     #[arg(long, value_name = "LENGTH", value_parser = length)]
     pub duration: Option<Duration>,
-    /// End when the file is of this size, for instance 100M
-    #[arg(long, value_name = "SIZE", value_parser = size)]
-    pub max_size: Option<u32>,
+    /// End when so much is written, for instance 100M
+    #[arg(long, value_name = "SIZE", value_parser = large_size)]
+    pub max_size: Option<u64>,
+    /// Begin another file when one is so large, or so old: 100M, 1h. FILE.nst is
+    /// FILE.000001.nst and so on
+    #[arg(long, value_name = "SIZE|LENGTH", value_parser = rotate)]
+    pub rotate: Vec<Rotate>,
+    /// Keep so many files, and remove the oldest
+    #[arg(long, value_name = "NUMBER", value_parser = number)]
+    pub keep: Option<usize>,
+    /// Keep the last while in memory, and write it into a file when something happens: an
+    /// operation that the filters choose, a kernel warning in cleanup_mnt, SIGUSR1
+    #[arg(long, value_name = "LENGTH", value_parser = length, conflicts_with_all = ["rotate", "max_size"])]
+    pub flight: Option<Duration>,
+    /// Leave out names of commands and paths
+    #[arg(long)]
+    pub redact: bool,
+    /// Which operations; of others, only what they do to the tree
+    #[command(flatten)]
+    pub filters: Filters,
     /// Write out what has gathered so often
     #[arg(long, value_name = "LENGTH", default_value = "1s", value_parser = length)]
     pub flush: Duration,
@@ -210,6 +262,33 @@ pub struct Record {
     pub run: Vec<OsString>,
 }
 
+/// When another file is begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rotate {
+    /// When one has so many bytes.
+    Size(u64),
+    /// When one is so old.
+    Age(Duration),
+}
+
+impl Rotate {
+    /// The size, if it is one.
+    pub fn size(&self) -> Option<u64> {
+        match self {
+            Rotate::Size(size) => Some(*size),
+            Rotate::Age(_) => None,
+        }
+    }
+
+    /// The length, if it is one.
+    pub fn age(&self) -> Option<Duration> {
+        match self {
+            Rotate::Age(age) => Some(*age),
+            Rotate::Size(_) => None,
+        }
+    }
+}
+
 /// What a recording comes to.
 #[derive(Debug, Args)]
 pub struct Report {
@@ -222,6 +301,35 @@ pub struct Report {
     /// Colour the output
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     pub color: ColorChoice,
+}
+
+/// A part of a recording.
+#[derive(Debug, Args)]
+pub struct Cut {
+    /// The recording; `-` for standard input
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// What comes after this moment: 12:03:07 by the clock, +12.5s from the beginning, -30s
+    /// from the end
+    #[arg(long, value_name = "MOMENT", allow_hyphen_values = true)]
+    pub from: Option<Moment>,
+    /// What comes up to this moment
+    #[arg(long, value_name = "MOMENT", allow_hyphen_values = true)]
+    pub to: Option<Moment>,
+    /// Into this file; `-` for standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+}
+
+/// Several recordings.
+#[derive(Debug, Args)]
+pub struct Cat {
+    /// The recordings, in the order of time; `-` for standard input
+    #[arg(value_name = "FILE", required = true)]
+    pub files: Vec<PathBuf>,
+    /// Into this file; standard output if nothing is said
+    #[arg(short, long, value_name = "FILE", default_value = "-")]
+    pub output: PathBuf,
 }
 
 /// A recording for other programs.
@@ -320,7 +428,7 @@ fn op(name: &str) -> Result<Op, String> {
 }
 
 /// A number and a unit: `1s`, `250ms`, `1.5s`, `2m`.
-fn length(text: &str) -> Result<Duration, String> {
+pub(crate) fn length(text: &str) -> Result<Duration, String> {
     const UNITS: [(&str, f64); 6] = [
         ("ns", 1e-9),
         ("us", 1e-6),
@@ -347,18 +455,42 @@ fn length(text: &str) -> Result<Duration, String> {
 
 /// A number of bytes, with K, M or G for powers of 1024.
 fn size(text: &str) -> Result<u32, String> {
-    let (number, shift) = match text.as_bytes().last() {
-        Some(b'K' | b'k') => (&text[..text.len() - 1], 10),
-        Some(b'M' | b'm') => (&text[..text.len() - 1], 20),
-        Some(b'G' | b'g') => (&text[..text.len() - 1], 30),
-        _ => (text, 0),
-    };
-    let bytes = number
-        .parse::<u64>()
-        .ok()
-        .and_then(|number| number.checked_mul(1 << shift))
-        .filter(|bytes| (4096..=1 << 30).contains(bytes));
+    let bytes = bytes(text).filter(|bytes| (4096..=1 << 30).contains(bytes));
     bytes
         .map(|bytes| bytes as u32)
         .ok_or_else(|| "a size is a number of bytes from 4096 to 1G, with K, M or G".to_owned())
+}
+
+/// The same, of a file.
+fn large_size(text: &str) -> Result<u64, String> {
+    bytes(text)
+        .filter(|bytes| *bytes >= 4096)
+        .ok_or_else(|| "a size is a number of bytes, 4096 or more, with K, M, G or T".to_owned())
+}
+
+fn bytes(text: &str) -> Option<u64> {
+    let (number, shift) = match text.as_bytes().last()? {
+        b'K' | b'k' => (&text[..text.len() - 1], 10),
+        b'M' | b'm' => (&text[..text.len() - 1], 20),
+        b'G' | b'g' => (&text[..text.len() - 1], 30),
+        b'T' | b't' => (&text[..text.len() - 1], 40),
+        _ => (text, 0),
+    };
+    number.parse::<u64>().ok()?.checked_mul(1 << shift)
+}
+
+fn number(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|number| *number > 0);
+    number.ok_or_else(|| "a number from 1 on".to_owned())
+}
+
+/// A size or a length: `10m` is ten minutes, and `10M` a size.
+fn rotate(text: &str) -> Result<Rotate, String> {
+    if let Ok(age) = length(text)
+        && !age.is_zero()
+    {
+        return Ok(Rotate::Age(age));
+    }
+    let size = large_size(text).map(Rotate::Size);
+    size.map_err(|_| "a size from 4096 bytes on as 100M or 2G, or a length as 10m or 1h".to_owned())
 }

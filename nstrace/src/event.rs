@@ -433,6 +433,17 @@ pub enum Holder<'a> {
     },
 }
 
+impl Holder<'_> {
+    /// The same, but where it is mounted.
+    pub fn without_path(self) -> Self {
+        match self {
+            Holder::Mount { mnt, .. } => Holder::Mount { mnt, path: b"" },
+            Holder::Proc { mnt, .. } => Holder::Proc { mnt, path: b"" },
+            Holder::Descriptor { .. } | Holder::Socket { .. } => self,
+        }
+    }
+}
+
 /// A number that no namespace has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FoundFree {

@@ -17,6 +17,7 @@ pub mod export;
 pub mod filter;
 pub mod kernel;
 pub mod lives;
+pub mod moment;
 pub mod names;
 pub mod render;
 pub mod report;

@@ -7,7 +7,10 @@
 use foldhash::HashMap;
 use nstrace_common::kind::Kind;
 
-use crate::event::{Life, Past};
+use crate::{
+    event::{Life, Past},
+    world::{self, World},
+};
 
 /// The living namespaces.
 #[derive(Debug, Default)]
@@ -34,6 +37,21 @@ impl Lives {
             address: None,
             past: Past::default(),
         });
+    }
+
+    /// Notes those that live where a recording begins, and what is known of them.
+    pub fn begin_with(&mut self, world: &World) {
+        for (_, ns) in world.namespaces().filter(|(_, ns)| ns.is_alive()) {
+            self.living.entry(ns.inum).or_insert_with(|| Living {
+                kind: ns.kind,
+                born: ns.born,
+                address: None,
+                past: Past {
+                    maker: ns.maker.as_ref().map(world::Maker::in_short),
+                    ..Past::default()
+                },
+            });
+        }
     }
 
     /// Notes that a task has come into a namespace.

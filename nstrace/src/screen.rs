@@ -16,6 +16,7 @@ use crate::{
     filter::Filter,
     lives::Lives,
     render::{Format, Printer, Text, View},
+    trace::State,
 };
 
 /// What to print, and how.
@@ -98,6 +99,13 @@ impl Screen {
     /// What the machine said about failures that come next; it is not asked any more.
     pub fn facts(&mut self, facts: Facts) {
         self.told = Some(facts);
+    }
+
+    /// What is known where a recording begins.
+    pub fn begin_with(&mut self, state: State) {
+        self.lives.begin_with(&state.world);
+        self.cgroups = state.cgroups;
+        self.wall_offset_ns = state.wall_offset_ns;
     }
 
     /// Prints the head of the columns.

@@ -64,6 +64,9 @@ struct TestArgs {
     /// Say what would run, and run nothing
     #[arg(long)]
     list: bool,
+    /// A million inputs for each fuzz target, not half a minute
+    #[arg(long)]
+    long: bool,
     /// Only tests whose name contains this
     name: Option<String>,
 }
@@ -201,6 +204,7 @@ fn run_test(args: TestArgs) -> Result<ExitCode> {
         host: !args.no_host,
         vm: !args.no_vm,
         name: args.name,
+        long: args.long,
     };
     if args.list {
         test::list(&options)?;

@@ -22,6 +22,8 @@ const NEEDED: &[(&str, &str)] = &[
     ("zstd", "zstd"),
     ("lz4", "lz4"),
     ("cc", "gcc"),
+    // For libFuzzer.
+    ("c++", "g++"),
     // For the static binary.
     ("/usr/lib/x86_64-linux-gnu/libc.a", "libc6-dev"),
 ];

@@ -18,7 +18,7 @@ use crate::kernel::{self, Kernel};
 use crate::qemu::Machine;
 use crate::tally::{self, Lines, Row, Tally};
 use crate::vm::{self, Guest, Outcome};
-use crate::{build, setup};
+use crate::{build, fuzz, setup};
 
 /// As many as CI has cores; a guest keeps one busy.
 const GUESTS_AT_ONCE: usize = 2;
@@ -28,6 +28,10 @@ pub const ATTACH: [&str; 2] = ["fentry", "kprobe"];
 
 /// What stands before lines of the host's part.
 const HOST: &str = "host     ";
+
+/// How long each fuzz target runs, and how many inputs it tries in the long mode.
+const FUZZ_SECONDS: u32 = 30;
+const FUZZ_RUNS: u32 = 1_000_000;
 
 /// Below this, the matrix proves too little.
 const SERIES_MIN: usize = 4;
@@ -51,6 +55,8 @@ pub struct Options {
     pub vm: bool,
     /// Only tests whose name contains this.
     pub name: Option<String>,
+    /// Take more time where more shows more.
+    pub long: bool,
 }
 
 /// Runs the tests; true if all passed. The host's part and the guests run side by side:
@@ -100,10 +106,51 @@ fn host_steps(options: &Options) -> Vec<Vec<&str>> {
 }
 
 fn host_rows(options: &Options) -> Result<Vec<Row>> {
-    host_steps(options)
-        .iter()
-        .map(|words| host_row(words))
-        .collect()
+    let steps = host_steps(options);
+    let rows: Result<Vec<Row>> = steps.iter().map(|words| host_row(words)).collect();
+    let mut rows = rows?;
+    rows.extend(fuzz_rows(options));
+    Ok(rows)
+}
+
+/// Hostile bytes, for as long as is asked.
+fn fuzz_rows(options: &Options) -> Vec<Row> {
+    let names = |target: &&fuzz::Target| {
+        let name = format!("fuzz {}", target.name);
+        options.name.as_ref().is_none_or(|part| name.contains(part))
+    };
+    let targets: Vec<&fuzz::Target> = fuzz::TARGETS.iter().filter(names).collect();
+    let effort = match options.long {
+        true => fuzz::Effort::Runs(FUZZ_RUNS),
+        false => fuzz::Effort::Seconds(FUZZ_SECONDS),
+    };
+    let mut built = None;
+    let row = |target: &fuzz::Target| {
+        let place = format!("fuzz {}", target.name);
+        println!("{HOST} {place}");
+        let started = Instant::now();
+        let is_built = *built.get_or_insert_with(|| fuzz::build().map_err(report).is_ok());
+        let is_good = is_built && fuzz::run(target, effort).map_err(report).is_ok();
+        Row {
+            place,
+            tally: if is_good {
+                Tally::SUCCESS
+            } else {
+                Tally::FAILURE
+            },
+            took: started.elapsed(),
+            note: if is_built {
+                String::new()
+            } else {
+                "not built".to_owned()
+            },
+        }
+    };
+    targets.into_iter().map(row).collect()
+}
+
+fn report(error: anyhow::Error) {
+    eprintln!("xtask: {error:#}");
 }
 
 fn host_row(words: &[&str]) -> Result<Row> {

@@ -36,6 +36,7 @@ fn output(args: &Export) -> anyhow::Result<(Box<dyn Write>, String)> {
         return Ok((Box::new(io::stdout().lock()), "standard output".to_owned()));
     };
     let mut output = Output::open(path, "this")?;
+    output.is_not(&args.file)?;
     let name = output.name().to_owned();
     output.begin().with_context(|| name.clone())?;
     Ok((Box::new(output), name))

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, IsTerminal as _, Write},
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::Path,
 };
 
@@ -65,6 +65,24 @@ impl Output {
             Some(file) if file.metadata()?.is_file() => file.set_len(0),
             _ => Ok(()),
         }
+    }
+
+    /// Fails if it is what is read.
+    pub fn is_not(&self, input: &Path) -> anyhow::Result<()> {
+        let of = |meta: fs::Metadata| (meta.dev(), meta.ino());
+        let own = self
+            .file
+            .as_ref()
+            .and_then(|file| file.metadata().ok())
+            .map(of);
+        let read = fs::metadata(input).ok().map(of);
+        if own.is_some() && own == read {
+            bail!(
+                "{}: it is what is read, too: say another -o FILE",
+                self.name
+            );
+        }
+        Ok(())
     }
 
     /// What it is called.

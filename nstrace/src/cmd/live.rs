@@ -23,9 +23,10 @@ use crate::{
         reader::Reader,
         snapshot,
     },
+    moment::Moment,
     names::Names,
     render::{NotFound, TreeFilter, TreeView, unseen},
-    trace::{Damage, Entry, Head, Item},
+    trace::{Damage, Entry, Head, Item, State, StateOf},
     world::{Change, NsKey, World},
 };
 
@@ -47,7 +48,7 @@ pub struct Model {
     /// Whether the kernel was traced from before the first look.
     pub live: bool,
     /// The moment that it is of, if that is not now.
-    moment: Option<Moment>,
+    moment: Option<Then>,
     /// Who hears of each event before it is applied.
     tap: Option<Tap>,
     changes: Vec<Change>,
@@ -65,11 +66,13 @@ pub enum Replayed<'a> {
     Event(&'a Event<'a>),
     /// A part of it cannot be read.
     Damage(Damage),
+    /// What is known from here on is not what came before.
+    State,
 }
 
-/// A moment of a recording.
+/// When it is in a recording.
 #[derive(Clone, Copy, Default)]
-struct Moment {
+struct Then {
     now_ns: u64,
     wall_offset_ns: i64,
 }
@@ -81,24 +84,35 @@ pub type Tap = Box<dyn FnMut(&Event)>;
 pub type Watcher<'w> = dyn FnMut(&Model, &[Change], u64) + 'w;
 
 impl Model {
-    /// What a recording has come to at its end; from standard input if it is `-`.
-    pub fn of_recording(path: &Path) -> anyhow::Result<Model> {
-        Model::replay(path, &mut |_, _| {})
+    /// What a recording has come to, at its end or at a moment; from standard input if it is
+    /// `-`.
+    pub fn of_recording(path: &Path, at: Option<&Moment>) -> anyhow::Result<Model> {
+        Model::read(path, at, &mut |_, _| {})
     }
 
-    /// The same with somebody who hears of everything in it.
+    /// The same, at its end, with somebody who hears of everything in it.
     pub fn replay(path: &Path, each: &mut dyn FnMut(&Model, Replayed)) -> anyhow::Result<Model> {
+        Model::read(path, None, each)
+    }
+
+    fn read(
+        path: &Path,
+        at: Option<&Moment>,
+        each: &mut dyn FnMut(&Model, Replayed),
+    ) -> anyhow::Result<Model> {
         let mut model = Model {
             live: true,
             ..Model::default()
         };
         let mut is_whole = false;
-        recording::read(path, |item| {
+        let mut boot = None;
+        let take = &mut |item: Item| {
             let moment = model.moment.get_or_insert_default();
             match item {
                 Item::Head(head) => {
-                    moment.now_ns = head.mono_ns;
+                    let until = std::mem::replace(&mut moment.now_ns, head.mono_ns);
                     moment.wall_offset_ns = head.wall_offset_ns;
+                    model.begin(&head, &mut boot, until);
                     each(&model, Replayed::Head(&head));
                 }
                 Item::Entry(Entry::Event(event)) => {
@@ -112,10 +126,25 @@ impl Model {
                 Item::Entry(Entry::Name { id, name }) => model.names.learn(id, name),
                 Item::Entry(Entry::Clock(offset)) => moment.wall_offset_ns = offset,
                 Item::Entry(Entry::Facts(facts)) => each(&model, Replayed::Facts(facts)),
+                Item::State(state) => {
+                    is_whole = true;
+                    moment.now_ns = moment.now_ns.max(state.world.now());
+                    moment.wall_offset_ns = state.wall_offset_ns;
+                    model.restore(*state);
+                    each(&model, Replayed::State);
+                }
+                Item::End(time) => moment.now_ns = moment.now_ns.max(time),
                 Item::Damage(damage) => each(&model, Replayed::Damage(damage)),
             }
             Ok(())
-        })?;
+        };
+        match at {
+            None => recording::read(path, take)?,
+            Some(at) => {
+                let now_ns = recording::read_until(path, at, take)?;
+                model.moment.get_or_insert_default().now_ns = now_ns;
+            }
+        }
         if !is_whole {
             let name = path.display();
             say(&format!(
@@ -124,6 +153,57 @@ impl Model {
         }
         model.moment.get_or_insert_default();
         Ok(model)
+    }
+
+    /// Another recording begins, behind one up to that time. What happened between the two is
+    /// lost; if it is of another boot, so is everything before.
+    fn begin(&mut self, head: &Head, boot: &mut Option<String>, until: u64) {
+        match boot.replace(head.boot_id.clone()) {
+            None => {}
+            Some(before) if before == head.boot_id => {
+                let lost = Lost {
+                    time: head.mono_ns,
+                    since: until,
+                    record: RecordKind::Op,
+                    count: 0,
+                };
+                self.world.apply(&Event::Lost(lost), &mut Vec::new());
+            }
+            Some(_) => {
+                self.world = World::default();
+                self.cgroups = Cgroups::default();
+                self.names = Names::default();
+            }
+        }
+    }
+
+    /// What is known of the machine where nothing of it was.
+    fn restore(&mut self, state: State) {
+        let State {
+            world,
+            cgroups,
+            names,
+            wall_offset_ns: _,
+            lost,
+            unseen,
+        } = state;
+        self.world = world;
+        self.cgroups = cgroups;
+        self.names = names;
+        self.unseen = unseen;
+        self.lost = self.lost.max(lost);
+    }
+
+    /// The same for a recording.
+    pub fn state(&self) -> StateOf<'_> {
+        StateOf {
+            world: &self.world,
+            cgroups: &self.cgroups,
+            names: &self.names,
+            lost: self.lost,
+            unseen: self.unseen,
+            redacts: false,
+        }
     }
 
     /// What to add to `CLOCK_MONOTONIC` for the time of day, in ns.
@@ -142,9 +222,9 @@ impl Model {
 
     /// That of a recording, or else one look at the machine, with a line on what that could
     /// not see.
-    pub fn of(recording: Option<&Path>) -> anyhow::Result<Model> {
+    pub fn of(recording: Option<&Path>, at: Option<&Moment>) -> anyhow::Result<Model> {
         if let Some(path) = recording {
-            return Model::of_recording(path);
+            return Model::of_recording(path, at);
         }
         let model = Model::look()?;
         if let Some(blind) = blind(&model) {
@@ -210,10 +290,10 @@ impl Model {
 
     /// The same for rendering.
     pub fn view<'a>(&'a self, filter: &'a TreeFilter, color: bool) -> TreeView<'a> {
-        let Moment {
+        let Then {
             now_ns,
             wall_offset_ns,
-        } = self.moment.unwrap_or_else(|| Moment {
+        } = self.moment.unwrap_or_else(|| Then {
             now_ns: clock::monotonic_ns(),
             wall_offset_ns: clock::wall_offset_ns(),
         });

@@ -2,6 +2,7 @@
 //! exit code.
 
 mod child;
+mod cut;
 mod doctor;
 mod export;
 mod file;
@@ -33,6 +34,8 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Some(Command::Leaks(leaks)) => leaks::run(&leaks),
         Some(Command::Record(record)) => record::run(record),
         Some(Command::Report(args)) => report::run(&args),
+        Some(Command::Cut(args)) => cut::cut(&args),
+        Some(Command::Cat(args)) => cut::cat(&args),
         Some(Command::Export(args)) => export::run(&args),
         Some(Command::Doctor(doctor)) => doctor::run(&doctor),
     }

@@ -16,14 +16,15 @@ pub fn export(path: &Path, out: &mut dyn Write, name: &str) -> anyhow::Result<()
     let limits = Limits::default();
     let mut page = Page::new(limits);
     let model = Model::replay(path, &mut |model, replayed| match replayed {
-        Replayed::Head(head) => page.head(head),
+        Replayed::Head(head) => page.head(head, &known(model)),
+        Replayed::State => page.state(&known(model)),
         Replayed::Facts(facts) => page.facts(facts),
         Replayed::Changes(changes) => page.changes(changes),
         Replayed::Event(event) => page.event(event, &known(model)),
         Replayed::Damage(damage) => page.damage(recording::told(damage)),
     })?;
     let left_out = page
-        .write(out, &known(&model), &model.names, model.wall_offset_ns())
+        .write(out, &known(&model), &model.names)
         .with_context(|| name.to_owned())?;
     tell(path, &left_out, &limits);
     Ok(())

@@ -1,6 +1,6 @@
 //! `nstrace tail`: operations as they happen.
 
-use std::{path::Path, process::ExitCode};
+use std::{cell::RefCell, path::Path, process::ExitCode};
 
 use anyhow::Context as _;
 use aya::maps::{HashMap as BpfHashMap, MapData};
@@ -53,9 +53,9 @@ pub fn run(args: Tail) -> anyhow::Result<ExitCode> {
 
 /// Prints what a recording has as it would have been printed when it happened.
 fn replay(args: &Tail, path: &Path) -> anyhow::Result<ExitCode> {
-    let screen = screen(args, args.filters.filter());
-    let counts = through(screen, path, &mut output::write)?;
-    summary(counts);
+    let mut screen = screen(args, args.filters.filter());
+    through(&mut screen, path, args.follow, &mut output::write)?;
+    summary(screen.counts);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -69,33 +69,56 @@ pub fn export(path: &Path, write: &mut Write<'_>) -> anyhow::Result<()> {
         follows: false,
         facts: facts::facts,
     };
-    through(Screen::new(options, TimeZone::UTC), path, write).map(drop)
+    through(&mut Screen::new(options, TimeZone::UTC), path, false, write)
 }
 
 /// Writes text out, and clears it.
 type Write<'w> = dyn FnMut(&mut Text) -> anyhow::Result<()> + 'w;
 
-fn through(mut screen: Screen, path: &Path, write: &mut Write<'_>) -> anyhow::Result<Counts> {
+/// Prints a recording; `follows` it while it is written.
+fn through(
+    screen: &mut Screen,
+    path: &Path,
+    follows: bool,
+    write: &mut Write<'_>,
+) -> anyhow::Result<()> {
     screen.facts(Facts::NONE);
     screen.header();
-    recording::read(path, |item| {
-        match item {
-            Item::Head(head) => screen.wall_offset_ns = head.wall_offset_ns,
-            Item::Entry(Entry::Event(event)) if is_for_tail(&event) => screen.event(&event),
-            Item::Entry(Entry::Event(Event::FoundNamespace(found))) => {
-                screen.lives.found(found.kind, found.ns.inum);
-            }
-            Item::Entry(Entry::Clock(offset)) => screen.wall_offset_ns = offset,
-            Item::Entry(Entry::Facts(facts)) => screen.facts(facts),
-            Item::Entry(Entry::Event(_) | Entry::Name { .. }) | Item::Damage(_) => {}
-        }
-        match screen.text.len() > output::TEXT_MAX {
-            true => write(&mut screen.text),
+    let out = RefCell::new((screen, write));
+    let flush = || {
+        let (screen, write) = &mut *out.borrow_mut();
+        write(&mut screen.text)
+    };
+    let each = &mut |item: Item| {
+        let is_full = {
+            let screen = &mut out.borrow_mut().0;
+            take(screen, item);
+            screen.text.len() > output::TEXT_MAX
+        };
+        match is_full {
+            true => flush(),
             false => Ok(()),
         }
-    })?;
-    write(&mut screen.text)?;
-    Ok(screen.counts)
+    };
+    match follows {
+        true => recording::follow(path, each, &mut || flush())?,
+        false => recording::read(path, each)?,
+    }
+    flush()
+}
+
+fn take(screen: &mut Screen, item: Item) {
+    match item {
+        Item::Head(head) => screen.wall_offset_ns = head.wall_offset_ns,
+        Item::State(state) => screen.begin_with(*state),
+        Item::Entry(Entry::Event(event)) if is_for_tail(&event) => screen.event(&event),
+        Item::Entry(Entry::Event(Event::FoundNamespace(found))) => {
+            screen.lives.found(found.kind, found.ns.inum);
+        }
+        Item::Entry(Entry::Clock(offset)) => screen.wall_offset_ns = offset,
+        Item::Entry(Entry::Facts(facts)) => screen.facts(facts),
+        Item::Entry(Entry::Event(_) | Entry::Name { .. }) | Item::End(_) | Item::Damage(_) => {}
+    }
 }
 
 /// A recording tells of all tasks, the tail of those below the first pid namespace.

@@ -24,7 +24,10 @@ use base64::{
     write::EncoderWriter,
 };
 use flate2::{Compression, write::ZlibEncoder};
-use nstrace_common::{kind::Kind, wire::Op};
+use nstrace_common::{
+    kind::Kind,
+    wire::{Op, RecordKind},
+};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -93,7 +96,16 @@ pub struct LeftOut {
     /// So many namespaces.
     pub namespaces: u64,
     /// Where tasks were, from this many ns after the beginning on.
-    pub moves_from_ns: Option<u64>,
+    pub moves_from_ns: Option<i64>,
+}
+
+/// Records that did not get through, in ns since the beginning.
+#[derive(Clone, Copy, Debug)]
+struct Loss {
+    from: i64,
+    until: i64,
+    record: RecordKind,
+    count: u64,
 }
 
 /// What happened, gathered.
@@ -102,7 +114,11 @@ pub struct Page {
     limits: Limits,
     head: Head,
     /// The time that times are told from.
-    base: Option<u64>,
+    base: Option<i64>,
+    /// The time of day at which it began, in ns.
+    wall_ns: i128,
+    /// The latest time of an event.
+    now: u64,
     facts: Facts,
     changes: Vec<Change>,
     operations: Operations,
@@ -110,7 +126,7 @@ pub struct Page {
     shared: Shared,
     operations_len: u64,
     failed: u64,
-    lost: Vec<Lost>,
+    lost: Vec<Loss>,
     stalls: Vec<Value>,
     damages: Vec<String>,
     damages_len: u64,
@@ -123,6 +139,8 @@ impl Page {
             limits,
             head: Head::default(),
             base: None,
+            wall_ns: 0,
+            now: 0,
             facts: Facts::NONE,
             changes: Vec::new(),
             operations: Operations::new(),
@@ -137,10 +155,51 @@ impl Page {
         }
     }
 
-    /// Where it was recorded.
-    pub fn head(&mut self, head: &Head) {
-        self.head = head.clone();
-        self.base.get_or_insert(head.mono_ns);
+    /// Where it was recorded. Several recordings may stand behind each other: of one boot
+    /// what was between them is lost, another boot begins with nothing.
+    pub fn head(&mut self, head: &Head, known: &Known) {
+        let wall_ns = i128::from(head.mono_ns) + i128::from(head.wall_offset_ns);
+        let mono_ns = i64::try_from(head.mono_ns).unwrap_or(i64::MAX);
+        match self.base {
+            None => {
+                self.base = Some(mono_ns);
+                self.wall_ns = wall_ns;
+                self.head = head.clone();
+            }
+            Some(_) if self.head.boot_id == head.boot_id => self.lost(&Lost {
+                time: head.mono_ns,
+                since: self.now,
+                record: RecordKind::Op,
+                count: 0,
+            }),
+            Some(_) => {
+                // The clock began anew: what tells how long it was is the time of day.
+                let pause = (wall_ns - self.wall_ns).clamp(0, i64::MAX.into()) as i64;
+                self.base = Some(mono_ns.saturating_sub(pause));
+                self.head.boot_id.clone_from(&head.boot_id);
+                self.damage("another boot of the machine follows: nothing goes on".to_owned());
+                self.state(known);
+            }
+        }
+        self.now = head.mono_ns;
+    }
+
+    /// What is known from here on is not what came before.
+    pub fn state(&mut self, known: &Known) {
+        let around = self.around(known, 0);
+        self.lives.restore(&around, &mut self.shared);
+        self.now = known.now;
+    }
+
+    fn around<'a>(&self, known: &Known<'a>, op: u32) -> Around<'a> {
+        let now = i64::try_from(known.now).unwrap_or(i64::MAX);
+        Around {
+            world: known.world,
+            cgroups: known.cgroups,
+            base: self.base.unwrap_or(now),
+            now: known.now,
+            op,
+        }
     }
 
     /// What the machine said about failures that come next.
@@ -163,28 +222,25 @@ impl Page {
 
     /// Adds an event.
     pub fn event(&mut self, event: &Event, known: &Known) {
-        let base = *self.base.get_or_insert(event.time().unwrap_or(known.now));
+        let time = event.time().unwrap_or(known.now);
+        let time = i64::try_from(time).unwrap_or(i64::MAX);
+        let base = *self.base.get_or_insert(time);
         let mut op = 0;
         match event {
             Event::Op(operation) => op = self.operation(operation, base, known),
-            Event::Lost(lost) => self.lost(*lost),
+            Event::Lost(lost) => self.lost(lost),
             Event::Stall(operation, now) => self.stall(operation, *now, base),
             _ => {}
         }
-        let around = Around {
-            world: known.world,
-            cgroups: known.cgroups,
-            base,
-            now: known.now,
-            op,
-        };
+        let around = self.around(known, op);
+        self.now = known.now;
         self.lives
             .add(event, &self.changes, &around, &mut self.shared);
         self.changes.clear();
     }
 
     /// The place of an operation, from 1 on; 0 if it is left out.
-    fn operation(&mut self, op: &Operation, base: u64, known: &Known) -> u32 {
+    fn operation(&mut self, op: &Operation, base: i64, known: &Known) -> u32 {
         self.operations_len += 1;
         self.failed += u64::from(op.errno().is_some());
         if self.operations.len >= self.limits.operations {
@@ -195,22 +251,29 @@ impl Page {
         self.operations.len
     }
 
-    fn lost(&mut self, lost: Lost) {
-        let is_like = |known: &&mut Lost| known.record == lost.record;
+    fn lost(&mut self, lost: &Lost) {
+        let base = self.base.unwrap_or(0);
+        let until = since(lost.time, base);
+        let loss = Loss {
+            from: since(lost.since, base).clamp(0, until.max(0)),
+            until,
+            record: lost.record,
+            count: lost.count,
+        };
         // Too many to tell one by one become one that is as long as all of them.
-        match self.lost.len() < NOTES {
-            true => self.lost.push(lost),
-            false => match self.lost.iter_mut().rev().find(is_like) {
-                Some(last) => {
-                    last.time = last.time.max(lost.time);
-                    last.count = last.count.saturating_add(lost.count);
-                }
-                None => self.lost.push(lost),
-            },
+        let is_like = |known: &&mut Loss| known.record == loss.record;
+        let is_few = self.lost.len() < NOTES;
+        let last = self.lost.iter_mut().rev().find(is_like);
+        match (is_few, last) {
+            (false, Some(last)) => {
+                last.until = last.until.max(loss.until);
+                last.count = last.count.saturating_add(loss.count);
+            }
+            _ => self.lost.push(loss),
         }
     }
 
-    fn stall(&mut self, op: &Operation, now: Now, base: u64) {
+    fn stall(&mut self, op: &Operation, now: Now, base: i64) {
         if self.stalls.len() >= NOTES {
             return;
         }
@@ -225,28 +288,18 @@ impl Page {
         }));
     }
 
-    /// Writes the page. `wall_offset_ns` is what to add to times for the time of day.
+    /// Writes the page.
     pub fn write(
         mut self,
         out: &mut dyn Write,
         known: &Known,
         names: &Names,
-        wall_offset_ns: i64,
     ) -> io::Result<LeftOut> {
-        let around = Around {
-            world: known.world,
-            cgroups: known.cgroups,
-            base: self.base.unwrap_or(known.now),
-            now: known.now,
-            op: 0,
-        };
+        let around = self.around(known, 0);
         let left_out = LeftOut {
             operations: self.operations_len - u64::from(self.operations.len),
             namespaces: self.lives.left_out,
-            moves_from_ns: self
-                .lives
-                .moves_until
-                .map(|time| time.saturating_sub(around.base)),
+            moves_from_ns: self.lives.moves_until,
         };
         let is_part = self.lives.is_part();
         let lives = std::mem::replace(&mut self.lives, Lives::new(self.limits));
@@ -256,7 +309,6 @@ impl Page {
         let facts = Facing {
             around: &around,
             names,
-            wall_offset_ns,
             left_out,
             is_part,
         };
@@ -268,11 +320,9 @@ impl Page {
     /// Everything that is not a column.
     fn tables(&self, facing: &Facing, columns: &[&Column]) -> Value {
         let around = facing.around;
-        let wall_ns = i128::from(around.base) + i128::from(facing.wall_offset_ns);
-        let lost = self.lost.iter().map(|lost| {
-            let from = lost.since.max(around.base).min(lost.time);
-            let (from, time) = (since(from, around.base), since(lost.time, around.base));
-            json!([from, time, record_name(lost.record), lost.count])
+        let lost = self.lost.iter().map(|loss| {
+            let record = record_name(loss.record);
+            json!([loss.from, loss.until, record, loss.count])
         });
         let comms = self.shared.comms.in_order().into_iter();
         // By their discriminants, of which none is 0.
@@ -284,10 +334,10 @@ impl Page {
                 "kernel": shown(self.head.kernel.as_bytes()),
                 "arch": shown(self.head.arch.as_bytes()),
                 "command": self.head.command.iter().map(|word| shown(word.as_bytes())).collect::<Value>(),
-                "mono_ns": around.base.to_string(),
-                "wall_ns": wall_ns.to_string(),
+                "mono_ns": self.head.mono_ns.to_string(),
+                "wall_ns": self.wall_ns.to_string(),
             },
-            "span": since(around.now.max(around.base), around.base),
+            "span": since(around.now, around.base).max(0),
             "operations": self.operations_len,
             "failed": self.failed,
             "kept": self.operations.len,
@@ -315,7 +365,6 @@ impl Page {
 struct Facing<'a> {
     around: &'a Around<'a>,
     names: &'a Names,
-    wall_offset_ns: i64,
     left_out: LeftOut,
     is_part: bool,
 }

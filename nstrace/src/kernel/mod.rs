@@ -5,6 +5,7 @@ pub mod clock;
 pub mod debug;
 pub mod error;
 pub mod facts;
+pub mod kmsg;
 pub mod load;
 mod numbers;
 pub mod plan;

@@ -22,8 +22,10 @@ pub enum Kind {
     Head = 1,
     /// Events.
     Events = 2,
-    /// The recording was ended, not cut.
+    /// The recording was ended, not cut; and where states are ([`super::index`]).
     End = 3,
+    /// What is known of the machine there ([`super::State`]).
+    State = 4,
 }
 
 /// What stands before a payload.

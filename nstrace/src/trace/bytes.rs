@@ -22,6 +22,11 @@ pub fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
+/// Appends a number, one higher, or 0 for none; the highest stands for none too.
+pub fn put_option(out: &mut Vec<u8>, value: Option<u64>) {
+    put(out, value.map_or(0, |value| value.wrapping_add(1)));
+}
+
 /// What is still to be read.
 #[derive(Clone, Copy, Debug)]
 pub struct Bytes<'a>(pub &'a [u8]);
@@ -52,6 +57,25 @@ impl<'a> Bytes<'a> {
     /// A number of 32 bits; none if it is another.
     pub fn small(&mut self) -> Option<u32> {
         self.number()?.try_into().ok()
+    }
+
+    /// A number or none.
+    pub fn option(&mut self) -> Option<Option<u64>> {
+        Some(self.number()?.checked_sub(1))
+    }
+
+    /// The same of 32 bits.
+    pub fn small_option(&mut self) -> Option<Option<u32>> {
+        self.option()?.map(u32::try_from).transpose().ok()
+    }
+
+    /// Yes or no.
+    pub fn flag(&mut self) -> Option<bool> {
+        match self.byte()? {
+            0 => Some(false),
+            1 => Some(true),
+            _ => None,
+        }
     }
 
     /// A difference.

@@ -15,28 +15,41 @@
 //! behind each other; [`block`] compresses what has gathered, with a checksum.
 
 mod block;
-mod bytes;
+pub(crate) mod bytes;
 mod code;
 mod head;
+mod index;
 mod reader;
-mod record;
+pub(crate) mod record;
+mod state;
 mod writer;
 
 #[cfg(test)]
 mod tests;
 
-/// A block of that payload, with the checksum that belongs to it: what a fuzzer would not
-/// find.
+/// Blocks of any payload, with the checksum that belongs to it: what a fuzzer would not find.
 #[doc(hidden)]
-pub fn payload_block(payload: &[u8]) -> Vec<u8> {
+pub fn events_block(payload: &[u8]) -> Vec<u8> {
+    any_block(block::Kind::Events, payload)
+}
+
+/// See above.
+#[doc(hidden)]
+pub fn state_block(payload: &[u8]) -> Vec<u8> {
+    any_block(block::Kind::State, payload)
+}
+
+fn any_block(kind: block::Kind, payload: &[u8]) -> Vec<u8> {
     let mut block = Vec::new();
-    block::append(&mut block, block::Kind::Events, payload, [0; 2], 1);
+    block::append(&mut block, kind, payload, [0; 2], 1);
     block
 }
 
 pub use self::{
     head::Head,
+    index::{Index, Place},
     reader::{Damage, Item, Reader, TraceError},
     record::Entry,
-    writer::{Options, Writer},
+    state::{State, StateOf},
+    writer::{Options, Writer, end},
 };

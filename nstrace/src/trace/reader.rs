@@ -1,12 +1,14 @@
 //! Reads recordings, whole or not.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom};
 
 use super::{
     block::{BlockHead, HEAD, Kind, MAGIC, PAYLOAD_MAX},
     bytes::Bytes,
     head::{Head, VERSION},
+    index::Index,
     record::{Codec, Entry},
+    state::State,
 };
 
 /// So far at most a first block is looked for.
@@ -64,6 +66,11 @@ pub enum Item<'a> {
     Head(Head),
     /// What was recorded.
     Entry(Entry<'a>),
+    /// What is known of the machine here, where what came before is not: at a beginning, and
+    /// behind what could not be read.
+    State(Box<State>),
+    /// It was ended then, `CLOCK_MONOTONIC` in ns.
+    End(u64),
     /// Something cannot be read.
     Damage(Damage),
 }
@@ -82,6 +89,12 @@ pub struct Reader<R> {
     has_found: bool,
     has_ended: bool,
     is_told: bool,
+    /// Whether what came before is not known.
+    is_blind: bool,
+    /// Nothing is wanted of later times.
+    until: u64,
+    /// More may be written to the file: it is not at its end before it has been ended.
+    follows: bool,
     /// The payload that is being read.
     payload: Vec<u8>,
     at: usize,
@@ -109,10 +122,24 @@ impl<R: Read> Reader<R> {
             has_found: false,
             has_ended: false,
             is_told: false,
+            is_blind: true,
+            until: u64::MAX,
+            follows: false,
             payload: Vec::new(),
             at: 0,
             codec: Codec::new(),
         }
+    }
+
+    /// Of a file that is being written: none is next, for now, where it goes on later.
+    pub fn follow(mut self) -> Reader<R> {
+        self.follows = true;
+        self
+    }
+
+    /// Whether nothing comes any more.
+    pub fn has_ended(&self) -> bool {
+        self.has_ended
     }
 
     /// What is next; none at the end.
@@ -122,7 +149,12 @@ impl<R: Read> Reader<R> {
                 None => return Ok(None),
                 Some(Step::Payload) => {}
                 Some(Step::Head(head)) => return Ok(Some(Item::Head(head))),
-                Some(Step::Damage(damage)) => return Ok(Some(Item::Damage(damage))),
+                Some(Step::End(time)) => return Ok(Some(Item::End(time))),
+                Some(Step::State(state)) => return Ok(Some(Item::State(state))),
+                Some(Step::Damage(damage)) => {
+                    self.is_blind = true;
+                    return Ok(Some(Item::Damage(damage)));
+                }
             }
         }
         let mut bytes = Bytes(&self.payload[self.at..]);
@@ -131,7 +163,10 @@ impl<R: Read> Reader<R> {
         // Of a kind that is not known, nothing tells where it ends.
         self.at = match entry {
             Some(_) => before - bytes.0.len(),
-            None => before,
+            None => {
+                self.is_blind = true;
+                before
+            }
         };
         Ok(Some(match entry {
             Some(entry) => Item::Entry(entry),
@@ -152,6 +187,9 @@ impl<R: Read> Reader<R> {
                         return Ok(Some(Step::Damage(damage)));
                     }
                     self.has_found = true;
+                    if head.times[0] > self.until {
+                        return Ok(None);
+                    }
                     if let Some(step) = self.open(&head)? {
                         return Ok(Some(step));
                     }
@@ -178,6 +216,10 @@ impl<R: Read> Reader<R> {
     }
 
     fn end(&mut self, here: u64) -> Result<Option<Step>, TraceError> {
+        if self.follows && !self.has_ended {
+            self.at_end = false;
+            return Ok(None);
+        }
         if !self.has_found {
             return Err(match here {
                 0 => TraceError::Empty,
@@ -214,15 +256,29 @@ impl<R: Read> Reader<R> {
             let Ok(head) = serde_json::from_slice::<Head>(&payload) else {
                 return Ok(Some(Step::Damage(damage)));
             };
+            self.is_blind = true;
             return match head.version {
                 1..=VERSION => Ok(Some(Step::Head(head))),
                 found => Err(TraceError::Newer { found }),
             };
         }
         self.has_ended = head.kind == Kind::End as u8;
+        if head.kind == Kind::State as u8 && self.is_blind {
+            return Ok(Some(match State::read(&payload) {
+                Some(state) => {
+                    self.is_blind = false;
+                    Step::State(Box::new(state))
+                }
+                None => Step::Damage(damage),
+            }));
+        }
+        if self.has_ended {
+            return Ok(Some(Step::End(head.times[1])));
+        }
         if head.kind != Kind::Events as u8 {
             return Ok(None);
         }
+        self.is_blind = false;
         self.codec.reset();
         self.payload = payload;
         Ok(Some(Step::Payload))
@@ -231,7 +287,7 @@ impl<R: Read> Reader<R> {
     /// What stands where nothing has been used yet.
     fn look(&mut self) -> io::Result<Found> {
         if !self.fill(HEAD)? {
-            return Ok(match self.window.len() == self.used {
+            return Ok(match self.window.len() == self.used || self.waits() {
                 true => Found::End,
                 false => Found::Nothing,
             });
@@ -245,13 +301,21 @@ impl<R: Read> Reader<R> {
         };
         let len = HEAD + parsed.stored as usize;
         if !self.fill(len)? {
-            return Ok(Found::Nothing);
+            return Ok(match self.waits() {
+                true => Found::End,
+                false => Found::Nothing,
+            });
         }
         let payload = &self.window[self.used + HEAD..self.used + len];
         Ok(match parsed.is_sound(&head, payload) {
             true => Found::Block(parsed),
             false => Found::Nothing,
         })
+    }
+
+    /// Whether a part of a block may be written whole.
+    fn waits(&self) -> bool {
+        self.follows && self.bad.is_none()
     }
 
     /// Goes on to where a block may begin.
@@ -292,9 +356,39 @@ impl<R: Read> Reader<R> {
     }
 }
 
+impl<R: Read + Seek> Reader<R> {
+    /// Goes to the last state before a time, if there is one, and leaves out blocks that are
+    /// later than another. `CLOCK_MONOTONIC` in ns.
+    pub fn seek(&mut self, index: &Index, time: u64, until: u64) -> io::Result<()> {
+        if let Some(place) = index.before(time) {
+            self.input.seek(SeekFrom::Start(place.offset))?;
+            self.window.clear();
+            (self.used, self.offset, self.at_end) = (0, place.offset, false);
+            (self.payload, self.at) = (Vec::new(), 0);
+            (self.bad, self.is_blind) = (None, true);
+        }
+        self.until = until.saturating_add(DISORDER_NS);
+        Ok(())
+    }
+
+    /// Where its states are. It goes on reading where it was.
+    pub fn index(&mut self) -> io::Result<Index> {
+        let index = Index::of(&mut self.input)?;
+        let at = self.offset + self.window.len() as u64;
+        self.input.seek(SeekFrom::Start(at))?;
+        Ok(index)
+    }
+}
+
+/// So much later than others can an event stand that is earlier: rings are read in turns,
+/// and what a look finds has the time from before it.
+const DISORDER_NS: u64 = 5_000_000_000;
+
 /// What the next block has brought.
 enum Step {
     Payload,
     Head(Head),
+    State(Box<State>),
+    End(u64),
     Damage(Damage),
 }

@@ -10,7 +10,7 @@ use nstrace_common::{
 use zerocopy::{FromBytes as _, FromZeros as _, IntoBytes as _};
 
 use super::{
-    bytes::{Bytes, put, put_bytes, put_signed},
+    bytes::{Bytes, put, put_bytes, put_option, put_signed},
     code::{Expected, LISTS, Layout},
 };
 use crate::{
@@ -134,9 +134,7 @@ impl Codec {
             Event::FoundHolder(found) => self.found_holder(out, found),
             Event::SnapshotEnd(end) => {
                 self.begin(out, Other::SnapshotEnd, end.time);
-                for count in counts(&end.unseen) {
-                    put(out, count.into());
-                }
+                put_unseen(out, &end.unseen);
             }
             Event::FoundFree(free) => {
                 self.begin(out, Other::FoundFree, free.time);
@@ -270,18 +268,7 @@ impl Codec {
         out.push(found.kind as u8);
         put(out, found.ns.inum.into());
         put(out, found.ns.id);
-        let (what, number, rest): (u8, u32, Result<u32, &[u8]>) = match found.holder {
-            Holder::Descriptor { pid, fd } => (0, pid, Ok(fd)),
-            Holder::Mount { mnt, path } => (1, mnt, Err(path)),
-            Holder::Socket { pid, fd } => (2, pid, Ok(fd)),
-            Holder::Proc { mnt, path } => (3, mnt, Err(path)),
-        };
-        out.push(what);
-        put(out, number.into());
-        match rest {
-            Ok(fd) => put(out, fd.into()),
-            Err(path) => put_bytes(out, path),
-        }
+        put_holder(out, &found.holder);
     }
 
     /// Reads an entry; none if it is not one.
@@ -328,21 +315,17 @@ impl Codec {
                 ns: ns(bytes)?,
                 parent: bytes.small()?,
                 owner: bytes.small()?,
-                owner_uid: small_option(bytes)?,
+                owner_uid: bytes.small_option()?,
             }),
             Other::FoundTask => self.read_task(bytes, time)?,
             Other::FoundHolder => Event::FoundHolder(FoundHolder {
                 time,
                 kind: kind_of(bytes)?,
                 ns: ns(bytes)?,
-                holder: holder(bytes)?,
+                holder: read_holder(bytes)?,
             }),
             Other::SnapshotEnd => {
-                let mut counts = [0; UNSEEN];
-                for count in &mut counts {
-                    *count = bytes.small()?;
-                }
-                let unseen = unseen(counts);
+                let unseen = read_unseen(bytes)?;
                 Event::SnapshotEnd(SnapshotEnd { time, unseen })
             }
             Other::FoundFree => Event::FoundFree(FoundFree {
@@ -422,29 +405,15 @@ fn event_kind(event: &Event) -> Option<RecordKind> {
     })
 }
 
-/// Appends a number, one higher, or 0 for none; the highest stands for none too.
-fn put_option(out: &mut Vec<u8>, value: Option<u64>) {
-    put(out, value.map_or(0, |value| value.wrapping_add(1)));
-}
-
-fn option(bytes: &mut Bytes) -> Option<Option<u64>> {
-    Some(bytes.number()?.checked_sub(1))
-}
-
-/// The same of 32 bits.
-fn small_option(bytes: &mut Bytes) -> Option<Option<u32>> {
-    option(bytes)?.map(u32::try_from).transpose().ok()
-}
-
 fn facts(bytes: &mut Bytes) -> Option<Facts> {
     let text = |bytes: &mut Bytes| {
         let text = std::str::from_utf8(bytes.bytes()?).ok()?;
         Some((!text.is_empty()).then(|| text.to_owned()))
     };
     let (unprivileged_userns_clone, apparmor_restrict_userns) =
-        (small_option(bytes)?, small_option(bytes)?);
+        (bytes.small_option()?, bytes.small_option()?);
     let lsm = text(bytes)?;
-    let (cgroup, max) = (text(bytes)?, option(bytes)?);
+    let (cgroup, max) = (text(bytes)?, bytes.option()?);
     Some(Facts {
         unprivileged_userns_clone,
         pids: cgroup.map(|cgroup| PidsLimit { cgroup, max }),
@@ -488,7 +457,24 @@ fn ns(bytes: &mut Bytes) -> Option<Ns> {
     })
 }
 
-fn holder<'a>(bytes: &mut Bytes<'a>) -> Option<Holder<'a>> {
+/// Appends what holds a namespace.
+pub fn put_holder(out: &mut Vec<u8>, holder: &Holder) {
+    let (what, number, rest): (u8, u32, Result<u32, &[u8]>) = match *holder {
+        Holder::Descriptor { pid, fd } => (0, pid, Ok(fd)),
+        Holder::Mount { mnt, path } => (1, mnt, Err(path)),
+        Holder::Socket { pid, fd } => (2, pid, Ok(fd)),
+        Holder::Proc { mnt, path } => (3, mnt, Err(path)),
+    };
+    out.push(what);
+    put(out, number.into());
+    match rest {
+        Ok(fd) => put(out, fd.into()),
+        Err(path) => put_bytes(out, path),
+    }
+}
+
+/// Reads it again.
+pub fn read_holder<'a>(bytes: &mut Bytes<'a>) -> Option<Holder<'a>> {
     let (what, number) = (bytes.byte()?, bytes.small()?);
     Some(match what {
         0 => Holder::Descriptor {
@@ -511,10 +497,8 @@ fn holder<'a>(bytes: &mut Bytes<'a>) -> Option<Holder<'a>> {
     })
 }
 
-/// How many counts there are of what a snapshot could not see.
-const UNSEEN: usize = 6;
-
-fn counts(unseen: &Unseen) -> [u32; UNSEEN] {
+/// Appends what a snapshot could not see.
+pub fn put_unseen(out: &mut Vec<u8>, unseen: &Unseen) {
     let Unseen {
         tasks,
         descriptors,
@@ -523,16 +507,19 @@ fn counts(unseen: &Unseen) -> [u32; UNSEEN] {
         procs,
         children,
     } = *unseen;
-    [tasks, descriptors, mounts, sockets, procs, children]
+    for count in [tasks, descriptors, mounts, sockets, procs, children] {
+        put(out, count.into());
+    }
 }
 
-fn unseen([tasks, descriptors, mounts, sockets, procs, children]: [u32; UNSEEN]) -> Unseen {
-    Unseen {
-        tasks,
-        descriptors,
-        mounts,
-        sockets,
-        procs,
-        children,
-    }
+/// Reads it again.
+pub fn read_unseen(bytes: &mut Bytes) -> Option<Unseen> {
+    Some(Unseen {
+        tasks: bytes.small()?,
+        descriptors: bytes.small()?,
+        mounts: bytes.small()?,
+        sockets: bytes.small()?,
+        procs: bytes.small()?,
+        children: bytes.small()?,
+    })
 }

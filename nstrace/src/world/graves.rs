@@ -35,6 +35,11 @@ impl Graves {
         self.last.contains_key(&number)
     }
 
+    /// The ends that are remembered, in the order in which they were told.
+    pub fn told(&self) -> &VecDeque<(u32, u64)> {
+        &self.told
+    }
+
     /// Forgets what is older than `oldest`, and all but the last `most`.
     pub fn forget(&mut self, oldest: u64, most: usize) {
         while let Some((number, time)) = self.told.front().copied() {

@@ -37,6 +37,7 @@ mod lives;
 mod members;
 mod model;
 mod snapshot;
+mod state;
 mod tasks;
 
 #[cfg(test)]
@@ -220,6 +221,11 @@ impl World {
     /// The interval in which events were lost, until a snapshot has made that good.
     pub fn loss(&self) -> Option<Interval> {
         self.loss
+    }
+
+    /// The latest time of an event, `CLOCK_MONOTONIC` in ns.
+    pub fn now(&self) -> u64 {
+        self.now
     }
 
     /// A namespace, alive or remembered.

@@ -9,7 +9,7 @@ use super::{
     Known,
     arena::{Key, NONE},
 };
-use crate::event::{Holder, Operation, until_nul};
+use crate::event::{self, Holder, Operation, until_nul};
 
 /// A namespace of a [`super::World`]: never that of another one which has its number
 /// later.
@@ -235,7 +235,7 @@ pub struct Maker {
     pub uid: u32,
     /// Its cgroup v2 id, whose path names the container.
     pub cgroup: u64,
-    comm: [u8; 16],
+    pub(super) comm: [u8; 16],
 }
 
 impl Maker {
@@ -253,6 +253,15 @@ impl Maker {
     /// Its name, as bytes: it may hold anything.
     pub fn comm(&self) -> &[u8] {
         until_nul(&self.comm)
+    }
+
+    /// What a line has room for.
+    pub fn in_short(&self) -> event::Maker {
+        event::Maker {
+            op: self.op,
+            pid: self.pid,
+            comm: self.comm,
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a snapshot found, and what it did not find.
 
+use foldhash::HashSet;
 use nstrace_common::kind::Kind;
 
 use super::{
@@ -13,8 +14,8 @@ use crate::event::{FoundFree, FoundHolder, FoundNamespace, FoundTask, Ns, Snapsh
 /// The last snapshot, which may be going on.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Snapshot {
-    begin: Option<u64>,
-    end: Option<SnapshotEnd>,
+    pub begin: Option<u64>,
+    pub end: Option<SnapshotEnd>,
 }
 
 impl Snapshot {
@@ -257,19 +258,28 @@ impl World {
         }
     }
 
-    /// When something died that is above a namespace and would live if that did.
+    /// When something died that is above a namespace and would live if that did. A recording
+    /// may say anything, that one is above itself, too.
     fn death_above(&self, index: u32) -> Option<u64> {
-        let ns = &self.namespaces[index];
-        let deaths = [ns.parent, ns.owner].into_iter().flatten().map(|key| {
-            let Some(above) = self.namespaces.get(key.0) else {
-                return Some(ns.seen);
-            };
-            match above.death {
-                Some((time, _)) => Some(time).filter(|time| *time >= ns.seen),
-                None => self.death_above(key.0.index),
+        let (mut left, mut seen) = (vec![index], HashSet::default());
+        let mut deaths = None;
+        while let Some(index) = left.pop() {
+            let ns = &self.namespaces[index];
+            for key in [ns.parent, ns.owner].into_iter().flatten() {
+                let death = match self.namespaces.get(key.0).map(|above| above.death) {
+                    None => Some(ns.seen),
+                    Some(Some((time, _))) => Some(time).filter(|time| *time >= ns.seen),
+                    Some(None) => {
+                        if seen.insert(key.0.index) {
+                            left.push(key.0.index);
+                        }
+                        None
+                    }
+                };
+                deaths = deaths.into_iter().chain(death).min();
             }
-        });
-        deaths.flatten().min()
+        }
+        deaths
     }
 
     /// Drops the holders that were not found again.

@@ -4,3 +4,4 @@ mod cases;
 pub(crate) mod machine;
 pub(crate) mod owned;
 mod properties;
+pub(crate) mod saved;

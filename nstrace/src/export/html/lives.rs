@@ -96,8 +96,8 @@ pub struct Lives {
     looked: bool,
     /// Namespaces that are left out.
     pub left_out: u64,
-    /// From when on moves of tasks are left out.
-    pub moves_until: Option<u64>,
+    /// From when on moves of tasks are left out, in ns since the beginning.
+    pub moves_until: Option<i64>,
 }
 
 /// What [`Lives`] looks at beside an event.
@@ -108,7 +108,7 @@ pub struct Around<'a> {
     /// Paths of cgroups.
     pub cgroups: &'a Cgroups,
     /// The time that times are told from.
-    pub base: u64,
+    pub base: i64,
     /// The latest time of an event.
     pub now: u64,
     /// The operation that the event is, from 1 on; 0 if it is none.
@@ -201,6 +201,65 @@ impl Lives {
         self.looked |= matches!(event, Event::SnapshotEnd(_));
     }
 
+    /// What is known is not what came before: the tree was read anew, or that of another boot
+    /// begins. What is in both goes on, and what is not has ended.
+    pub fn restore(&mut self, around: &Around, shared: &mut Shared) {
+        let time = match self.looked {
+            true => since(around.now, around.base),
+            false => 0,
+        };
+        self.restore_namespaces(time, around, shared);
+        self.restore_tasks(time, around, shared);
+        self.looked = true;
+    }
+
+    fn restore_namespaces(&mut self, time: i64, around: &Around, shared: &mut Shared) {
+        let before = std::mem::take(&mut self.by_key).into_values();
+        let living = before.filter(|place| self.lives[*place as usize].death.is_none());
+        let mut living: HashMap<(Kind, u32), u32> = living
+            .map(|place| {
+                let life = &self.lives[place as usize];
+                ((life.kind, life.inum), place)
+            })
+            .collect();
+        let all = around.world.namespaces().filter(|(_, ns)| ns.is_alive());
+        let all: Vec<(NsKey, &Namespace)> = all.collect();
+        for (key, ns) in &all {
+            if let Some(place) = living.remove(&(ns.kind, ns.inum)) {
+                self.by_key.insert(*key, place);
+            } else {
+                self.begin(*key, around, shared);
+            }
+        }
+        for place in living.into_values() {
+            let life = &mut self.lives[place as usize];
+            life.death = Some((time.max(life.start), Known::Inferred));
+        }
+        // What is above one may have been found behind it.
+        for (key, _) in all {
+            self.learn(key, around, shared);
+        }
+    }
+
+    fn restore_tasks(&mut self, time: i64, around: &Around, shared: &mut Shared) {
+        let before = std::mem::take(&mut self.by_task).into_values();
+        let mut before: HashMap<(u32, u32), (u32, u32)> = before
+            .map(|(place, at)| {
+                let task = &self.tasks[place as usize];
+                ((task.pid, task.tid), (place, at))
+            })
+            .collect();
+        for (key, task) in around.world.tasks() {
+            if let Some(known) = before.remove(&(task.pid, task.tid)) {
+                self.by_task.insert(key, known);
+            }
+            self.task(key, time, around, shared);
+        }
+        for (place, _) in before.into_values() {
+            self.move_to(place, 0, time);
+        }
+    }
+
     fn begin(&mut self, key: NsKey, around: &Around, shared: &mut Shared) {
         let Some(ns) = around.world.namespace(key) else {
             return;
@@ -291,7 +350,7 @@ impl Lives {
         let is_nowhere = places == [0; KINDS + 2];
         if self.moves_len >= self.limits.moves || (was.is_none() && is_nowhere) {
             if !is_nowhere {
-                self.moves_until.get_or_insert(around.now);
+                self.moves_until.get_or_insert(time);
             }
             return;
         }
@@ -304,7 +363,11 @@ impl Lives {
             true => self.by_task.remove(&key),
             false => self.by_task.insert(key, (task, to)),
         };
-        self.moves_len += 1;
+        self.move_to(task, to, time);
+    }
+
+    fn move_to(&mut self, task: u32, to: u32, time: i64) {
+        self.moves_len = self.moves_len.saturating_add(1);
         let [times, tasks, tos] = &mut self.moves;
         times.push(time);
         tasks.push(task);

@@ -144,7 +144,7 @@ impl Operations {
     pub fn add(
         &mut self,
         op: &Operation,
-        base: u64,
+        base: i64,
         shared: &mut Shared,
         cgroups: &Cgroups,
         facts: &Facts,
@@ -245,7 +245,7 @@ fn shown_text(reason: &str) -> String {
 }
 
 /// A time as the page has it, in ns since the recording began; it may be before that.
-pub fn since(time: u64, base: u64) -> i64 {
+pub fn since(time: u64, base: i64) -> i64 {
     let since = i128::from(time) - i128::from(base);
     since.clamp((-MAX).into(), MAX.into()) as i64
 }

@@ -24,18 +24,47 @@ struct Made {
 
 impl Made {
     fn new(limits: Limits) -> Made {
-        let mut page = Page::new(limits);
-        page.head(&Head {
-            host: "</script><img src=x onerror=alert(1)>".into(),
-            mono_ns: 900_000_000,
-            ..Head::default()
-        });
-        Made {
-            page,
+        let mut made = Made {
+            page: Page::new(limits),
             world: World::new(Options::default()),
             cgroups: Cgroups::default(),
             now: 0,
-        }
+        };
+        made.head(900_000_000, "one");
+        made
+    }
+
+    fn head(&mut self, mono_ns: u64, boot_id: &str) {
+        let head = Head {
+            host: "</script><img src=x onerror=alert(1)>".into(),
+            boot_id: boot_id.into(),
+            mono_ns,
+            // One boot an hour after the other.
+            wall_offset_ns: if boot_id == "one" {
+                0
+            } else {
+                3_600_000_000_000
+            },
+            ..Head::default()
+        };
+        self.now = mono_ns;
+        let known = Known {
+            world: &self.world,
+            cgroups: &self.cgroups,
+            now: self.now,
+        };
+        self.page.head(&head, &known);
+    }
+
+    /// The tree is read anew.
+    fn state(&mut self, world: World) {
+        self.world = world;
+        let known = Known {
+            world: &self.world,
+            cgroups: &self.cgroups,
+            now: self.now,
+        };
+        self.page.state(&known);
     }
 
     fn event(&mut self, event: &Event) {
@@ -65,7 +94,7 @@ impl Made {
         let mut out = Vec::new();
         let left_out = self
             .page
-            .write(&mut out, &known, &Names::default(), 0)
+            .write(&mut out, &known, &Names::default())
             .expect("memory");
         let html = String::from_utf8(out).expect("a page is UTF-8");
         let contents = Contents::of(&html);
@@ -226,6 +255,41 @@ fn lives_and_moves_are_those_of_the_tree() {
     assert_eq!(contents.column("move_task"), [0, 0]);
     assert_eq!(contents.column("move_to"), [1, 2]);
     assert_eq!(contents.column("in_net")[2], living as i64);
+}
+
+#[test]
+fn a_tree_that_is_read_anew_goes_on() {
+    let mut made = Made::new(Limits::default());
+    made.op(&op(Op::Unshare, CLONE_NEWNET).after(&[(Kind::Net, 4_026_532_300)]));
+    let mut world = World::new(Options::default());
+    let other = op(Op::Unshare, CLONE_NEWUTS).after(&[(Kind::Uts, 4_026_532_301)]);
+    world.apply(&Event::Op(other.get()), &mut Vec::new());
+    let living = world.living_len();
+    made.state(world);
+    let (_, contents, _) = made.write();
+    let lengths = contents.column("ns_length");
+    let alive = lengths.iter().filter(|length| **length == 0).count();
+    assert_eq!(alive, living);
+    // The other tree knows neither the net namespace that was made nor the first of kind uts,
+    // which its only task has left.
+    let dead: Vec<usize> = (0..lengths.len()).filter(|at| lengths[*at] != 0).collect();
+    let inums = contents.column("ns_inum");
+    let dead: Vec<i64> = dead.into_iter().map(|at| inums[at]).collect();
+    assert_eq!(dead, [4_026_532_300, FIRST[Kind::Uts as usize].into()]);
+}
+
+#[test]
+fn another_boot_begins_with_nothing() {
+    let mut made = Made::new(Limits::default());
+    made.op(&op(Op::Unshare, CLONE_NEWNET).after(&[(Kind::Net, 4_026_532_300)]));
+    made.world = World::new(Options::default());
+    made.head(1_000_000, "two");
+    let second = op(Op::Unshare, CLONE_NEWUTS).with(|record| record.start = 2_000_000);
+    made.op(&second);
+    let (_, contents, _) = made.write();
+    // An hour later, less what the first had been up for, and 1 ms after the second began.
+    assert_eq!(contents.column("start"), [100_000_000, 3_599_102_000_000]);
+    assert_eq!(contents.tables["damages_len"], 1);
 }
 
 #[test]

@@ -101,7 +101,12 @@ class Page {
     for (const [, , record, number] of this.data.lost)
       sums.set(record, (sums.get(record) ?? 0) + number);
     if (!sums.size) return;
-    const words = [...sums].map(([record, number]) => `${count(number)} ${record}`).join(', ');
+    const some = [...sums].filter(([, number]) => number > 0);
+    if (!some.length) {
+      notice('What happened between two recordings is missing, where the time line is marked.');
+      return;
+    }
+    const words = some.map(([record, number]) => `${count(number)} ${record}`).join(', ');
     notice(
       `Records were lost, where the time line is marked: ${words}. What it says of these times may be wrong.`,
     );

@@ -188,6 +188,7 @@ impl Machine {
             .iter()
             .map(|(nr, ns)| PidAt { nr: *nr, ns: *ns })
             .collect();
+        record.record.pids_len = record.pids.len() as u32;
         record
     }
 
@@ -410,6 +411,7 @@ impl Machine {
         let mut record = testing::task(task.pid, tid, b"task");
         record.record.head.time = self.now;
         record.pids = Vec::new();
+        record.record.pids_len = 0;
         self.log.push(Owned::Free(record));
         self.tasks.remove(&tid);
         self.reap();

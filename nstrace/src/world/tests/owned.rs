@@ -2,10 +2,13 @@
 
 use nstrace_common::{
     kind::{KINDS, Kind},
-    wire::PidAt,
+    wire::{PidAt, RecordKind},
 };
 
+use zerocopy::IntoBytes as _;
+
 use crate::{
+    decode::decode,
     event::{
         Event, FoundFree, FoundHolder, FoundNamespace, FoundTask, Holder, Life, Lost, Now, Ns,
         SnapshotEnd,
@@ -44,6 +47,20 @@ pub struct Found {
 }
 
 impl Owned {
+    /// As the kernel side sends it: with the kind of the record, and the lengths of lists.
+    pub fn with_record<R>(&self, run: impl FnOnce(&Event) -> R) -> R {
+        let (kind, mut words) = match self {
+            Owned::Op(op) => (RecordKind::Op, op.bytes()),
+            Owned::New(task) => (RecordKind::TaskNew, task.bytes()),
+            Owned::Exit(task) => (RecordKind::TaskExit, task.bytes()),
+            Owned::Change(task) => (RecordKind::TaskChange, task.bytes()),
+            Owned::Free(task) => (RecordKind::TaskFree, task.bytes()),
+            other => return other.with(run),
+        };
+        words[0] = kind as u64;
+        run(&decode(words.as_bytes()).expect("a record"))
+    }
+
     pub fn with<R>(&self, run: impl FnOnce(&Event) -> R) -> R {
         match self {
             Owned::Op(op) => run(&Event::Op(op.get())),

@@ -5,6 +5,7 @@ mod cases;
 mod descriptors;
 mod ends;
 mod failures;
+mod kept;
 mod load;
 mod loss;
 mod recorded;
@@ -143,6 +144,18 @@ const TESTS: &[Test] = &[
     Test {
         name: "tail recorded",
         run: recorded::tail,
+    },
+    Test {
+        name: "record kills",
+        run: kept::kills,
+    },
+    Test {
+        name: "record ends",
+        run: kept::ends,
+    },
+    Test {
+        name: "record parts",
+        run: kept::parts,
     },
     Test {
         name: "tree one look",

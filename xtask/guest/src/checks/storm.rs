@@ -202,8 +202,19 @@ fn tree_of(ended: &watch::Ended, report: &mut Report) -> Tree {
     tree
 }
 
-/// A recording that begins in the middle of a storm: at its end it has the tree that the
-/// machine has.
+/// The time of day, to the millisecond; a guest has UTC.
+fn time_of_day() -> Result<String> {
+    let since = std::time::UNIX_EPOCH.elapsed()?;
+    let (seconds, ms) = (since.as_secs() % 86400, since.subsec_millis());
+    let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
+    Ok(format!(
+        "{hours:02}:{minutes:02}:{:02}.{ms:03}",
+        seconds % 60
+    ))
+}
+
+/// A recording that begins in the middle of a storm: of when that is at rest, and at its
+/// end, it has the tree that the machine had.
 pub fn recorded(suite: &mut Suite) -> Result<Verdict> {
     let path = |what: &str| format!("/run/nstrace-record-{}-{what}", suite.attach);
     let (started, go, file) = (path("started"), path("go"), path("nst"));
@@ -216,21 +227,27 @@ pub fn recorded(suite: &mut Suite) -> Result<Verdict> {
     let nstrace = Watch::start(&[&own[..], &["--", "sh", "-c", &script]].concat())?;
     wait_for_file(&nstrace, &started)?;
     let (before, book) = storm.rest()?;
+    let after = truth::read()?;
+    let at_rest = time_of_day()?;
+    storm.end()?;
+    let gone = truth::at_rest(REST)?;
     fifo.write_all(b"go\n")?;
     let recorded = nstrace.finish(PATIENCE)?;
-    let after = truth::read()?;
-    storm.end()?;
+    let last = truth::read()?;
     let mut report = Report::default();
     report.same("exit code", recorded.code, Some(0));
-    let ended = watch::run(&["tree", "--json", "--from", &file], PATIENCE)?;
-    report.same("exit code of tree", ended.code, Some(0));
-    report.same("what tree said", &ended.stderr, &Vec::new());
-    let tree = tree_of(&ended, &mut report);
-    let readings = Readings {
-        before: &before,
-        after: &after,
-    };
-    against::compare(&tree, &readings, &book, &mut report);
+    for (words, [before, after], book) in [
+        (&["--at", &at_rest][..], [&before, &after], &book[..]),
+        (&[], [&gone, &last], &[]),
+    ] {
+        let own = ["tree", "--json", "--from", &file];
+        let ended = watch::run(&[&own, words].concat(), PATIENCE)?;
+        report.same(format!("exit code of tree {words:?}"), ended.code, Some(0));
+        report.same("what it said", &ended.stderr, &Vec::new());
+        let tree = tree_of(&ended, &mut report);
+        let readings = Readings { before, after };
+        against::compare(&tree, &readings, book, &mut report);
+    }
     // Cut anywhere it is read as far as it goes.
     let bytes = fs::read(&file)?;
     fs::write(&file, &bytes[..bytes.len() / 2])?;

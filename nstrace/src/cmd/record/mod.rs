@@ -1,5 +1,10 @@
 //! `nstrace record`: what happens, into a file.
 
+mod flight;
+mod parts;
+mod redact;
+mod sink;
+
 use std::{
     cell::RefCell,
     fs,
@@ -10,8 +15,12 @@ use std::{
 };
 
 use anyhow::Context as _;
-use foldhash::HashSet;
+use tokio::signal::unix::{SignalKind, signal};
 
+use self::{
+    parts::Parts,
+    sink::{Place, Sink, What},
+};
 use super::{
     child::Child,
     file::Output,
@@ -20,143 +29,64 @@ use super::{
     signals::{Signals, end_of},
 };
 use crate::{
-    cgroups::Cgroups,
     cli::Record,
     engines::{Engines, Feed},
     event::Event,
     kernel::{
-        clock, facts,
+        clock,
+        kmsg::Log,
         load::{Kernel, Outcome},
         plan::program_name,
         stall::Stalls,
     },
     names::Names,
-    trace::{Head, Options, Writer},
+    trace::Head,
 };
 
 /// Records until a signal, until the command ends, or until there is enough.
 pub fn run(args: Record) -> anyhow::Result<ExitCode> {
-    let output = Output::open(&args.output, "a recording")?;
+    let place = place(&args)?;
     let child = Child::of(&args.run)?;
-    super::block_on(follow(args, output, child))
+    super::block_on(follow(args, place, child))
 }
 
-/// The recording, and how it goes.
-struct Recording {
-    writer: Option<Writer<Output>>,
-    /// Why no more is written.
-    error: Option<io::Error>,
-    operations: u64,
-    events: u64,
-    named: HashSet<Box<[u8]>>,
-    /// For what is said about failures.
-    cgroups: Cgroups,
-}
-
-impl Recording {
-    fn event(&mut self, event: &Event) {
-        match event {
-            Event::Op(op) => {
-                self.operations += 1;
-                if op.errno().is_some() {
-                    let facts = facts::facts(op, &self.cgroups);
-                    self.with(|writer| {
-                        writer.facts(&facts);
-                        Ok(())
-                    });
-                }
-            }
-            Event::Cgroup(cgroup) => self.cgroups.made(cgroup),
-            _ => {}
-        }
-        self.events += 1;
-        self.with(|writer| writer.event(event));
-    }
-
-    /// Writes, unless that has failed before.
-    fn with(&mut self, write: impl FnOnce(&mut Writer<Output>) -> io::Result<()>) {
-        if self.error.is_none()
-            && let Some(writer) = &mut self.writer
-        {
-            self.error = write(writer).err();
-        }
-    }
-
-    /// Writes out what has gathered, and the names that are new.
-    fn flush(&mut self, names: &Names) {
-        for (id, name) in names.iter() {
-            if self.named.insert(id.into()) {
-                self.with(|writer| writer.name(id, name));
-            }
-        }
-        self.with(|writer| {
-            writer.clock(clock::wall_offset_ns())?;
-            writer.flush()
-        });
-    }
-
-    fn written(&self) -> u64 {
-        self.writer.as_ref().map_or(0, Writer::written)
-    }
-
-    /// Ends it. What is behind the last whole block, because there was no room for more, is
-    /// cut off.
-    fn finish(&mut self) -> anyhow::Result<u64> {
-        let Some(mut writer) = self.writer.take() else {
-            return Ok(0);
-        };
-        let ended = match self.error.take() {
-            None => writer.finish(),
-            Some(error) => Err(error),
-        };
-        let written = writer.written();
-        let output = writer.into_inner();
-        let name = output.name();
-        if ended.is_err() {
-            output.cut(written);
-        }
-        ended.with_context(|| format!("{name}: the recording ends after {written} bytes"))?;
-        Ok(written)
-    }
-}
-
-async fn follow(
-    args: Record,
-    output: Output,
-    mut child: Option<Child>,
-) -> anyhow::Result<ExitCode> {
-    let name = output.name().to_owned();
+async fn follow(args: Record, place: Place, mut child: Option<Child>) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::new()?;
-    let recording = Rc::new(RefCell::new(Recording {
-        writer: None,
-        error: None,
-        operations: 0,
-        events: 0,
-        named: HashSet::default(),
-        cgroups: Cgroups::default(),
-    }));
-    let own = Rc::clone(&recording);
+    let mut asked_for = signal(SignalKind::user_defined1()).context("signals cannot be caught")?;
+    let sink = Rc::new(RefCell::new(None));
+    let own = Rc::clone(&sink);
     let mut stalls = None;
     let begin = |kernel: &mut Kernel| {
         if !args.stall.is_zero() {
             stalls = Some(Stalls::new(&mut kernel.bpf, args.stall)?);
         }
-        let (head, mut output) = (head(&args, kernel), output);
-        output.begin().with_context(|| name.clone())?;
-        let writer = Writer::new(output, &head, Options::default());
-        own.borrow_mut().writer = Some(writer.with_context(|| name.clone())?);
-        let tap = move |event: &Event| own.borrow_mut().event(event);
+        let what = What {
+            filter: args.filters.filter(),
+            redacts: args.redact,
+        };
+        *own.borrow_mut() = Some(Sink::new(place, what, head(&args, kernel))?);
+        let tap = move |event: &Event| {
+            if let Some(sink) = &mut *own.borrow_mut() {
+                sink.event(event);
+            }
+        };
         Ok(Some(Box::new(tap) as _))
     };
     let mut live = Live::start_with(&args.attach, begin, &mut |_, _, _| {})?;
-    recording.borrow_mut().flush(&Names::default());
+    let with = |act: &mut dyn FnMut(&mut Sink)| sink.borrow_mut().as_mut().map(act);
+    let mut names = Names::default();
+    with(&mut |sink| {
+        sink.tend(&live.model, &names);
+        sink.flush(&names);
+    });
+    // Where there is none, there are no warnings in it.
+    let mut log = args.flight.and_then(|_| Log::open().ok());
     say("ready");
     if let Some(child) = &mut child {
         child.start()?;
     }
     let began = Instant::now();
     let mut feed = Feed::start(Engines::new());
-    let mut names = Names::default();
     let mut progress = Progress::new(began);
     let mut tick = tokio::time::interval(TICK.min(args.flush.max(TICK_MIN)));
     let interval = stalls.as_ref().map_or(NEVER, Stalls::interval);
@@ -177,42 +107,83 @@ async fn follow(
             }
             _ = look.tick() => {
                 if let Some(stalls) = &mut stalls {
-                    stalls.look(|event| recording.borrow_mut().event(&event))?;
+                    stalls.look(|event| {
+                        with(&mut |sink| sink.event(&event));
+                    })?;
                 }
             }
+            _ = asked_for.recv() => {
+                with(&mut |sink| sink.wanted(|| "SIGUSR1".to_owned()));
+            }
+            warned = warning(&mut log) => match warned {
+                Ok(()) => {
+                    with(&mut |sink| sink.wanted(|| "the kernel warned in cleanup_mnt".to_owned()));
+                }
+                Err(_) => log = None,
+            },
             end = signals.next() => status = end_of(end, child.as_ref(), &mut asked)?,
         }
-        let mut recording = recording.borrow_mut();
-        if flushed.elapsed() >= args.flush {
+        let is_due = flushed.elapsed() >= args.flush;
+        if is_due {
             flushed = Instant::now();
-            recording.flush(&names);
         }
-        progress.show(&recording, &live.model);
-        let is_long = args.duration.is_some_and(|most| began.elapsed() >= most);
-        let is_large = args
-            .max_size
-            .is_some_and(|most| recording.written() >= most.into());
-        if is_long || is_large || recording.error.is_some() {
-            status = status.or(Some(ExitCode::SUCCESS));
-        }
+        with(&mut |sink| {
+            sink.tend(&live.model, &names);
+            if is_due {
+                sink.flush(&names);
+            }
+            progress.show(sink, &live.model);
+            let is_long = args.duration.is_some_and(|most| began.elapsed() >= most);
+            let is_large = args.max_size.is_some_and(|most| sink.written() >= most);
+            if is_long || is_large || sink.has_failed() {
+                status = status.or(Some(ExitCode::SUCCESS));
+            }
+        });
     }
     progress.end();
     if let Some(child) = child {
         live.reap(child.pid, &mut |_, _, _| {}).await?;
     }
     let model = live.end(&mut |_, _, _| {})?;
-    let mut recording = recording.borrow_mut();
-    recording.flush(&names);
-    let written = recording.finish()?;
-    let Recording {
-        operations, events, ..
-    } = *recording;
+    let sink = sink.borrow_mut().take().context("nothing was begun")?;
+    let (operations, events) = (sink.operations, sink.events);
+    let written = sink.finish(&model, &names)?;
     let (seconds, lost) = (began.elapsed().as_secs_f64(), model.lost);
+    let name = args.output.display();
     say(&format!(
         "{name}: {operations} operations, {events} events, {written} bytes in {seconds:.1} s, \
          {lost} lost"
     ));
     Ok(status.unwrap_or(ExitCode::SUCCESS))
+}
+
+/// Waits for a warning about a mount, if there is a log.
+async fn warning(log: &mut Option<Log>) -> io::Result<()> {
+    match log {
+        Some(log) => log.mount_warning().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Where it goes, as far as that can be seen before anything is traced.
+fn place(args: &Record) -> anyhow::Result<Place> {
+    let parts = || Parts::new(&args.output, args.keep);
+    if let Some(span) = args.flight {
+        return Ok(Place::Flight {
+            parts: parts()?,
+            span,
+        });
+    }
+    if args.rotate.is_empty() {
+        return Output::open(&args.output, "a recording").map(Place::One);
+    }
+    let sizes = args.rotate.iter().filter_map(|rotate| rotate.size());
+    let ages = args.rotate.iter().filter_map(|rotate| rotate.age());
+    Ok(Place::Parts {
+        parts: parts()?,
+        size: sizes.min(),
+        age: ages.min(),
+    })
 }
 
 /// How often it is looked for what cannot be waited for.
@@ -256,6 +227,7 @@ fn head(args: &Record, kernel: &Kernel) -> Head {
         command: args
             .run
             .iter()
+            .filter(|_| !args.redact)
             .map(|word| word.to_string_lossy().into_owned())
             .collect(),
     }
@@ -277,7 +249,7 @@ impl Progress {
         }
     }
 
-    fn show(&mut self, recording: &Recording, model: &Model) {
+    fn show(&mut self, recording: &Sink, model: &Model) {
         const OFTEN: Duration = Duration::from_secs(1);
         if !self.is_shown || self.shown.elapsed() < OFTEN {
             return;

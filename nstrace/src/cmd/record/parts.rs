@@ -1,0 +1,158 @@
+//! Files that are numbered: `trace.nst` is `trace.000001.nst`, `trace.000002.nst`, ...
+
+use std::{
+    ffi::{OsStr, OsString},
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, bail};
+
+use crate::cmd::file::Output;
+
+/// The files of a recording in parts.
+pub struct Parts {
+    path: PathBuf,
+    /// The numbers of those that are there, in order.
+    there: Vec<u64>,
+    /// So many stay.
+    keep: Option<usize>,
+}
+
+impl Parts {
+    /// Goes on behind those that are there.
+    pub fn new(path: &Path, keep: Option<usize>) -> anyhow::Result<Parts> {
+        if path == Path::new("-") {
+            bail!("a pipe has no parts: say -o FILE");
+        }
+        let (dir, (stem, extension)) = (dir(path), names(path)?);
+        let mut there = Vec::new();
+        let entries = fs::read_dir(dir).with_context(|| dir.display().to_string())?;
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            there.extend(number(&name, &stem, &extension));
+        }
+        there.sort_unstable();
+        Ok(Parts {
+            path: path.to_owned(),
+            there,
+            keep,
+        })
+    }
+
+    /// Makes the next.
+    pub fn next(&mut self) -> anyhow::Result<Output> {
+        let number = self.there.last().map_or(1, |last| last + 1);
+        let mut output = Output::open(&self.name(number)?, "a recording")?;
+        output.begin().with_context(|| output.name().to_owned())?;
+        self.there.push(number);
+        self.forget()?;
+        Ok(output)
+    }
+
+    /// Removes the oldest that are too many.
+    fn forget(&mut self) -> anyhow::Result<()> {
+        let keep = self.keep.unwrap_or(usize::MAX);
+        let many = self.there.len().saturating_sub(keep);
+        for number in self.there.drain(..many).collect::<Vec<_>>() {
+            let name = self.name(number)?;
+            match fs::remove_file(&name) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(error).with_context(|| name.display().to_string());
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn name(&self, number: u64) -> anyhow::Result<PathBuf> {
+        let (stem, extension) = names(&self.path)?;
+        let mut name = stem;
+        name.push(format!(".{number:06}"));
+        name.push(extension);
+        Ok(self.path.with_file_name(name))
+    }
+}
+
+fn dir(path: &Path) -> &Path {
+    let parent = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+    parent.unwrap_or(Path::new("."))
+}
+
+/// What stands before the number, and what behind it.
+fn names(path: &Path) -> anyhow::Result<(OsString, OsString)> {
+    let stem = path
+        .file_stem()
+        .with_context(|| format!("{}: is no file", path.display()))?;
+    let mut behind = OsString::new();
+    if let Some(extension) = path.extension() {
+        behind.push(".");
+        behind.push(extension);
+    }
+    Ok((stem.to_owned(), behind))
+}
+
+fn number(name: &OsStr, stem: &OsStr, extension: &OsStr) -> Option<u64> {
+    let name = name.as_encoded_bytes();
+    let rest = name
+        .strip_prefix(stem.as_encoded_bytes())?
+        .strip_prefix(b".")?;
+    let digits = rest.strip_suffix(extension.as_encoded_bytes())?;
+    let is_number = digits.len() >= 6 && digits.iter().all(u8::is_ascii_digit);
+    std::str::from_utf8(digits)
+        .ok()
+        .filter(|_| is_number)?
+        .parse()
+        .ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_go_on_behind_those_that_are_there_and_the_oldest_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let of = |name: &str| dir.path().join(name);
+        for name in [
+            "t.000007.nst",
+            "t.000009.nst",
+            "t.7.nst",
+            "t.nst",
+            "u.000011.nst",
+            "t.000001x.nst",
+        ] {
+            fs::write(of(name), "").unwrap();
+        }
+        let mut parts = Parts::new(&of("t.nst"), Some(2)).unwrap();
+        drop(parts.next().unwrap());
+        drop(parts.next().unwrap());
+        let mut names: Vec<String> = fs::read_dir(dir.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        assert_eq!(
+            names,
+            [
+                "t.000001x.nst",
+                "t.000010.nst",
+                "t.000011.nst",
+                "t.7.nst",
+                "t.nst",
+                "u.000011.nst"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_name_without_an_extension_has_parts_too() {
+        let parts = Parts {
+            path: "/tmp/trace".into(),
+            there: Vec::new(),
+            keep: None,
+        };
+        assert_eq!(parts.name(12).unwrap(), Path::new("/tmp/trace.000012"));
+    }
+}

@@ -1,0 +1,96 @@
+//! What is left out of a recording that goes to others: names of commands and paths.
+
+use zerocopy::FromZeros as _;
+
+use crate::{
+    cgroups,
+    event::{Cgroup, Event, FoundHolder, FoundTask, Operation, Task},
+    explain::Facts,
+};
+use nstrace_common::wire::{OpRecord, RecordKind, TaskRecord};
+
+/// Where a changed record stands while it is written.
+pub struct Room {
+    op: OpRecord,
+    task: TaskRecord,
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        Room {
+            op: OpRecord::new_zeroed(),
+            task: TaskRecord::new_zeroed(),
+        }
+    }
+}
+
+impl Room {
+    /// The event without names of commands and without paths.
+    pub fn redacted<'a>(&'a mut self, event: &Event<'a>) -> Event<'a> {
+        match *event {
+            Event::Op(op) => Event::Op(self.op(op)),
+            Event::Births(op) => Event::Births(self.op(op)),
+            Event::Stall(op, now) => Event::Stall(self.op(op), now),
+            Event::TaskNew(task) => Event::TaskNew(self.task(task)),
+            Event::TaskExit(task) => Event::TaskExit(self.task(task)),
+            Event::TaskChange(task) => Event::TaskChange(self.task(task)),
+            Event::TaskFree(task) => Event::TaskFree(self.task(task)),
+            Event::Cgroup(Cgroup { id, path }) => Event::Cgroup(Cgroup {
+                id,
+                path: cgroups::id_alone(path),
+            }),
+            Event::FoundTask(found) => Event::FoundTask(FoundTask { comm: b"", ..found }),
+            Event::FoundHolder(found) => Event::FoundHolder(FoundHolder {
+                holder: found.holder.without_path(),
+                ..found
+            }),
+            Event::Birth(_)
+            | Event::Death(_)
+            | Event::Lost(_)
+            | Event::SnapshotBegin(_)
+            | Event::FoundNamespace(_)
+            | Event::SnapshotEnd(_)
+            | Event::FoundFree(_) => *event,
+        }
+    }
+
+    fn op<'a>(&'a mut self, op: Operation<'a>) -> Operation<'a> {
+        self.op = *op.record;
+        self.op.comm = [0; 16];
+        Operation {
+            record: &self.op,
+            ..op
+        }
+    }
+
+    fn task<'a>(&'a mut self, task: Task<'a>) -> Task<'a> {
+        self.task = *task.record;
+        self.task.comm = [0; 16];
+        Task {
+            record: &self.task,
+            ..task
+        }
+    }
+
+    /// Of an operation that is not wanted, what the tree needs: what it made, and where its
+    /// task went.
+    pub fn births<'a>(&'a mut self, op: &Operation<'a>) -> Event<'a> {
+        self.op = *op.record;
+        self.op.head.kind = RecordKind::Birth as u32;
+        (self.op.marks_len, self.op.pids_len) = (0, 0);
+        Event::Births(Operation {
+            record: &self.op,
+            marks: &[],
+            pids: &[],
+            ..*op
+        })
+    }
+}
+
+/// What the machine says about a failure, without the path of a cgroup.
+pub fn facts(mut facts: Facts) -> Facts {
+    if let Some(pids) = &mut facts.pids {
+        pids.cgroup = "?".to_owned();
+    }
+    facts
+}

@@ -1,0 +1,380 @@
+//! What is recorded, on its way into a file.
+
+use std::{
+    io::{self, Write},
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use foldhash::HashSet;
+
+use super::{
+    flight::{Flight, Trigger},
+    parts::Parts,
+    redact::{self, Room},
+};
+use crate::{
+    cgroups::Cgroups,
+    cmd::{file::Output, live::Model, output::say},
+    event::{Event, Operation},
+    filter::Filter,
+    kernel::{clock, facts},
+    names::Names,
+    trace::{Head, Options, StateOf, Writer},
+};
+
+/// Where blocks go.
+enum To {
+    File(Output),
+    Memory(Flight),
+}
+
+impl Write for To {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            To::File(output) => output.write(bytes),
+            To::Memory(flight) => flight.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            To::File(output) => output.flush(),
+            To::Memory(flight) => flight.flush(),
+        }
+    }
+}
+
+/// Where a recording is to go, before it begins.
+pub enum Place {
+    /// Into one file.
+    One(Output),
+    /// Into one file after the other.
+    Parts {
+        /// The files.
+        parts: Parts,
+        /// The next is begun when one is so large,
+        size: Option<u64>,
+        /// or so old.
+        age: Option<Duration>,
+    },
+    /// Into a file each time when there is a reason.
+    Flight {
+        /// The files.
+        parts: Parts,
+        /// So much of what was before.
+        span: Duration,
+    },
+}
+
+/// What is recorded.
+pub struct What {
+    /// Which operations; of others, only what they did to the tree.
+    pub filter: Filter,
+    /// Without names of commands and paths.
+    pub redacts: bool,
+}
+
+/// The recording, and how it goes.
+pub struct Sink {
+    what: What,
+    head: Head,
+    writer: Writer<To>,
+    /// Without what is set up when it begins.
+    place: Rest,
+    begun: Instant,
+    /// Why no more is written.
+    error: Option<anyhow::Error>,
+    /// Those that were recorded.
+    pub operations: u64,
+    /// Everything.
+    pub events: u64,
+    /// Bytes in files that are done.
+    done: u64,
+    named: HashSet<Box<[u8]>>,
+    /// For what is said about failures, and for the filter.
+    cgroups: Cgroups,
+    rooms: (Room, Room),
+}
+
+/// What is needed of a place later on.
+enum Rest {
+    One,
+    Parts {
+        parts: Parts,
+        size: Option<u64>,
+        age: Option<Duration>,
+    },
+    Flight {
+        parts: Parts,
+        span: Duration,
+        trigger: Trigger,
+    },
+}
+
+impl Sink {
+    /// Begins it.
+    pub fn new(place: Place, what: What, head: Head) -> anyhow::Result<Sink> {
+        let (to, place) = match place {
+            Place::One(mut output) => {
+                output.begin().with_context(|| output.name().to_owned())?;
+                (To::File(output), Rest::One)
+            }
+            Place::Parts {
+                mut parts,
+                size,
+                age,
+            } => (To::File(parts.next()?), Rest::Parts { parts, size, age }),
+            Place::Flight { parts, span } => {
+                let trigger = Trigger::default();
+                (
+                    To::Memory(Flight::new(span)),
+                    Rest::Flight {
+                        parts,
+                        span,
+                        trigger,
+                    },
+                )
+            }
+        };
+        Ok(Sink {
+            writer: begin(to, &head)?,
+            what,
+            head,
+            place,
+            begun: Instant::now(),
+            error: None,
+            operations: 0,
+            events: 0,
+            done: 0,
+            named: HashSet::default(),
+            cgroups: Cgroups::default(),
+            rooms: Default::default(),
+        })
+    }
+
+    /// Writes an event, or what is wanted of it.
+    pub fn event(&mut self, event: &Event) {
+        self.events += 1;
+        match event {
+            Event::Op(op) => return self.operation(op),
+            Event::Stall(op, _) => {
+                if !self.what.filter.matches(event, &self.cgroups) {
+                    return;
+                }
+                self.pull(op, "hangs");
+            }
+            Event::Cgroup(cgroup) => self.cgroups.made(cgroup),
+            _ => {}
+        }
+        self.put(event);
+    }
+
+    fn operation(&mut self, op: &Operation) {
+        let event = Event::Op(*op);
+        if self.what.filter.is_set() && !self.what.filter.matches(&event, &self.cgroups) {
+            if !self.flies() {
+                // What failed has done nothing to the tree.
+                if op.errno().is_none() {
+                    let mut room = std::mem::take(&mut self.rooms.1);
+                    self.put(&room.births(op));
+                    self.rooms.1 = room;
+                }
+                return;
+            }
+        } else {
+            self.pull(
+                op,
+                if op.errno().is_some() {
+                    "failed"
+                } else {
+                    "is done"
+                },
+            );
+        }
+        self.operations += 1;
+        if op.errno().is_some() {
+            let mut facts = facts::facts(op, &self.cgroups);
+            if self.what.redacts {
+                facts = redact::facts(facts);
+            }
+            self.with(|writer| {
+                writer.facts(&facts);
+                Ok(())
+            });
+        }
+        self.put(&event);
+    }
+
+    /// Whether what is filtered is the reason to write, not what is written.
+    fn flies(&self) -> bool {
+        matches!(self.place, Rest::Flight { .. })
+    }
+
+    /// An operation may be the reason to write.
+    fn pull(&mut self, op: &Operation, what: &str) {
+        if self.what.filter.is_set() {
+            self.wanted(|| format!("{} of process {} {what}", op.op.name(), op.record.pid));
+        }
+    }
+
+    /// Something is a reason to write what has been.
+    pub fn wanted(&mut self, why: impl FnOnce() -> String) {
+        if let Rest::Flight { trigger, .. } = &mut self.place {
+            trigger.pull(Instant::now(), why);
+        }
+    }
+
+    fn put(&mut self, event: &Event) {
+        match self.what.redacts {
+            false => self.with(|writer| writer.event(event)),
+            true => {
+                let mut room = std::mem::take(&mut self.rooms.0);
+                let event = room.redacted(event);
+                self.with(|writer| writer.event(&event));
+                self.rooms.0 = room;
+            }
+        }
+    }
+
+    /// Writes, unless that has failed before.
+    fn with(&mut self, write: impl FnOnce(&mut Writer<To>) -> io::Result<()>) {
+        if self.error.is_none() {
+            self.error = write(&mut self.writer).err().map(anyhow::Error::from);
+        }
+    }
+
+    /// Writes out what has gathered, and the names that are new.
+    pub fn flush(&mut self, names: &Names) {
+        for (id, name) in names.iter() {
+            if !self.what.redacts && self.named.insert(id.into()) {
+                self.with(|writer| writer.name(id, name));
+            }
+        }
+        self.with(|writer| {
+            writer.clock(clock::wall_offset_ns())?;
+            writer.flush()
+        });
+    }
+
+    /// Between events: begins the next file if it is time, notes what is known of the
+    /// machine now and then, and writes what was waited for.
+    pub fn tend(&mut self, model: &Model, names: &Names) {
+        if self.error.is_none() {
+            self.error = self.try_tend(model, names, false).err();
+        }
+    }
+
+    fn try_tend(&mut self, model: &Model, names: &Names, at_end: bool) -> anyhow::Result<()> {
+        let no_names = Names::default();
+        let state = StateOf {
+            names: if self.what.redacts { &no_names } else { names },
+            redacts: self.what.redacts,
+            ..model.state()
+        };
+        let now = Instant::now();
+        match &mut self.place {
+            Rest::One => {
+                if self.writer.wants_state() {
+                    self.writer.state(&state)?;
+                }
+            }
+            Rest::Parts { parts, size, age } => {
+                let is_large = size.is_some_and(|size| self.writer.written() >= size);
+                let is_old = age.is_some_and(|age| now - self.begun >= age);
+                if is_large || is_old {
+                    let head = Head {
+                        mono_ns: clock::monotonic_ns(),
+                        wall_offset_ns: clock::wall_offset_ns(),
+                        ..self.head.clone()
+                    };
+                    let mut next = begin(To::File(parts.next()?), &head)?;
+                    next.state(&state)?;
+                    let mut last = std::mem::replace(&mut self.writer, next);
+                    last.finish(clock::monotonic_ns())?;
+                    self.done += last.written();
+                    self.begun = now;
+                } else if self.writer.wants_state() {
+                    self.writer.state(&state)?;
+                }
+            }
+            Rest::Flight {
+                parts,
+                span,
+                trigger,
+            } => {
+                if let Some(why) = trigger.take(now, at_end, *span) {
+                    self.writer.flush()?;
+                    if let To::Memory(flight) = self.writer.get_ref() {
+                        let mut output = parts.next()?;
+                        let name = output.name().to_owned();
+                        let written = flight.write_to(&mut output, clock::monotonic_ns());
+                        let written = written.with_context(|| name.clone())?;
+                        self.done += written;
+                        let seconds = flight.age(now).as_secs_f64();
+                        say(&format!("{name}: {written} bytes, {seconds:.1} s: {why}"));
+                    }
+                }
+                let is_due = match self.writer.get_ref() {
+                    To::Memory(flight) => flight.is_due(now),
+                    To::File(_) => false,
+                };
+                if is_due {
+                    self.writer.flush()?;
+                    if let To::Memory(flight) = self.writer.get_mut() {
+                        flight.begin(now);
+                    }
+                    self.writer.state(&state)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes in files.
+    pub fn written(&self) -> u64 {
+        match self.flies() {
+            true => self.done,
+            false => self.done + self.writer.written(),
+        }
+    }
+
+    /// Whether no more is written.
+    pub fn has_failed(&self) -> bool {
+        self.error.is_some()
+    }
+
+    /// Ends it; says how many bytes were written. What is behind the last whole block,
+    /// because there was no room for more, is cut off.
+    pub fn finish(mut self, model: &Model, names: &Names) -> anyhow::Result<u64> {
+        self.flush(names);
+        if self.flies() && self.error.is_none() {
+            self.error = self.try_tend(model, names, true).err();
+        }
+        let ended = match self.error.take() {
+            None => {
+                let ended = self.writer.finish(clock::monotonic_ns());
+                ended.map_err(anyhow::Error::from)
+            }
+            Some(error) => Err(error),
+        };
+        let (written, whole) = (self.written(), self.writer.written());
+        let To::File(output) = self.writer.into_inner() else {
+            return ended.map(|()| written);
+        };
+        let name = output.name();
+        if ended.is_err() {
+            output.cut(whole);
+        }
+        ended.with_context(|| format!("{name}: the recording ends after {whole} bytes"))?;
+        Ok(written)
+    }
+}
+
+fn begin(to: To, head: &Head) -> anyhow::Result<Writer<To>> {
+    let name = match &to {
+        To::File(output) => output.name().to_owned(),
+        To::Memory(_) => String::new(),
+    };
+    Writer::new(to, head, Options::default()).context(name)
+}
