@@ -1,7 +1,8 @@
 //! What is written is read again; what is cut or damaged is told, and the rest is read.
 
+use jiff::tz::TimeZone;
 use nstrace_common::{
-    flags::{CLONE_NEWNET, CLONE_NEWPID},
+    flags::{CLONE_NEWNET, CLONE_NEWPID, CLONE_NEWUSER},
     kind::{KINDS, Kind},
     wire::{FailRecord, Op, OpRecord, PidAt, RecordKind},
 };
@@ -19,8 +20,11 @@ use crate::{
         Ns, Operation, SnapshotEnd, Unseen,
     },
     explain::{Facts, PidsLimit},
+    filter::Filter,
     names::Names,
+    render::Format,
     render::testing::{self, Built, FIRST, install},
+    screen::{self, Screen},
     world::{
         World,
         tests::{
@@ -531,4 +535,111 @@ fn a_file_that_grows_is_followed() {
         }
     }
     assert_eq!(difference(&entries, &written), None);
+}
+
+/// What is replayed is printed byte for byte as it was when it happened.
+#[test]
+fn a_replay_prints_what_was_printed() {
+    let mut machine = Machine::new(true);
+    machine.look_at_all();
+    for step in 0..2000_u32 {
+        let what = (step.wrapping_mul(2_654_435_761) >> 7) as u8;
+        machine.step(what, step as usize * 31, step * 17);
+    }
+    let facts = |op: &Operation, _: &Cgroups| Facts {
+        unprivileged_userns_clone: Some(op.record.pid % 2),
+        ..Facts::NONE
+    };
+    let failed = testing::op(Op::Unshare, CLONE_NEWUSER).failed(libc::EPERM);
+    let failed = failed.in_create();
+    for format in [Format::Line, Format::Path, Format::Json] {
+        let options = screen::Options {
+            format,
+            color: format != Format::Json,
+            all: true,
+            filter: Filter::default(),
+            follows: false,
+            facts,
+        };
+        let screen = || Screen::new(options.clone(), TimeZone::UTC);
+        let (mut live, mut replay) = (screen(), screen());
+        let options = Options {
+            block_len: 5000,
+            ..Options::default()
+        };
+        let mut writer = Writer::new(Vec::new(), &Head::default(), options).expect("memory");
+        let mut see = |event: &Event| {
+            if let Event::Op(op) = event
+                && op.errno().is_some()
+            {
+                writer.facts(&facts(op, &Cgroups::default()));
+            }
+            writer.event(event).expect("memory");
+            live.event(event);
+        };
+        for (at, event) in machine.log.iter().enumerate() {
+            event.with_record(&mut see);
+            if at.is_multiple_of(7) {
+                let words = failed.clone().with(|record| record.pid = at as u32).bytes();
+                see(&decode(words.as_bytes()).expect("a record"));
+            }
+        }
+        writer.finish(0).expect("memory");
+        let bytes = writer.into_inner();
+        let mut reader = Reader::new(&bytes[..]);
+        while let Some(item) = reader.read().expect("a recording") {
+            match item {
+                Item::Entry(Entry::Event(event)) => replay.event(&event),
+                Item::Entry(Entry::Facts(facts)) => replay.facts(facts),
+                _ => {}
+            }
+        }
+        let text = live.text.to_string();
+        assert!(
+            text.len() > 20_000 && text.contains("unprivileged"),
+            "{}",
+            text.len()
+        );
+        assert!(text == replay.text.to_string(), "{format:?}");
+    }
+}
+
+/// What version 1 of the format has looked like: every reader reads it, for ever. It was
+/// recorded on Linux 6.18 in parts, of which one is left out.
+#[test]
+fn version_1_is_read_for_ever() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/traces/v1.nst");
+    let bytes = std::fs::read(path).expect("in testdata");
+    let mut reader = Reader::new(&bytes[..]);
+    let mut counts = std::collections::BTreeMap::<String, u32>::new();
+    let mut known = super::State::default();
+    while let Some(item) = reader.read().expect("a recording") {
+        let name = match item {
+            Item::Entry(Entry::Event(event)) => {
+                known.apply(&event, &mut Vec::new());
+                format!("{event:?}")
+            }
+            Item::Entry(entry) => format!("{entry:?}"),
+            Item::State(state) => {
+                known = *state;
+                "State".into()
+            }
+            other => format!("{other:?}"),
+        };
+        let word = name.split(|c: char| !c.is_ascii_alphanumeric()).next();
+        *counts
+            .entry(word.unwrap_or_default().to_owned())
+            .or_default() += 1;
+    }
+    let counts: Vec<String> = counts
+        .iter()
+        .map(|(name, n)| format!("{name} {n}"))
+        .collect();
+    let expected = "Cgroup 2, Clock 30, Death 300, End 1, Facts 2, FoundHolder 8, FoundNamespace 32, \
+                    FoundTask 210, Head 2, Op 225, SnapshotBegin 3, SnapshotEnd 3, State 1, \
+                    TaskChange 50, TaskExit 164, TaskFree 167, TaskNew 165";
+    assert_eq!(counts.join(", "), expected);
+    let (world, names) = (&known.world, &known.names);
+    let lives = (world.living_len(), world.tasks_len(), names.iter().count());
+    assert_eq!(lives, (10, 69, 0));
 }

@@ -91,6 +91,8 @@ pub struct Sink {
     pub events: u64,
     /// Bytes in files that are done.
     done: u64,
+    /// Bytes of what is known when a part begins.
+    opening: u64,
     named: HashSet<Box<[u8]>>,
     /// For what is said about failures, and for the filter.
     cgroups: Cgroups,
@@ -147,6 +149,7 @@ impl Sink {
             operations: 0,
             events: 0,
             done: 0,
+            opening: 0,
             named: HashSet::default(),
             cgroups: Cgroups::default(),
             rooms: Default::default(),
@@ -280,7 +283,9 @@ impl Sink {
                 }
             }
             Rest::Parts { parts, size, age } => {
-                let is_large = size.is_some_and(|size| self.writer.written() >= size);
+                // One that is small beside what is known when it begins would be nothing else.
+                let least = 2 * self.opening;
+                let is_large = size.is_some_and(|size| self.writer.written() >= size.max(least));
                 let is_old = age.is_some_and(|age| now - self.begun >= age);
                 if is_large || is_old {
                     let head = Head {
@@ -290,6 +295,7 @@ impl Sink {
                     };
                     let mut next = begin(To::File(parts.next()?), &head)?;
                     next.state(&state)?;
+                    self.opening = next.written();
                     let mut last = std::mem::replace(&mut self.writer, next);
                     last.finish(clock::monotonic_ns())?;
                     self.done += last.written();
