@@ -26,7 +26,7 @@ use crate::{
     moment::Moment,
     names::Names,
     render::{NotFound, TreeFilter, TreeView, unseen},
-    trace::{Entry, Head, Item, State, StateOf},
+    trace::{Damage, Entry, Head, Item, State, StateOf},
     world::{Change, NsKey, World},
 };
 
@@ -64,6 +64,8 @@ pub enum Replayed<'a> {
     Changes(&'a [Change]),
     /// What happened.
     Event(&'a Event<'a>),
+    /// A part of it cannot be read.
+    Damage(Damage),
     /// What is known from here on is not what came before.
     State,
 }
@@ -145,7 +147,7 @@ impl Model {
                     each(&model, Replayed::State)?;
                 }
                 Item::End(time) => moment.now_ns = moment.now_ns.max(time),
-                Item::Damage(_) => {}
+                Item::Damage(damage) => each(&model, Replayed::Damage(damage))?,
             }
             Ok(())
         };

@@ -9,6 +9,7 @@ mod file;
 mod leaks;
 mod live;
 mod output;
+mod page;
 mod record;
 mod recording;
 mod report;

@@ -26,6 +26,7 @@ pub fn run(args: &cli::Report) -> anyhow::Result<ExitCode> {
     let model = Model::replay(&args.file, &mut |model, replayed| match replayed {
         Replayed::Head(new) => head = new.clone(),
         Replayed::Facts(new) => facts = new,
+        Replayed::Damage(_) => {}
         Replayed::State => own.begins_with(&model.world),
         Replayed::Changes(changes) => own.changes(&model.world, changes),
         Replayed::Event(event) => {
