@@ -381,6 +381,8 @@ pub enum ExportFormat {
     /// Tables for DuckDB, pandas, Spark and others: -o is a directory, which will have
     /// operations.parquet, stages.parquet and namespaces.parquet (see docs/parquet.md)
     Parquet,
+    /// One page that shows it in a browser, without a network
+    Html,
 }
 
 /// What the kernel offers.

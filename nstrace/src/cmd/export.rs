@@ -12,7 +12,7 @@ use anyhow::{Context as _, bail};
 use super::{
     file::{Dir, Output, Unfinished},
     live::{Model, Replayed},
-    tail,
+    page, tail,
 };
 use crate::{
     cli::{self, ExportFormat},
@@ -37,6 +37,11 @@ pub fn run(args: &cli::Export) -> anyhow::Result<ExitCode> {
             export(&args.file, &mut trace, &name)?;
         }
         ExportFormat::Parquet => parquet(args)?,
+        ExportFormat::Html => {
+            let (mut out, name) = output(args)?;
+            page::export(&args.file, &mut out, &name)?;
+            out.flush().context(name)?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -88,7 +93,7 @@ fn readable(args: &cli::Export) -> anyhow::Result<()> {
         .with_context(|| args.file.display().to_string())
 }
 
-/// Where JSON goes, and what that is called.
+/// Where text goes, and what that is called.
 fn output(args: &cli::Export) -> anyhow::Result<(Box<dyn Write>, String)> {
     let Some(path) = args
         .output
@@ -122,6 +127,7 @@ fn export(path: &Path, to: &mut dyn Export, name: &str) -> anyhow::Result<()> {
                 Ok(())
             }
             // What lives where a part of a recording begins is found there.
+            Replayed::Damage(_) => Ok(()),
             Replayed::State => to.changes(&found(&model.world), &context),
             Replayed::Event(event, changes) => match changes.is_empty() {
                 true => to.event(event, &context),

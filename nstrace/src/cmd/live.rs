@@ -26,7 +26,7 @@ use crate::{
     moment::Moment,
     names::Names,
     render::{NotFound, TreeFilter, TreeView, unseen},
-    trace::{Entry, Head, Item, State, StateOf},
+    trace::{Damage, Entry, Head, Item, State, StateOf},
     world::{Change, NsKey, World},
 };
 
@@ -62,6 +62,8 @@ pub enum Replayed<'a> {
     Facts(Facts),
     /// What happened, and what it has changed.
     Event(&'a Event<'a>, &'a [Change]),
+    /// A part of it cannot be read.
+    Damage(Damage),
     /// What is known from here on is not what came before.
     State,
 }
@@ -139,7 +141,7 @@ impl Model {
                     each(&model, Replayed::State)?;
                 }
                 Item::End(time) => moment.now_ns = moment.now_ns.max(time),
-                Item::Damage(_) => {}
+                Item::Damage(damage) => each(&model, Replayed::Damage(damage))?,
             }
             Ok(())
         };

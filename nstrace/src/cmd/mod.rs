@@ -10,6 +10,7 @@ mod file;
 mod leaks;
 mod live;
 mod output;
+mod page;
 mod record;
 mod recording;
 mod report;

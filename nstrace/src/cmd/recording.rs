@@ -199,7 +199,8 @@ fn tell(item: &Item, name: &str) {
     }
 }
 
-fn told(damage: Damage) -> String {
+/// What cannot be read, in words.
+pub fn told(damage: Damage) -> String {
     match damage {
         Damage::Skipped { offset, len } => {
             format!("{len} bytes at {offset} are damaged and were left out")

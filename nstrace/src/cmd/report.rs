@@ -44,6 +44,7 @@ impl Summed {
         let model = Model::replay(path, &mut |model, replayed| match replayed {
             Replayed::Head(new) => head = new.clone(),
             Replayed::Facts(new) => facts = new,
+            Replayed::Damage(_) => {}
             Replayed::State => own.begins_with(&model.world),
             Replayed::Event(event, changes) => {
                 let known = Known {

@@ -1,13 +1,14 @@
 //! Recordings for other programs: a trace for Perfetto ([`perfetto`]), tables of Parquet
-//! ([`parquet`]).
+//! ([`parquet`]), a page for a browser ([`html`]).
 //!
-//! Both are pure: they are told what a recording has, piece by piece, and write it out as
+//! All are pure. The first two are told what a recording has, piece by piece, and write it out as
 //! it comes. What they keep is bounded by what lives at one time, never by how long a
 //! recording is. What the traced chose goes through [`escape`] as for a terminal: what reads
 //! these files prints it as it stands.
 //!
 //! [`escape`]: crate::render::escape
 
+pub mod html;
 pub mod parquet;
 pub mod perfetto;
 
