@@ -43,7 +43,7 @@ pub enum Command {
     Record(Record),
     /// Show what a recording comes to: lengths, failures, namespaces, the slowest operations
     Report(Report),
-    /// Show what differs between two recordings: lengths, failures, namespaces, containers
+    /// Show what differs between two recordings, or before and after a moment of one
     Diff(Diff),
     /// Take a part of a recording, as a recording
     Cut(Cut),
@@ -308,15 +308,31 @@ pub struct Report {
     pub color: ColorChoice,
 }
 
-/// Two recordings, compared.
+/// Two recordings, or two parts of one, compared.
 #[derive(Debug, Args)]
 pub struct Diff {
     /// What it was before
     #[arg(value_name = "A")]
     pub before: PathBuf,
     /// What it is compared with; `-` for standard input
-    #[arg(value_name = "B")]
-    pub after: PathBuf,
+    #[arg(
+        value_name = "B",
+        conflicts_with = "at",
+        required_unless_present = "at"
+    )]
+    pub after: Option<PathBuf>,
+    /// Compare what is in A up to this moment with what comes after it: 12:03:07 by the clock,
+    /// +12.5s from the beginning, -30s from the end
+    #[arg(long, value_name = "MOMENT", allow_hyphen_values = true)]
+    pub at: Option<Moment>,
+    /// With what comes after it up to this moment
+    #[arg(
+        long,
+        value_name = "MOMENT",
+        requires = "at",
+        allow_hyphen_values = true
+    )]
+    pub to: Option<Moment>,
     /// Which operations count.
     #[command(flatten)]
     pub filters: Filters,

@@ -346,9 +346,23 @@ impl Report {
 
     /// Adds what was there when a part of a recording begins, if nothing came before it.
     pub fn begins_with(&mut self, world: &World) {
-        if self.span.is_none() && self.counted.is_none() {
-            let living = world.namespaces().filter(|(_, ns)| ns.is_alive());
-            living.for_each(|(_, ns)| self.lives[ns.kind as usize].found += 1);
+        self.begins_before(world, &[]);
+    }
+
+    /// The same, where that has changed since.
+    pub fn begins_before(&mut self, world: &World, changes: &[Change]) {
+        if self.span.is_some() || self.counted.is_some() {
+            return;
+        }
+        let is_new =
+            |key| changes.contains(&Change::Born(key)) || changes.contains(&Change::Found(key));
+        let has_died = |key| {
+            let mut all = changes.iter();
+            all.any(|change| matches!(change, Change::Died { ns, .. } if *ns == key))
+        };
+        for (key, ns) in world.namespaces() {
+            let was_there = (ns.is_alive() || has_died(key)) && !is_new(key);
+            self.lives[ns.kind as usize].found += u64::from(was_there);
         }
     }
 

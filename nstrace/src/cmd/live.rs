@@ -9,7 +9,10 @@ use anyhow::{anyhow, bail};
 use foldhash::HashSet;
 use nstrace_common::{config::Config, wire::RecordKind};
 
-use super::{output::say, recording};
+use super::{
+    output::say,
+    recording::{self, Each, Spanned},
+};
 use crate::{
     cgroups::Cgroups,
     cli::AttachArgs,
@@ -85,7 +88,10 @@ impl Model {
     /// What a recording has come to, at its end or at a moment; from standard input if it is
     /// `-`.
     pub fn of_recording(path: &Path, at: Option<&Moment>) -> anyhow::Result<Model> {
-        Model::read(path, at, &mut |_, _| Ok(()))
+        Model::read(path, &mut |_, _| Ok(()), &mut |take| match at {
+            None => recording::read(path, take).map(|()| None),
+            Some(at) => recording::read_until(path, at, take).map(Some),
+        })
     }
 
     /// The same, at its end, with somebody who hears of everything in it.
@@ -101,13 +107,42 @@ impl Model {
         path: &Path,
         each: &mut dyn FnMut(&Model, Replayed) -> anyhow::Result<()>,
     ) -> anyhow::Result<Model> {
-        Model::read(path, None, each)
+        Model::read(path, each, &mut |take| {
+            recording::read(path, take).map(|()| None)
+        })
     }
 
+    /// The same of a part, and of what leads to it: `begins` is told when it begins, before
+    /// anything that happened.
+    pub fn replay_part(
+        path: &Path,
+        [from, until]: [Option<&Moment>; 2],
+        begins: &mut dyn FnMut(u64),
+        each: &mut dyn FnMut(&Model, Replayed),
+    ) -> anyhow::Result<Model> {
+        let each = &mut |model: &Model, replayed: Replayed<'_>| {
+            each(model, replayed);
+            Ok(())
+        };
+        Model::read(path, each, &mut |take| {
+            let mut end = None;
+            recording::read_span(path, from, until, &mut |spanned| match spanned {
+                Spanned::Head(_, span) => {
+                    begins(span.from);
+                    end = until.map(|_| span.until);
+                    Ok(())
+                }
+                Spanned::Item(item) => take(item),
+            })?;
+            Ok(end)
+        })
+    }
+
+    /// Reads what `source` hands out, which may tell at which moment that ends.
     fn read(
         path: &Path,
-        at: Option<&Moment>,
         each: &mut dyn FnMut(&Model, Replayed) -> anyhow::Result<()>,
+        source: &mut dyn FnMut(&mut Each) -> anyhow::Result<Option<u64>>,
     ) -> anyhow::Result<Model> {
         let mut model = Model {
             live: true,
@@ -145,12 +180,8 @@ impl Model {
             }
             Ok(())
         };
-        match at {
-            None => recording::read(path, take)?,
-            Some(at) => {
-                let now_ns = recording::read_until(path, at, take)?;
-                model.moment.get_or_insert_default().now_ns = now_ns;
-            }
+        if let Some(now_ns) = source(take)? {
+            model.moment.get_or_insert_default().now_ns = now_ns;
         }
         if !is_whole {
             let name = path.display();

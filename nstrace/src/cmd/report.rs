@@ -1,6 +1,6 @@
 //! `nstrace report`: what a recording comes to.
 
-use std::{path::Path, process::ExitCode};
+use std::{cell::Cell, path::Path, process::ExitCode, time::Duration};
 
 use jiff::tz::TimeZone;
 
@@ -14,6 +14,7 @@ use crate::{
     event::{Event, Operation},
     explain::Facts,
     filter::Filter,
+    moment::Moment,
     render::{Clock, End, Format, Of, Printer, Text, TreeFilter, View, report, report_json},
     report::{Known, Report},
     trace::Head,
@@ -29,11 +30,18 @@ pub struct Summed {
     pub report: Report,
 }
 
+/// The first moment of a recording.
+const BEGINNING: Moment = Moment::FromStart(Duration::ZERO);
+
+/// A part of a recording: after a moment, up to another.
+pub type Part<'m> = [Option<&'m Moment>; 2];
+
 impl Summed {
-    /// Reads all of a recording; the slowest operations are kept as they are printed in that
-    /// format.
+    /// Reads a recording, or a part of it; the slowest operations are kept as they are printed
+    /// in that format.
     pub fn read(
         path: &Path,
+        part: Part<'_>,
         filter: Filter,
         format: Format,
         color: bool,
@@ -41,12 +49,21 @@ impl Summed {
         let mut printer = Printer::new(TimeZone::system());
         let mut own = Report::new(filter);
         let (mut head, mut facts) = (Head::default(), Facts::NONE);
-        let model = Model::replay(path, &mut |model, replayed| match replayed {
+        // What leads to a part is not counted.
+        let from = Cell::new(None);
+        let mut each = |model: &Model, replayed: Replayed<'_>| match replayed {
             Replayed::Head(new) => head = new.clone(),
             Replayed::Facts(new) => facts = new,
             Replayed::Damage(_) => {}
-            Replayed::State => own.begins_with(&model.world),
+            Replayed::State if from.get().is_none() => own.begins_with(&model.world),
+            Replayed::State => {}
             Replayed::Event(event, changes) => {
+                if let Some(from) = from.get() {
+                    if event.time().is_none_or(|time| time <= from) {
+                        return;
+                    }
+                    own.begins_before(&model.world, changes);
+                }
                 let known = Known {
                     world: &model.world,
                     changes,
@@ -66,7 +83,16 @@ impl Summed {
                     text.to_string()
                 });
             }
-        })?;
+        };
+        let model = match part {
+            [None, None] => Model::replay(path, &mut each)?,
+            part => {
+                // From the beginning, what leads to it belongs to it.
+                let begins = &mut |begin| from.set(part[0].map(|_| begin));
+                let part = [part[0].or(Some(&BEGINNING)), part[1]];
+                Model::replay_part(path, part, begins, &mut each)?
+            }
+        };
         Ok(Summed {
             head,
             model,
@@ -91,7 +117,7 @@ pub fn run(args: &cli::Report) -> anyhow::Result<ExitCode> {
     };
     let filter = filter(&args.filters, &args.file)?;
     let filtered = filter.is_set();
-    let summed = Summed::read(&args.file, filter, format, color)?;
+    let summed = Summed::read(&args.file, [None, None], filter, format, color)?;
     if filtered && summed.report.operations == 0 {
         let name = args.file.display();
         say(&format!("{name}: no operation passes the filters"));
@@ -133,4 +159,39 @@ pub fn filter(args: &cli::Filters, path: &Path) -> anyhow::Result<Filter> {
         })?;
     }
     Ok(filter)
+}
+
+#[cfg(test)]
+mod tests {
+    use nstrace_common::kind::Kind;
+
+    use super::*;
+
+    fn summed(part: Part<'_>) -> Report {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/traces/v1.nst");
+        let filter = Filter::default();
+        let summed = Summed::read(Path::new(path), part, filter, Format::Json, false);
+        summed.expect("in testdata").report
+    }
+
+    #[test]
+    fn what_is_before_and_after_a_moment_comes_to_the_whole() {
+        let whole = summed([None, None]);
+        assert_eq!(whole.operations, 225);
+        let mut differ = 0;
+        for at in ["+0.1s", "+0.5s", "+1s", "-0.2s", "-0.1s"] {
+            let at: Moment = at.parse().expect("a moment");
+            let (a, b) = (summed([None, Some(&at)]), summed([Some(&at), None]));
+            differ += u64::from(a.operations > 0 && b.operations > 0);
+            assert_eq!(a.operations + b.operations, whole.operations, "{at:?}");
+            assert_eq!(a.failed + b.failed, whole.failed);
+            let (sums, all) = ((a.sums(), b.sums()), whole.sums());
+            assert_eq!(sums.0.time() + sums.1.time(), all.time());
+            for kind in Kind::ALL {
+                let [a, b, whole] = [&a, &b, &whole].map(|own| &own.lives[kind as usize]);
+                assert_eq!((a.born + b.born, a.died + b.died), (whole.born, whole.died));
+            }
+        }
+        assert!(differ > 0, "no moment is within it");
+    }
 }

@@ -19,7 +19,7 @@ use super::{
     tree::{Page, fitted, words},
 };
 use crate::{
-    report::{Container, Group, Lengths, Loss, Place, Report, Sums, Why},
+    report::{Container, Group, Lengths, Lives, Loss, Place, Report, Sums, Why},
     stages::Function,
     trace::Head,
     world::World,
@@ -343,30 +343,33 @@ fn who(why: &Why, report: &Report, view: &TreeView) -> String {
 }
 
 /// Where the counts of namespaces end; the last is the count of tables.
-const LIVES: [(&str, usize); 4] = [("FOUND", 17), ("BORN", 24), ("DIED", 31), ("ALIVE", 38)];
+const COUNTS: [(&str, usize); 4] = [("FOUND", 17), ("BORN", 24), ("DIED", 31), ("ALIVE", 38)];
 
 fn lives(page: &mut Page, report: &Report, end: &End) {
     let ends = |page: &mut Page, cells: [&str; 4]| {
-        for ((_, end), cell) in LIVES.into_iter().zip(cells) {
+        for ((_, end), cell) in COUNTS.into_iter().zip(cells) {
             page.to(end.saturating_sub(cell.len()));
             page.str(cell);
         }
     };
+    let is_there =
+        |(kind, lives): &(Kind, &Lives)| lives.found + lives.born + end.alive[*kind as usize] > 0;
+    let mut rows = report.lives().filter(is_there).peekable();
+    if rows.peek().is_none() {
+        return;
+    }
     page.line(0, |_| {});
     page.line(0, |page| {
         page.styled(Style::Bold, |page| {
             page.str("NAMESPACES");
-            ends(page, LIVES.map(|(name, _)| name));
+            ends(page, COUNTS.map(|(name, _)| name));
             for (at, name) in ["AGE P50", "P90", "P99", "MAX"].into_iter().enumerate() {
                 right(page, 2 + at, name);
             }
         });
     });
-    for (kind, lives) in report.lives() {
+    for (kind, lives) in rows {
         let alive = end.alive[kind as usize];
-        if lives.found + lives.born + alive == 0 {
-            continue;
-        }
         page.line(0, |page| {
             page.str(kind.name());
             let cells = [lives.found, lives.born, lives.died, alive].map(|count| count.to_string());
