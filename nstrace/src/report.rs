@@ -217,14 +217,6 @@ impl Report {
         *self.failures.entry(failure).or_default() += 1;
     }
 
-    /// Adds what was there when a part of a recording begins, if nothing came before it.
-    pub fn begins_with(&mut self, world: &World) {
-        if self.span.is_none() {
-            let living = world.namespaces().filter(|(_, ns)| ns.is_alive());
-            living.for_each(|(_, ns)| self.lives[ns.kind as usize].found += 1);
-        }
-    }
-
     /// Adds what an event has changed.
     pub fn changes(&mut self, world: &World, changes: &[Change]) {
         let kind = |key| world.namespace(key).map(|ns| ns.kind as usize);

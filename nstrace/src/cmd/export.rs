@@ -21,7 +21,6 @@ use crate::{
         parquet::{Parquet, TABLES},
         perfetto::Perfetto,
     },
-    world::{Change, World},
 };
 
 /// Writes it in another format.
@@ -126,20 +125,13 @@ fn export(path: &Path, to: &mut dyn Export, name: &str) -> anyhow::Result<()> {
                 to.facts(facts);
                 Ok(())
             }
-            Replayed::Changes(changes) => to.changes(changes, &context),
-            // What lives where a part of a recording begins is found there.
+            Replayed::Changes(changes) | Replayed::State(changes) => to.changes(changes, &context),
             Replayed::Damage(_) => Ok(()),
-            Replayed::State => to.changes(&found(&model.world), &context),
             Replayed::Event(event) => to.event(event, &context),
         }
         .with_context(|| name.to_owned())
     })?;
     to.finish(&context(&model)).with_context(|| name.to_owned())
-}
-
-fn found(world: &World) -> Vec<Change> {
-    let living = world.namespaces().filter(|(_, ns)| ns.is_alive());
-    living.map(|(key, _)| Change::Found(key)).collect()
 }
 
 fn context(model: &Model) -> Context<'_> {

@@ -27,8 +27,7 @@ pub fn run(args: &cli::Report) -> anyhow::Result<ExitCode> {
         Replayed::Head(new) => head = new.clone(),
         Replayed::Facts(new) => facts = new,
         Replayed::Damage(_) => {}
-        Replayed::State => own.begins_with(&model.world),
-        Replayed::Changes(changes) => own.changes(&model.world, changes),
+        Replayed::State(changes) | Replayed::Changes(changes) => own.changes(&model.world, changes),
         Replayed::Event(event) => {
             let view = View {
                 wall_offset_ns: model.wall_offset_ns(),
