@@ -63,7 +63,7 @@ pub struct Head {
 }
 
 /// What an operation is; [`OpRecord::op`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Op {
     /// clone(2).

@@ -43,6 +43,8 @@ pub enum Command {
     Record(Record),
     /// Show what a recording comes to: lengths, failures, namespaces, the slowest operations
     Report(Report),
+    /// Show what differs between two recordings, or before and after a moment of one
+    Diff(Diff),
     /// Take a part of a recording, as a recording
     Cut(Cut),
     /// Join recordings of one boot of a machine
@@ -295,6 +297,45 @@ pub struct Report {
     /// The recording; `-` for standard input
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
+    /// Which operations count.
+    #[command(flatten)]
+    pub filters: Filters,
+    /// Print one JSON object per line (see docs/json.md)
+    #[arg(long)]
+    pub json: bool,
+    /// Colour the output
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    pub color: ColorChoice,
+}
+
+/// Two recordings, or two parts of one, compared.
+#[derive(Debug, Args)]
+pub struct Diff {
+    /// What it was before
+    #[arg(value_name = "A")]
+    pub before: PathBuf,
+    /// What it is compared with; `-` for standard input
+    #[arg(
+        value_name = "B",
+        conflicts_with = "at",
+        required_unless_present = "at"
+    )]
+    pub after: Option<PathBuf>,
+    /// Compare what is in A up to this moment with what comes after it: 12:03:07 by the clock,
+    /// +12.5s from the beginning, -30s from the end
+    #[arg(long, value_name = "MOMENT", allow_hyphen_values = true)]
+    pub at: Option<Moment>,
+    /// With what comes after it up to this moment
+    #[arg(
+        long,
+        value_name = "MOMENT",
+        requires = "at",
+        allow_hyphen_values = true
+    )]
+    pub to: Option<Moment>,
+    /// Which operations count.
+    #[command(flatten)]
+    pub filters: Filters,
     /// Print one JSON object per line (see docs/json.md)
     #[arg(long)]
     pub json: bool,
@@ -383,7 +424,7 @@ pub struct Filters {
     /// Only tasks of this name
     #[arg(long, value_name = "NAME", value_parser = OsStringValueParser::new().try_map(comm))]
     pub comm: Option<OsString>,
-    /// Only tasks in the container whose id starts so
+    /// Only tasks in the container whose id starts so (in `report` and `diff` its name does too)
     #[arg(long, value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
     pub container: Option<String>,
     /// Only operations that failed
@@ -404,6 +445,7 @@ impl Filters {
             pid: self.pid,
             comm: self.comm.as_ref().map(|comm| comm.as_bytes().to_vec()),
             container: self.container.clone(),
+            named: Vec::new(),
             failed: self.failed,
             slower_than_ns: self.slower_than.map(|length| length.as_nanos() as u64),
         }

@@ -30,6 +30,8 @@ pub struct Filter {
     pub comm: Option<Vec<u8>>,
     /// In the container whose id begins so.
     pub container: Option<String>,
+    /// Or in one of these: those whose name that is.
+    pub named: Vec<Box<[u8]>>,
     /// Operations that failed.
     pub failed: bool,
     /// Operations at least so long.
@@ -43,6 +45,15 @@ impl Filter {
     /// Whether it leaves anything out.
     pub fn is_set(&self) -> bool {
         *self != Filter::default()
+    }
+
+    /// Whether it leaves out more than kinds.
+    pub fn is_set_beside_kinds(&self) -> bool {
+        let others = Filter {
+            kinds: Vec::new(),
+            ..self.clone()
+        };
+        others.is_set()
     }
 
     /// Whether an event is shown. What concerns the stream itself always is.
@@ -121,9 +132,10 @@ impl Filter {
             until_nul(comm) == &wanted[..wanted.len().min(COMM_LEN)]
         };
         let same_container = |wanted: &String| {
-            cgroups
-                .container(cgroup)
-                .is_some_and(|container| container.starts_with(wanted.as_bytes()))
+            cgroups.container(cgroup).is_some_and(|container| {
+                container.starts_with(wanted.as_bytes())
+                    || self.named.iter().any(|named| **named == *container)
+            })
         };
         self.comm.as_ref().is_none_or(same_name)
             && self.container.as_ref().is_none_or(same_container)
@@ -132,7 +144,7 @@ impl Filter {
 
 /// The kinds that an operation is about: those of its flags, those that it came to
 /// enter, and, of a plain fork, pid.
-fn about<'a>(op: &Operation<'a>) -> impl Iterator<Item = Kind> + use<'a> {
+pub fn about<'a>(op: &Operation<'a>) -> impl Iterator<Item = Kind> + use<'a> {
     let fork = matches!(op.op, Op::Fork | Op::Vfork) || stages::requested(op).next().is_none();
     let fork = fork && op.op.makes_task();
     stages::requested(op)

@@ -10,6 +10,7 @@ pub mod cgroups;
 pub mod cli;
 pub mod cmd;
 pub mod decode;
+pub mod diff;
 pub mod engines;
 pub mod event;
 pub mod explain;

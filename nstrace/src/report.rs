@@ -1,78 +1,145 @@
 //! What many events come to: lengths, failures and lives, gathered one by one.
 //!
-//! Pure, and of bounded memory: lengths go into histograms that are right to a hundredth,
-//! and of single operations only the slowest are kept, as they are printed.
+//! Pure, and of bounded memory: lengths are counted ([`Lengths`]), and of single operations
+//! only the slowest are kept, as they are printed. An operation is counted once, in the sums
+//! of its container; what all come to is made of these at the end.
 
-use std::collections::BTreeMap;
+mod failures;
+mod lengths;
+mod tally;
+#[cfg(test)]
+mod tests;
 
-use foldhash::HashMap;
-use hdrhistogram::Histogram;
+use std::cmp::Ordering;
+
+use foldhash::{HashMap, HashSet};
 use nstrace_common::{
     kind::{KINDS, Kind},
     wire::{Op, RecordKind},
 };
 
+pub use self::{
+    failures::{Comm, Failure, Failures, Group, Met, Why},
+    lengths::Lengths,
+    tally::Tally,
+};
 use crate::{
     cgroups::Cgroups,
-    event::{Event, Operation},
+    event::{Event, Lost, Operation},
     explain::{Facts, explain},
-    stages::{self, Function},
-    world::{Change, World},
+    filter::{Filter, about},
+    stages::{self, FUNCTIONS_LEN, Function},
+    world::{Change, NsKey, World},
 };
 
 /// So many of the slowest operations are kept.
 pub const SLOWEST: usize = 10;
 
-/// So many sorts of failures, and containers, are told apart; the rest is one.
-const SORTS_MAX: usize = 1000;
+/// So many containers are told apart; the rest is one.
+const CONTAINERS_MAX: usize = 1000;
 
-/// How long something took, of many.
-#[derive(Clone, Debug)]
-pub struct Lengths(Histogram<u64>);
+/// So many times of losses are kept; those after them are joined with the last.
+const LOSSES_MAX: usize = 100;
 
-impl Default for Lengths {
-    fn default() -> Self {
-        // Two digits is a value that it knows.
-        let histogram = Histogram::new(2);
-        Lengths(histogram.unwrap_or_else(|_| unreachable!("two digits")))
+/// Operations that have something in common.
+#[derive(Clone, Debug, Default)]
+pub struct Sums {
+    /// Their lengths by what they are, as in [`Op::ALL`].
+    ops: [Lengths; Op::ALL.len()],
+    /// By the kinds that they are about; one of several kinds is in each.
+    kinds: [Lengths; KINDS],
+    /// Those of the functions that they passed, as in [`Function::ALL`].
+    stages: [Lengths; FUNCTIONS_LEN],
+    /// How many failed.
+    pub failed: u64,
+}
+
+impl Sums {
+    fn add(&mut self, op: &Operation) {
+        let took_ns = op.took_ns();
+        self.ops[op.op as usize - 1].add(took_ns);
+        let kinds = about(op).fold(0_u8, |kinds, kind| kinds | 1 << kind as u8);
+        for kind in Kind::ALL
+            .into_iter()
+            .filter(|kind| kinds >> *kind as u8 & 1 != 0)
+        {
+            self.kinds[kind as usize].add(took_ns);
+        }
+        stages::lengths(op, |function, took_ns| {
+            self.stages[function.index()].add(took_ns);
+        });
+        self.failed += u64::from(op.errno().is_some());
+    }
+
+    fn add_all(&mut self, other: &Sums) {
+        let Sums {
+            ops,
+            kinds,
+            stages,
+            failed,
+        } = other;
+        let pairs = self.ops.iter_mut().zip(ops);
+        let pairs = pairs.chain(self.kinds.iter_mut().zip(kinds));
+        for (own, its) in pairs.chain(self.stages.iter_mut().zip(stages)) {
+            own.add_all(its);
+        }
+        self.failed += failed;
+    }
+
+    /// By what they are; those that there were.
+    pub fn ops(&self) -> impl Iterator<Item = (Op, &Lengths)> {
+        some(Op::ALL.into_iter().zip(&self.ops))
+    }
+
+    /// By kind; those that there were.
+    pub fn kinds(&self) -> impl Iterator<Item = (Kind, &Lengths)> {
+        some(Kind::ALL.into_iter().zip(&self.kinds))
+    }
+
+    /// The functions that they passed, in the order in which operations pass them.
+    pub fn stages(&self) -> impl Iterator<Item = (Function, &Lengths)> {
+        some(Function::ALL.into_iter().zip(&self.stages))
+    }
+
+    /// All of them.
+    pub fn all(&self) -> Lengths {
+        let mut all = Lengths::default();
+        self.ops.iter().for_each(|lengths| all.add_all(lengths));
+        all
+    }
+
+    /// How long they took together, in ns.
+    pub fn time(&self) -> u64 {
+        let times = self.ops.iter().map(Lengths::sum);
+        times.fold(0, u64::saturating_add)
     }
 }
 
-impl Lengths {
-    /// Adds one, in ns.
-    pub fn add(&mut self, ns: u64) {
-        // It grows to hold any number.
-        let _ = self.0.record(ns);
-    }
-
-    /// How many there are.
-    pub fn count(&self) -> u64 {
-        self.0.len()
-    }
-
-    /// What so many of a hundred do not exceed, in ns: to a hundredth, and never more than
-    /// the longest.
-    pub fn percentile(&self, percent: f64) -> u64 {
-        self.0.value_at_percentile(percent).min(self.max())
-    }
-
-    /// The longest, to a hundredth.
-    pub fn max(&self) -> u64 {
-        self.0.max()
-    }
+fn some<'l, T>(
+    all: impl Iterator<Item = (T, &'l Lengths)>,
+) -> impl Iterator<Item = (T, &'l Lengths)> {
+    all.filter(|(_, lengths)| lengths.count() > 0)
 }
 
-/// A sort of failure.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Failure {
-    /// The name of the operation.
-    pub op: &'static str,
-    /// What it failed with, positive.
-    pub errno: i32,
-    /// The function that failed, if that is known.
-    pub stage: Option<&'static str>,
-    /// Why, if that is certain.
-    pub reason: Option<String>,
+/// Where operations were done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Place {
+    /// In no container.
+    #[default]
+    None,
+    /// In the container of that id.
+    Container(Box<[u8]>),
+    /// In one of those that were too many to be told apart.
+    Others,
+}
+
+/// The operations of a container.
+#[derive(Clone, Debug, Default)]
+pub struct Container {
+    /// Which.
+    pub place: Place,
+    /// What they come to.
+    pub sums: Sums,
 }
 
 /// The namespaces of a kind.
@@ -82,10 +149,25 @@ pub struct Lives {
     pub found: u64,
     /// Those whose birth was seen.
     pub born: u64,
-    /// Those that died, and of these how old they became where that is known.
+    /// Those that died.
     pub died: u64,
-    /// How old they became.
+    /// How old those became that died, where that is known.
     pub ages: Lengths,
+    /// Who made them, by name.
+    pub makers: Tally<Comm>,
+}
+
+/// Records that were lost together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Loss {
+    /// What they were.
+    pub record: RecordKind,
+    /// How many.
+    pub count: u64,
+    /// When nothing had been lost yet; 0 if that is not known.
+    pub since: u64,
+    /// When it was seen.
+    pub until: u64,
 }
 
 /// One of the slowest operations.
@@ -93,98 +175,110 @@ pub struct Lives {
 pub struct Slow {
     /// Its length, in ns.
     pub took_ns: u64,
-    /// As text and as JSON, whole lines.
+    /// As it is printed, whole lines.
     pub text: String,
-    /// See above.
-    pub json: String,
 }
 
-/// Prints an operation as a call tree and as JSON.
-pub type Print<'p> = dyn FnMut(&Operation) -> (String, String) + 'p;
+/// What is known beside an event.
+#[derive(Clone, Copy, Debug)]
+pub struct Known<'a> {
+    /// The tree, after it.
+    pub world: &'a World,
+    /// What it changed in that.
+    pub changes: &'a [Change],
+    /// Paths of cgroups.
+    pub cgroups: &'a Cgroups,
+    /// What the machine said about failures.
+    pub facts: &'a Facts,
+}
+
+/// Prints an operation.
+pub type Print<'p> = dyn FnMut(&Operation) -> String + 'p;
 
 /// What has been gathered.
 #[derive(Debug)]
 pub struct Report {
+    filter: Filter,
+    filters: bool,
+    /// The living namespaces that are counted, if not all are.
+    counted: Option<HashSet<NsKey>>,
     /// Times of the first and of the last event, `CLOCK_MONOTONIC` in ns.
     pub span: Option<[u64; 2]>,
     /// How many operations there were.
     pub operations: u64,
     /// How many of them failed.
     pub failed: u64,
-    /// Lengths of operations by what they are.
-    pub ops: Vec<(Op, Lengths)>,
-    /// Lengths of the functions that they passed.
-    pub stages: HashMap<Function, Lengths>,
-    /// Lengths of operations by the id of the container; none for those in no container.
-    pub containers: BTreeMap<Option<Box<[u8]>>, Lengths>,
-    /// How often what has failed.
-    pub failures: BTreeMap<Failure, u64>,
+    /// By container: first those in none, then in the order in which they were met.
+    pub containers: Vec<Container>,
+    /// Where in these.
+    places: HashMap<Box<[u8]>, usize>,
+    /// What failed.
+    pub failures: Failures,
     /// The slowest, the slowest first.
     pub slowest: Vec<Slow>,
     /// By kind.
     pub lives: [Lives; KINDS],
-    /// Records that were lost, by kind of record.
-    pub lost: Vec<(RecordKind, u64)>,
+    /// Records that were lost.
+    pub losses: Vec<Loss>,
 }
 
 impl Default for Report {
     fn default() -> Self {
         Report {
+            filter: Filter::default(),
+            filters: false,
+            counted: None,
             span: None,
             operations: 0,
             failed: 0,
-            ops: Op::ALL.map(|op| (op, Lengths::default())).into(),
-            stages: HashMap::default(),
-            containers: BTreeMap::new(),
-            failures: BTreeMap::new(),
+            containers: vec![Container::default()],
+            places: HashMap::default(),
+            failures: Failures::default(),
             slowest: Vec::new(),
             lives: Default::default(),
-            lost: Vec::new(),
+            losses: Vec::new(),
         }
     }
 }
 
 impl Report {
+    /// Of the operations that pass a filter, and of the namespaces that these made; of all
+    /// namespaces of its kinds, if it is about nothing else.
+    pub fn new(filter: Filter) -> Report {
+        Report {
+            filters: filter.is_set(),
+            counted: filter.is_set_beside_kinds().then(HashSet::default),
+            filter,
+            ..Report::default()
+        }
+    }
+
     /// Adds an event.
-    pub fn event(&mut self, event: &Event, cgroups: &Cgroups, facts: &Facts, print: &mut Print) {
+    pub fn event(&mut self, event: &Event, known: &Known, print: &mut Print) {
         if let Some(time) = event.time() {
             let [first, last] = self.span.unwrap_or([time; 2]);
             self.span = Some([first.min(time), last.max(time)]);
         }
+        let passes = !self.filters || self.filter.matches(event, known.cgroups);
         match event {
-            Event::Op(op) => self.operation(op, cgroups, facts, print),
-            Event::Lost(lost) => {
-                match self.lost.iter_mut().find(|(kind, _)| *kind == lost.record) {
-                    Some((_, count)) => *count += lost.count,
-                    None => self.lost.push((lost.record, lost.count)),
-                }
-            }
+            Event::Op(op) if passes => self.operation(op, known, print),
+            Event::Lost(lost) => self.loss(lost),
             _ => {}
+        }
+        let makes = matches!(event, Event::Op(_) | Event::Births(_)) && passes;
+        for change in known.changes {
+            self.change(known.world, *change, makes);
         }
     }
 
-    fn operation(&mut self, op: &Operation, cgroups: &Cgroups, facts: &Facts, print: &mut Print) {
+    fn operation(&mut self, op: &Operation, known: &Known, print: &mut Print) {
         let took_ns = op.took_ns();
         self.operations += 1;
-        if let Some((_, lengths)) = self.ops.iter_mut().find(|(own, _)| *own == op.op) {
-            lengths.add(took_ns);
-        }
-        for stage in stages::stages(op).iter() {
-            self.stages
-                .entry(stage.function)
-                .or_default()
-                .add(stage.took_ns);
-        }
-        let container = cgroups.container(op.record.cgroup);
-        let container = container.map(Box::from);
-        if let Some(lengths) = self.containers.get_mut(&container) {
-            lengths.add(took_ns);
-        } else if self.containers.len() < SORTS_MAX {
-            self.containers.entry(container).or_default().add(took_ns);
-        }
+        let container = self.container(known.cgroups.container(op.record.cgroup));
+        self.containers[container].sums.add(op);
         if let Some(errno) = op.errno() {
             self.failed += 1;
-            self.failure(op, errno, facts);
+            self.failure(op, errno, container, known.facts);
         }
         let is_slow = self.slowest.len() < SLOWEST
             || self
@@ -192,159 +286,186 @@ impl Report {
                 .last()
                 .is_some_and(|slow| slow.took_ns < took_ns);
         if is_slow {
-            let (text, json) = print(op);
+            let text = print(op);
             let at = self.slowest.partition_point(|slow| slow.took_ns >= took_ns);
-            let slow = Slow {
-                took_ns,
-                text,
-                json,
-            };
-            self.slowest.insert(at, slow);
+            self.slowest.insert(at, Slow { took_ns, text });
             self.slowest.truncate(SLOWEST);
         }
     }
 
-    fn failure(&mut self, op: &Operation, errno: i32, facts: &Facts) {
-        let mut failure = Failure {
-            op: op.op.name(),
+    /// Where the sums of a container are.
+    fn container(&mut self, id: Option<&[u8]>) -> usize {
+        let Some(id) = id else { return 0 };
+        if let Some(at) = self.places.get(id) {
+            return *at;
+        }
+        let last = self.containers.len();
+        let place = match last.cmp(&CONTAINERS_MAX) {
+            Ordering::Less => {
+                self.places.insert(id.into(), last);
+                Place::Container(id.into())
+            }
+            Ordering::Equal => Place::Others,
+            Ordering::Greater => return last - 1,
+        };
+        self.containers.push(Container {
+            place,
+            sums: Sums::default(),
+        });
+        last
+    }
+
+    fn failure(&mut self, op: &Operation, errno: i32, container: usize, facts: &Facts) {
+        let failure = Failure {
+            op: op.op,
             errno,
-            stage: stages::failed(op).map(Function::name),
+            stage: stages::failed(op),
             reason: explain(op, facts).map(|reason| reason.to_string()),
         };
-        if self.failures.len() >= SORTS_MAX && !self.failures.contains_key(&failure) {
-            failure.reason = None;
-        }
-        *self.failures.entry(failure).or_default() += 1;
+        self.failures.add(failure, Comm(op.record.comm), container);
     }
 
-    /// Adds what an event has changed.
-    pub fn changes(&mut self, world: &World, changes: &[Change]) {
-        let kind = |key| world.namespace(key).map(|ns| ns.kind as usize);
-        for change in changes {
-            match *change {
-                Change::Born(ns) => {
-                    if let Some(kind) = kind(ns) {
-                        self.lives[kind].born += 1;
-                    }
-                }
-                Change::Found(ns) => {
-                    if let Some(kind) = kind(ns) {
-                        self.lives[kind].found += 1;
-                    }
-                }
-                Change::Died { ns, age_ns, .. } => {
-                    if let Some(kind) = kind(ns) {
-                        let lives = &mut self.lives[kind];
-                        lives.died += 1;
-                        if let Some(age_ns) = age_ns {
-                            lives.ages.add(age_ns);
-                        }
-                    }
-                }
-                _ => {}
+    fn loss(&mut self, lost: &Lost) {
+        let loss = Loss {
+            record: lost.record,
+            count: lost.count,
+            since: lost.since,
+            until: lost.time,
+        };
+        let is_full = self.losses.len() >= LOSSES_MAX;
+        let mut all = self.losses.iter_mut();
+        match all.rfind(|last| is_full && last.record == lost.record) {
+            Some(last) => {
+                last.count = last.count.saturating_add(lost.count);
+                last.since = last.since.min(loss.since);
+                last.until = last.until.max(loss.until);
             }
+            None => self.losses.push(loss),
         }
     }
 
-    /// The functions that were passed, in the order in which operations pass them.
-    pub fn functions(&self) -> Vec<(Function, &Lengths)> {
-        let mut all: Vec<(Function, &Lengths)> = self
-            .stages
-            .iter()
-            .map(|(function, lengths)| (*function, lengths))
-            .collect();
-        all.sort_unstable_by_key(|(function, _)| order(*function));
+    /// Adds what was not known before, where something is missing.
+    pub fn found(&mut self, world: &World, found: &[Change]) {
+        for change in found {
+            self.change(world, *change, false);
+        }
+    }
+
+    /// Adds what was there when a part of a recording begins, if nothing came before it; that
+    /// has changed since.
+    pub fn begins_before(&mut self, world: &World, changes: &[Change]) {
+        if self.span.is_some() || self.counted.is_some() {
+            return;
+        }
+        let is_new =
+            |key| changes.contains(&Change::Born(key)) || changes.contains(&Change::Found(key));
+        let has_died = |key| {
+            let mut all = changes.iter();
+            all.any(|change| matches!(change, Change::Died { ns, .. } if *ns == key))
+        };
+        for (key, ns) in world.namespaces() {
+            let was_there = (ns.is_alive() || has_died(key)) && !is_new(key);
+            self.lives[ns.kind as usize].found += u64::from(was_there);
+        }
+    }
+
+    /// Adds what an event has changed, which may be that the namespaces of an operation
+    /// were born that is counted.
+    fn change(&mut self, world: &World, change: Change, makes: bool) {
+        match change {
+            Change::Born(key) => {
+                if let Some(counted) = &mut self.counted {
+                    if !makes {
+                        return;
+                    }
+                    counted.insert(key);
+                }
+                let Some(ns) = world.namespace(key) else {
+                    return;
+                };
+                let lives = &mut self.lives[ns.kind as usize];
+                lives.born += 1;
+                if let Some(maker) = &ns.maker {
+                    lives.makers.add(Comm(maker.comm));
+                }
+            }
+            Change::Found(key) => {
+                if let Some(ns) = world.namespace(key)
+                    && self.counted.is_none()
+                {
+                    self.lives[ns.kind as usize].found += 1;
+                }
+            }
+            Change::Died {
+                ns: key, age_ns, ..
+            } => {
+                let counted = self.counted.as_mut();
+                if let Some(ns) = world.namespace(key)
+                    && counted.is_none_or(|counted| counted.remove(&key))
+                {
+                    let lives = &mut self.lives[ns.kind as usize];
+                    lives.died += 1;
+                    if let Some(age_ns) = age_ns {
+                        lives.ages.add(age_ns);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether a namespace that lives at the end is one that is counted.
+    pub fn counts(&self, key: NsKey, kind: Kind) -> bool {
+        let kinds = &self.filter.kinds;
+        let of_kind = kinds.is_empty() || kinds.contains(&kind);
+        of_kind
+            && self
+                .counted
+                .as_ref()
+                .is_none_or(|counted| counted.contains(&key))
+    }
+
+    /// What all operations come to.
+    pub fn sums(&self) -> Sums {
+        let mut all = Sums::default();
+        for container in &self.containers {
+            all.add_all(&container.sums);
+        }
         all
     }
-}
 
-fn order(function: Function) -> (u8, u8) {
-    match function {
-        Function::CreateUserNs => (0, 0),
-        Function::CopyNamespaces => (1, 0),
-        Function::CreateNewNamespaces => (2, 0),
-        Function::Copy(kind) => (3, kind as u8),
-        Function::AllocPid => (4, 0),
-        Function::Install(kind) => (5, kind as u8),
-        Function::Switch => (6, 0),
-    }
-}
-
-/// The kinds of namespaces, with their lives.
-pub fn kinds(report: &Report) -> impl Iterator<Item = (Kind, &Lives)> {
-    Kind::ALL.into_iter().zip(&report.lives)
-}
-
-#[cfg(test)]
-mod tests {
-    use nstrace_common::flags::{CLONE_NEWNET, CLONE_NEWUTS};
-
-    use super::*;
-    use crate::render::testing::{Built, op};
-
-    /// Unshares of so many ns.
-    fn report(lengths: &[u64]) -> Report {
-        let mut report = Report::default();
-        for took_ns in lengths {
-            let built = op(Op::Unshare, CLONE_NEWUTS).took(*took_ns);
-            add(&mut report, &built);
-        }
-        report
+    /// Whether operations were met in a container.
+    pub fn has_containers(&self) -> bool {
+        self.containers.len() > 1
     }
 
-    fn add(report: &mut Report, built: &Built) {
-        let event = Event::Op(built.get());
-        report.event(&event, &Cgroups::default(), &Facts::NONE, &mut |op| {
-            (format!("{}\n", op.took_ns()), String::new())
-        });
-    }
-
-    #[test]
-    fn percentiles_are_right_to_a_hundredth() {
-        let lengths: Vec<u64> = (1..=1000).map(|at| at * 1000).collect();
-        let report = report(&lengths);
-        let (_, lengths) = &report.ops[Op::Unshare as usize - 1];
-        assert_eq!((report.operations, lengths.count()), (1000, 1000));
-        for (percent, expected) in [(50.0, 500_000), (90.0, 900_000), (99.0, 990_000)] {
-            let found = lengths.percentile(percent);
-            assert!(
-                found.abs_diff(expected) <= expected / 100,
-                "{percent}: {found}"
-            );
-        }
-        assert!(lengths.max().abs_diff(1_000_000) <= 10_000);
-    }
-
-    #[test]
-    fn the_slowest_are_kept_in_order() {
-        let lengths: Vec<u64> = (0..100).map(|at| at * 7919 % 101 * 1000).collect();
-        let report = report(&lengths);
-        let kept: Vec<u64> = report.slowest.iter().map(|slow| slow.took_ns).collect();
-        let mut expected = lengths;
-        expected.sort_unstable_by_key(|ns| std::cmp::Reverse(*ns));
-        assert_eq!(kept, expected[..SLOWEST]);
-        assert_eq!(report.slowest[0].text, format!("{}\n", kept[0]));
-    }
-
-    #[test]
-    fn failures_of_one_sort_are_counted_together() {
-        let mut report = report(&[1000]);
-        for _ in 0..3 {
-            add(
-                &mut report,
-                &op(Op::Unshare, CLONE_NEWNET).failed(libc::EPERM),
-            );
-        }
-        add(
-            &mut report,
-            &op(Op::Unshare, CLONE_NEWNET).failed(libc::ENOSPC),
-        );
-        assert_eq!((report.operations, report.failed), (5, 4));
-        let counts: Vec<(i32, u64)> = report
-            .failures
+    /// The containers, and those in none, by the time that their operations took.
+    pub fn by_time(&self) -> Vec<&Container> {
+        let mut all: Vec<_> = self
+            .containers
             .iter()
-            .map(|(failure, count)| (failure.errno, *count))
+            .filter(|own| own.sums.ops().next().is_some())
             .collect();
-        assert_eq!(counts, [(libc::EPERM, 3), (libc::ENOSPC, 1)]);
+        all.sort_by_key(|container| std::cmp::Reverse(container.sums.time()));
+        all
+    }
+
+    /// The kinds of namespaces that are counted, with their lives.
+    pub fn lives(&self) -> impl Iterator<Item = (Kind, &Lives)> {
+        let kinds = &self.filter.kinds;
+        let all = Kind::ALL.into_iter().zip(&self.lives);
+        all.filter(|(kind, _)| kinds.is_empty() || kinds.contains(kind))
+    }
+
+    /// How many records of each kind were lost.
+    pub fn lost(&self) -> Vec<(RecordKind, u64)> {
+        let mut all: Vec<(RecordKind, u64)> = Vec::new();
+        for loss in &self.losses {
+            match all.iter_mut().find(|(kind, _)| *kind == loss.record) {
+                Some((_, count)) => *count = count.saturating_add(loss.count),
+                None => all.push((loss.record, loss.count)),
+            }
+        }
+        all
     }
 }

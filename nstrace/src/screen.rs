@@ -134,16 +134,18 @@ impl Screen {
                 }
             }
             Event::Lost(lost) => {
-                match lost.record {
-                    RecordKind::Op => self.counts.lost += lost.count,
+                let sum = match lost.record {
+                    RecordKind::Op => &mut self.counts.lost,
                     RecordKind::TaskNew
                     | RecordKind::TaskExit
                     | RecordKind::TaskChange
                     | RecordKind::TaskFree
                     | RecordKind::Birth
                     | RecordKind::Death
-                    | RecordKind::Cgroup => self.counts.lost_others += lost.count,
-                }
+                    | RecordKind::Cgroup => &mut self.counts.lost_others,
+                };
+                // A recording may say anything.
+                *sum = sum.saturating_add(lost.count);
                 self.print(event, None);
             }
             Event::TaskNew(task) => {

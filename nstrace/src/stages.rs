@@ -21,7 +21,7 @@ mod tests;
 pub use failed::{PID_NS_LEVEL_MAX, failed};
 
 /// A function of the kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Function {
     /// From copy_creds or unshare_userns.
     CreateUserNs,
@@ -39,7 +39,48 @@ pub enum Function {
     Install(Kind),
 }
 
+/// How many functions there are.
+pub const FUNCTIONS_LEN: usize = 5 + 2 * KINDS;
+
 impl Function {
+    /// All, in the order in which operations pass them; setns switches last.
+    pub const ALL: [Function; FUNCTIONS_LEN] = {
+        let mut all = [Function::Switch; FUNCTIONS_LEN];
+        all[Function::CreateUserNs.index()] = Function::CreateUserNs;
+        all[Function::CopyNamespaces.index()] = Function::CopyNamespaces;
+        all[Function::CreateNewNamespaces.index()] = Function::CreateNewNamespaces;
+        all[Function::AllocPid.index()] = Function::AllocPid;
+        let mut at = 0;
+        while at < KINDS {
+            let kind = Kind::ALL[at];
+            all[Function::Copy(kind).index()] = Function::Copy(kind);
+            all[Function::Install(kind).index()] = Function::Install(kind);
+            at += 1;
+        }
+        all
+    };
+
+    /// Its place in [`Function::ALL`].
+    pub const fn index(self) -> usize {
+        match self {
+            Function::CreateUserNs => 0,
+            Function::CopyNamespaces => 1,
+            Function::CreateNewNamespaces => 2,
+            Function::Copy(kind) => 3 + kind as usize,
+            Function::AllocPid => 3 + KINDS,
+            Function::Install(kind) => 4 + KINDS + kind as usize,
+            Function::Switch => 4 + 2 * KINDS,
+        }
+    }
+
+    /// Whether it calls others that are functions here.
+    pub const fn calls_others(self) -> bool {
+        matches!(
+            self,
+            Function::CopyNamespaces | Function::CreateNewNamespaces
+        )
+    }
+
     /// Its name in the kernel.
     pub const fn name(self) -> &'static str {
         match self {
@@ -381,6 +422,40 @@ impl Leaves {
 
 /// The stages that are open, by level.
 type Open = [Option<usize>; LEVELS];
+
+/// Calls `each` with the functions that an operation that has ended passed, and how long each
+/// took, as they ended: what [`stages`] says of them, without a list.
+pub fn lengths(op: &Operation, mut each: impl FnMut(Function, u64)) {
+    /// What is open at a level, since when.
+    type Open = [Option<(Id, u64)>; LEVELS];
+    let mut open: Open = [None; LEVELS];
+    let mut passed = 0_u64;
+    let mut leave = |open: &mut Open, level: usize, at: u64| {
+        for (id, start) in open[level..].iter_mut().filter_map(Option::take) {
+            passed |= 1 << id.function().index();
+            each(id.function(), at.saturating_sub(start));
+        }
+    };
+    walk(op, |at, point| match point {
+        Point::Enter(level, id) => {
+            let level = usize::from(level);
+            if open[level].is_none_or(|(other, _)| other != id) {
+                leave(&mut open, level, at);
+                open[level] = Some((id, at));
+            }
+        }
+        Point::Leave => leave(&mut open, 0, at),
+    });
+    leave(&mut open, 0, op.took_ns());
+    // It failed before its mark.
+    if let Some(function) = failed(op)
+        && passed >> function.index() & 1 == 0
+    {
+        each(function, 0);
+    }
+}
+
+const _: () = assert!(FUNCTIONS_LEN <= 64);
 
 /// The functions that an operation that has ended passed.
 pub fn stages(op: &Operation) -> Stages {

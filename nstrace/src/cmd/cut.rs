@@ -74,11 +74,11 @@ pub fn cat(args: &Cat) -> anyhow::Result<ExitCode> {
                     bail!("{name}: it begins before the one before it ends: say them in order");
                 }
             }
-            let is_first = last.replace(head.clone()).is_none();
+            let is_first = last.replace((*head).clone()).is_none();
             match is_first {
                 true => copy.begin(&head),
                 false => {
-                    copy.next = Some(head);
+                    copy.next = Some(*head);
                     Ok(())
                 }
             }

@@ -125,9 +125,14 @@ fn export(path: &Path, to: &mut dyn Export, name: &str) -> anyhow::Result<()> {
                 to.facts(facts);
                 Ok(())
             }
-            Replayed::Changes(changes) | Replayed::State(changes) => to.changes(changes, &context),
             Replayed::Damage(_) => Ok(()),
-            Replayed::Event(event) => to.event(event, &context),
+            Replayed::State(found) => to.changes(found, &context),
+            Replayed::Event(event, changes) => match changes.is_empty() {
+                true => to.event(event, &context),
+                false => to
+                    .changes(changes, &context)
+                    .and_then(|()| to.event(event, &context)),
+            },
         }
         .with_context(|| name.to_owned())
     })?;

@@ -9,7 +9,10 @@ use anyhow::{anyhow, bail};
 use foldhash::HashSet;
 use nstrace_common::{config::Config, wire::RecordKind};
 
-use super::{output::say, recording};
+use super::{
+    output::say,
+    recording::{self, Each, Spanned},
+};
 use crate::{
     cgroups::Cgroups,
     cli::AttachArgs,
@@ -60,10 +63,8 @@ pub enum Replayed<'a> {
     Head(&'a Head),
     /// What the machine said about failures that come next.
     Facts(Facts),
-    /// What an event has changed; it is itself told behind it.
-    Changes(&'a [Change]),
-    /// What happened.
-    Event(&'a Event<'a>),
+    /// What happened, and what it has changed.
+    Event(&'a Event<'a>, &'a [Change]),
     /// A part of it cannot be read.
     Damage(Damage),
     /// What is known from here on is not what came before; and what of it was not known.
@@ -87,7 +88,10 @@ impl Model {
     /// What a recording has come to, at its end or at a moment; from standard input if it is
     /// `-`.
     pub fn of_recording(path: &Path, at: Option<&Moment>) -> anyhow::Result<Model> {
-        Model::read(path, at, &mut |_, _| Ok(()))
+        Model::read(path, &mut |_, _| Ok(()), &mut |take| match at {
+            None => recording::read(path, take).map(|()| None),
+            Some(at) => recording::read_until(path, at, take).map(Some),
+        })
     }
 
     /// The same, at its end, with somebody who hears of everything in it.
@@ -103,13 +107,42 @@ impl Model {
         path: &Path,
         each: &mut dyn FnMut(&Model, Replayed) -> anyhow::Result<()>,
     ) -> anyhow::Result<Model> {
-        Model::read(path, None, each)
+        Model::read(path, each, &mut |take| {
+            recording::read(path, take).map(|()| None)
+        })
     }
 
+    /// The same of a part, and of what leads to it: `begins` is told when it begins, before
+    /// anything that happened.
+    pub fn replay_part(
+        path: &Path,
+        [from, until]: [Option<&Moment>; 2],
+        begins: &mut dyn FnMut(u64),
+        each: &mut dyn FnMut(&Model, Replayed),
+    ) -> anyhow::Result<Model> {
+        let each = &mut |model: &Model, replayed: Replayed<'_>| {
+            each(model, replayed);
+            Ok(())
+        };
+        Model::read(path, each, &mut |take| {
+            let mut end = None;
+            recording::read_span(path, from, until, &mut |spanned| match spanned {
+                Spanned::Head(_, span) => {
+                    begins(span.from);
+                    end = until.map(|_| span.until);
+                    Ok(())
+                }
+                Spanned::Item(item) => take(item),
+            })?;
+            Ok(end)
+        })
+    }
+
+    /// Reads what `source` hands out, which may tell at which moment that ends.
     fn read(
         path: &Path,
-        at: Option<&Moment>,
         each: &mut dyn FnMut(&Model, Replayed) -> anyhow::Result<()>,
+        source: &mut dyn FnMut(&mut Each) -> anyhow::Result<Option<u64>>,
     ) -> anyhow::Result<Model> {
         let mut model = Model {
             live: true,
@@ -129,12 +162,8 @@ impl Model {
                 Item::Entry(Entry::Event(event)) => {
                     is_whole |= matches!(event, Event::SnapshotEnd(_));
                     moment.now_ns = moment.now_ns.max(event.time().unwrap_or(0));
-                    let mut told = Ok(());
-                    model.apply(&event, &mut |model, changes, _| {
-                        told = each(model, Replayed::Changes(changes));
-                    });
-                    told?;
-                    each(&model, Replayed::Event(&event))?;
+                    model.apply(&event, &mut |_, _, _| {});
+                    each(&model, Replayed::Event(&event, &model.changes))?;
                 }
                 Item::Entry(Entry::Name { id, name }) => model.names.learn(id, name),
                 Item::Entry(Entry::Clock(offset)) => moment.wall_offset_ns = offset,
@@ -150,12 +179,8 @@ impl Model {
             }
             Ok(())
         };
-        match at {
-            None => recording::read(path, take)?,
-            Some(at) => {
-                let now_ns = recording::read_until(path, at, take)?;
-                model.moment.get_or_insert_default().now_ns = now_ns;
-            }
+        if let Some(now_ns) = source(take)? {
+            model.moment.get_or_insert_default().now_ns = now_ns;
         }
         if !is_whole {
             let name = path.display();
@@ -215,9 +240,10 @@ impl Model {
         for inum in gone {
             let time = world.now();
             let free = Event::FoundFree(FoundFree { time, inum });
+            changes.clear();
             self.world.apply(&free, &mut changes);
+            each(self, Replayed::Event(&free, &changes))?;
         }
-        each(self, Replayed::Changes(&changes))?;
         let living = world.namespaces().filter(|(_, ns)| ns.is_alive());
         let found = living.filter(|(_, ns)| !is_there(&self.world, ns));
         let found: Vec<Change> = found.map(|(key, _)| Change::Found(key)).collect();
@@ -309,7 +335,7 @@ impl Model {
         match event {
             Event::Cgroup(cgroup) => self.cgroups.made(cgroup),
             Event::SnapshotEnd(end) => self.unseen = end.unseen,
-            Event::Lost(lost) => self.lost += lost.count,
+            Event::Lost(lost) => self.lost = self.lost.saturating_add(lost.count),
             _ => {}
         }
         self.changes.clear();

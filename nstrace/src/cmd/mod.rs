@@ -3,6 +3,7 @@
 
 mod child;
 mod cut;
+mod diff;
 mod doctor;
 mod export;
 mod file;
@@ -34,6 +35,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Some(Command::Leaks(leaks)) => leaks::run(&leaks),
         Some(Command::Record(record)) => record::run(record),
         Some(Command::Report(args)) => report::run(&args),
+        Some(Command::Diff(args)) => diff::run(&args),
         Some(Command::Cut(args)) => cut::cut(&args),
         Some(Command::Cat(args)) => cut::cat(&args),
         Some(Command::Export(args)) => export::run(&args),

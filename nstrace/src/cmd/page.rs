@@ -19,8 +19,12 @@ pub fn export(path: &Path, out: &mut dyn Write, name: &str) -> anyhow::Result<()
         Replayed::Head(head) => page.head(head, &known(model)),
         Replayed::State(_) => page.state(&known(model)),
         Replayed::Facts(facts) => page.facts(facts),
-        Replayed::Changes(changes) => page.changes(changes),
-        Replayed::Event(event) => page.event(event, &known(model)),
+        Replayed::Event(event, changes) => {
+            if !changes.is_empty() {
+                page.changes(changes);
+            }
+            page.event(event, &known(model));
+        }
         Replayed::Damage(damage) => page.damage(recording::told(damage)),
     })?;
     let left_out = page

@@ -30,6 +30,21 @@ pub fn read(path: &Path, each: &mut Each<'_>) -> anyhow::Result<()> {
     }
 }
 
+/// Reads the names of containers in a file that will be read again, when what of it cannot be
+/// read is told.
+pub fn names(path: &Path, each: &mut dyn FnMut(&[u8], &str)) -> anyhow::Result<()> {
+    let name = path.display().to_string();
+    let mut reader = Reader::new(File::open(path).with_context(|| name.clone())?);
+    while let Some(item) = reader.read().with_context(|| name.clone())? {
+        match item {
+            Item::Entry(Entry::Name { id, name }) => each(id, name),
+            Item::State(state) => state.names.iter().for_each(|(id, name)| each(id, name)),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 /// Reads what is of that moment or earlier; what leads to it, not all that came before.
 /// Tells which it is, `CLOCK_MONOTONIC` in ns.
 pub fn read_until(path: &Path, moment: &Moment, each: &mut Each<'_>) -> anyhow::Result<u64> {
@@ -150,7 +165,7 @@ fn head<R: Read>(reader: &mut Reader<R>, name: &str, each: &mut Each<'_>) -> any
     while let Some(item) = reader.read().with_context(|| name.to_owned())? {
         if let Item::Head(head) = item {
             each(Item::Head(head.clone()))?;
-            return Ok(head);
+            return Ok(*head);
         }
         tell(&item, name);
         each(item)?;

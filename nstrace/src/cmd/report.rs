@@ -1,66 +1,197 @@
 //! `nstrace report`: what a recording comes to.
 
-use std::process::ExitCode;
+use std::{cell::Cell, path::Path, process::ExitCode, time::Duration};
 
 use jiff::tz::TimeZone;
 
 use super::{
     live::{Model, Replayed},
-    output::{self, colored},
+    output::{self, colored, say},
+    recording,
 };
 use crate::{
     cli,
-    event::Event,
+    event::{Event, Operation},
     explain::Facts,
-    render::{Clock, Format, Of, Printer, Text, TreeFilter, View, leaks_len, report, report_json},
-    report::Report,
+    filter::Filter,
+    moment::Moment,
+    render::{Clock, End, Format, Of, Printer, Text, TreeFilter, View, report, report_json},
+    report::{Known, Report},
     trace::Head,
 };
+
+/// A recording, summed up.
+pub struct Summed {
+    /// Where it was made.
+    pub head: Head,
+    /// What was there at its end.
+    pub model: Model,
+    /// What it comes to.
+    pub report: Report,
+}
+
+/// The first moment of a recording.
+const BEGINNING: Moment = Moment::FromStart(Duration::ZERO);
+
+/// A part of a recording: after a moment, up to another.
+pub type Part<'m> = [Option<&'m Moment>; 2];
+
+impl Summed {
+    /// Reads a recording, or a part of it; the slowest operations are kept as they are printed
+    /// in that format.
+    pub fn read(
+        path: &Path,
+        part: Part<'_>,
+        filter: Filter,
+        format: Format,
+        color: bool,
+    ) -> anyhow::Result<Summed> {
+        let mut printer = Printer::new(TimeZone::system());
+        let mut own = Report::new(filter);
+        let (mut head, mut facts) = (Head::default(), Facts::NONE);
+        // What leads to a part is not counted.
+        let from = Cell::new(None);
+        let mut each = |model: &Model, replayed: Replayed<'_>| match replayed {
+            Replayed::Head(new) => head = new.clone(),
+            Replayed::Facts(new) => facts = new,
+            Replayed::Damage(_) => {}
+            Replayed::State(found) if from.get().is_none() => own.found(&model.world, found),
+            Replayed::State(_) => {}
+            Replayed::Event(event, changes) => {
+                if let Some(from) = from.get() {
+                    if event.time().is_none_or(|time| time <= from) {
+                        return;
+                    }
+                    own.begins_before(&model.world, changes);
+                }
+                let known = Known {
+                    world: &model.world,
+                    changes,
+                    cgroups: &model.cgroups,
+                    facts: &facts,
+                };
+                own.event(event, &known, &mut |op: &Operation| {
+                    let view = View {
+                        wall_offset_ns: model.wall_offset_ns(),
+                        cgroups: &model.cgroups,
+                        facts: Some(&facts),
+                        color,
+                        all: false,
+                    };
+                    let mut text = Text::new();
+                    printer.event(format, &mut text, &Event::Op(*op), &view);
+                    text.to_string()
+                });
+            }
+        };
+        let model = match part {
+            [None, None] => Model::replay(path, &mut each)?,
+            part => {
+                // From the beginning, what leads to it belongs to it.
+                let begins = &mut |begin| from.set(part[0].map(|_| begin));
+                let part = [part[0].or(Some(&BEGINNING)), part[1]];
+                Model::replay_part(path, part, begins, &mut each)?
+            }
+        };
+        Ok(Summed {
+            head,
+            model,
+            report: own,
+        })
+    }
+
+    /// A clock of its end.
+    pub fn clock(&self, zone: TimeZone) -> Clock {
+        let mut clock = Clock::new(zone);
+        clock.set_offset(self.model.wall_offset_ns());
+        clock
+    }
+}
 
 /// Reads all of it, and prints.
 pub fn run(args: &cli::Report) -> anyhow::Result<ExitCode> {
     let color = colored(args.color);
-    let mut printer = Printer::new(TimeZone::system());
-    let mut own = Report::default();
-    let (mut head, mut facts) = (Head::default(), Facts::NONE);
-    let model = Model::replay(&args.file, &mut |model, replayed| match replayed {
-        Replayed::Head(new) => head = new.clone(),
-        Replayed::Facts(new) => facts = new,
-        Replayed::Damage(_) => {}
-        Replayed::State(changes) | Replayed::Changes(changes) => own.changes(&model.world, changes),
-        Replayed::Event(event) => {
-            let view = View {
-                wall_offset_ns: model.wall_offset_ns(),
-                cgroups: &model.cgroups,
-                facts: Some(&facts),
-                color,
-                all: false,
-            };
-            own.event(event, &model.cgroups, &facts, &mut |op| {
-                let mut print = |format| {
-                    let mut text = Text::new();
-                    printer.event(format, &mut text, &Event::Op(*op), &view);
-                    text.to_string()
-                };
-                (print(Format::Path), print(Format::Json))
-            });
-        }
-    })?;
-    let filter = TreeFilter::default();
-    let mut view = model.view(&filter, color);
-    view.width = output::size().map(|(width, _)| width);
-    let of = Of {
-        head: &head,
-        view: &view,
-        leaks: leaks_len(&model.world, &view),
+    let format = match args.json {
+        true => Format::Json,
+        false => Format::Path,
     };
-    let mut clock = Clock::new(TimeZone::UTC);
-    clock.set_offset(model.wall_offset_ns());
+    let filter = filter(&args.filters, &args.file)?;
+    let filtered = filter.is_set();
+    let summed = Summed::read(&args.file, [None, None], filter, format, color)?;
+    if filtered && summed.report.operations == 0 {
+        let name = args.file.display();
+        say(&format!("{name}: no operation passes the filters"));
+    }
+    let tree = TreeFilter::default();
+    let mut view = summed.model.view(&tree, color);
+    view.width = output::size().map(|(width, _)| width);
+    let end = End::of(&summed.report, &summed.model.world, &view);
+    let of = Of {
+        head: &summed.head,
+        view: &view,
+        end: &end,
+        filtered,
+    };
+    let (mut utc, mut local) = (
+        summed.clock(TimeZone::UTC),
+        summed.clock(TimeZone::system()),
+    );
     let mut text = Text::new();
     match args.json {
-        true => report_json(&mut text, &own, &of, &mut clock),
-        false => report(&mut text, &own, &of, &mut clock),
+        true => report_json(&mut text, &summed.report, &of, &mut utc),
+        false => report(&mut text, &summed.report, &of, &mut utc, &mut local),
     }
     output::write(&mut text)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The filter that was asked for. Names of containers stand in a recording where they were
+/// learnt, which may be at its end: a file is read for them before; a pipe cannot be.
+pub fn filter(args: &cli::Filters, path: &Path) -> anyhow::Result<Filter> {
+    let mut filter = args.filter();
+    let is_pipe = path.as_os_str() == "-";
+    if let Some(asked) = filter.container.as_deref().filter(|_| !is_pipe) {
+        let named = &mut filter.named;
+        recording::names(path, &mut |id, name| {
+            if name == asked {
+                named.push(id.into());
+            }
+        })?;
+    }
+    Ok(filter)
+}
+
+#[cfg(test)]
+mod tests {
+    use nstrace_common::kind::Kind;
+
+    use super::*;
+
+    fn summed(part: Part<'_>) -> Report {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/traces/v1.nst");
+        let filter = Filter::default();
+        let summed = Summed::read(Path::new(path), part, filter, Format::Json, false);
+        summed.expect("in testdata").report
+    }
+
+    #[test]
+    fn what_is_before_and_after_a_moment_comes_to_the_whole() {
+        let whole = summed([None, None]);
+        assert_eq!(whole.operations, 225);
+        let mut differ = 0;
+        for at in ["+0.1s", "+0.5s", "+1s", "-0.2s", "-0.1s"] {
+            let at: Moment = at.parse().expect("a moment");
+            let (a, b) = (summed([None, Some(&at)]), summed([Some(&at), None]));
+            differ += u64::from(a.operations > 0 && b.operations > 0);
+            assert_eq!(a.operations + b.operations, whole.operations, "{at:?}");
+            assert_eq!(a.failed + b.failed, whole.failed);
+            let (sums, all) = ((a.sums(), b.sums()), whole.sums());
+            assert_eq!(sums.0.time() + sums.1.time(), all.time());
+            for kind in Kind::ALL {
+                let [a, b, whole] = [&a, &b, &whole].map(|own| &own.lives[kind as usize]);
+                assert_eq!((a.born + b.born, a.died + b.died), (whole.born, whole.died));
+            }
+        }
+        assert!(differ > 0, "no moment is within it");
+    }
 }

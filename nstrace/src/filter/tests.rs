@@ -174,6 +174,7 @@ fn a_loss_passes_every_filter() {
         pid: Some(1),
         comm: Some(b"x".to_vec()),
         container: Some("x".to_owned()),
+        named: Vec::new(),
         failed: true,
         slower_than_ns: Some(u64::MAX),
     };

@@ -74,6 +74,16 @@ impl Object<'_> {
         escape::json_word(self.key(key), value);
     }
 
+    /// That is so.
+    pub(super) fn flag(&mut self, key: &str) {
+        self.key(key).push_str("true");
+    }
+
+    /// Text in which what the traced chose was escaped.
+    pub(super) fn text(&mut self, key: &str, value: &str) {
+        escape::json_text(self.key(key), value);
+    }
+
     pub(super) fn name(&mut self, key: &str, value: &[u8]) {
         escape::json_name(self.key(key), value);
     }

@@ -24,7 +24,7 @@ const HELD: usize = 52;
 pub fn leaks(out: &mut Text, world: &World, view: &TreeView) {
     let mut page = Page::new(out, view.width, view.color).uncut();
     words::missing(&mut page, world, view);
-    let found = find(world, view);
+    let found = leaked(world, view);
     if found.is_empty() {
         return page.words(0, Style::Dim, "no namespace without tasks can be seen");
     }
@@ -47,22 +47,17 @@ pub fn leaks(out: &mut Text, world: &World, view: &TreeView) {
     }
 }
 
-/// How many there are.
-pub fn leaks_len(world: &World, view: &TreeView) -> usize {
-    find(world, view).len()
-}
-
 /// Appends the lines of JSON: a `tree` line, then namespaces.
 pub fn leaks_json(out: &mut Text, world: &World, view: &TreeView) {
     head_json(out, world, view);
-    for (_, ns) in find(world, view) {
+    for (_, ns) in leaked(world, view) {
         namespace_json(out, world, ns, view);
     }
 }
 
 /// The namespaces that are not in use, the oldest first; those whose birth was not seen
 /// last, by their ids: these are given in the order of birth.
-fn find<'a>(world: &'a World, view: &TreeView) -> Vec<(NsKey, &'a Namespace)> {
+pub(super) fn leaked<'a>(world: &'a World, view: &TreeView) -> Vec<(NsKey, &'a Namespace)> {
     let used = used(world);
     let index = view
         .filter

@@ -7,6 +7,7 @@
 
 mod clock;
 mod color;
+mod diff;
 mod errno;
 pub mod escape;
 mod json;
@@ -15,6 +16,7 @@ mod line;
 mod out;
 mod path;
 mod report;
+mod table;
 #[cfg(test)]
 pub(crate) mod testing;
 mod text;
@@ -28,10 +30,11 @@ use jiff::tz::TimeZone;
 
 use crate::{cgroups::Cgroups, event::Event, explain::Facts};
 pub use clock::Clock;
+pub use diff::{Side as DiffSide, diff as diff_text, diff_json};
 pub(crate) use errno::name as errno_name;
-pub use leaks::{leaks, leaks_json, leaks_len};
+pub use leaks::{leaks, leaks_json};
 pub use out::Text;
-pub use report::{Of, report, report_json};
+pub use report::{End, Of, report, report_json};
 pub(crate) use text::flag_names;
 pub use tree::{Changes, Recent, TreeFilter, TreeView, tree, tree_json, unseen, watch};
 pub use why::{NotFound, Target, TargetError, is_there, why, why_json};

@@ -1,23 +1,51 @@
 //! A report, for people and as JSON lines.
 
+mod json;
+#[cfg(test)]
+pub(super) mod tests;
+
 use std::fmt::Write as _;
+
+use nstrace_common::kind::{KINDS, Kind};
 
 use super::{
     Clock, Text, TreeView,
     color::Style,
-    errno,
-    json::{Object, line},
-    text::{error, length, short_length},
-    tree::{Page, words},
+    escape,
+    leaks::leaked,
+    line::records,
+    table::{self, LENGTHS, WIDTH, headed, ranked, ranked_comms, right, section, table},
+    text::{error, length},
+    tree::{Page, fitted, words},
 };
 use crate::{
-    report::{Failure, Lengths, Report, kinds},
+    report::{Container, Group, Lengths, Lives, Loss, Place, Report, Sums, Why},
+    stages::Function,
     trace::Head,
+    world::World,
 };
 
-/// Where the columns of a table end.
-const COUNT: usize = 44;
-const WIDTH: usize = 10;
+pub use self::json::report as report_json;
+pub(super) use self::json::{errno_name, percentiles};
+
+/// So many containers are shown, and of so many their operations and stages.
+const CONTAINERS: usize = 10;
+const SECTIONS: usize = 5;
+
+/// So many stages of a container are shown: those that took most time.
+const STAGES: usize = 5;
+
+/// So many sorts of failures are shown.
+const GROUPS: usize = 20;
+
+/// So many reasons of one failure are shown.
+const REASONS: usize = 5;
+
+/// So many tasks and containers are named that met a failure, or made namespaces.
+const NAMED: usize = 4;
+
+/// So many losses are shown.
+const LOSSES: usize = 5;
 
 /// What a report is of.
 #[derive(Clone, Copy, Debug)]
@@ -26,285 +54,356 @@ pub struct Of<'a> {
     pub head: &'a Head,
     /// Names of containers, and times.
     pub view: &'a TreeView<'a>,
-    /// How many namespaces no task was in at the end.
-    pub leaks: usize,
+    /// What was there at the end.
+    pub end: &'a End,
+    /// Whether filters left out operations.
+    pub filtered: bool,
 }
 
-/// Appends a report as text.
-pub fn report(out: &mut Text, report: &Report, of: &Of, clock: &mut Clock) {
+/// What was there at the end of a recording, by kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct End {
+    /// Living namespaces.
+    pub alive: [u64; KINDS],
+    /// Those of them that no task was in.
+    pub leaked: [u64; KINDS],
+}
+
+impl End {
+    /// Of the namespaces that a report counts.
+    pub fn of(report: &Report, world: &World, view: &TreeView) -> End {
+        let mut end = End::default();
+        let alive = world.namespaces().filter(|(_, ns)| ns.is_alive());
+        for (key, ns) in alive {
+            end.alive[ns.kind as usize] += u64::from(report.counts(key, ns.kind));
+        }
+        for (key, ns) in leaked(world, view) {
+            end.leaked[ns.kind as usize] += u64::from(report.counts(key, ns.kind));
+        }
+        end
+    }
+}
+
+/// Appends a report as text. `utc` tells UTC; `local` tells what lines of the tail do.
+pub fn report(out: &mut Text, report: &Report, of: &Of, utc: &mut Clock, local: &mut Clock) {
     let view = of.view;
-    let mut page = Page::new(out, view.width, view.color).uncut();
-    head(&mut page, report, of, clock);
+    let width = view
+        .width
+        .map_or(WIDTH, |width| width.clamp(WIDTH * 4 / 5, WIDTH));
+    let mut page = Page::new(out, Some(width), view.color);
+    head(&mut page, report, of, utc);
+    losses(&mut page, report, local);
+    let sums = report.sums();
     table(
         &mut page,
         "OPERATIONS",
-        report
-            .ops
-            .iter()
-            .map(|(op, lengths)| (op.name().to_owned(), lengths)),
+        sums.ops().map(|(op, lengths)| (op.name(), lengths)),
     );
-    let functions = report.functions();
+    table(
+        &mut page,
+        "BY KIND",
+        sums.kinds().map(|(kind, lengths)| (kind.name(), lengths)),
+    );
+    let stages = sums.stages();
     table(
         &mut page,
         "STAGES",
-        functions
-            .iter()
-            .map(|(function, lengths)| (function.name().to_owned(), *lengths)),
+        stages.map(|(function, lengths)| (function.name(), lengths)),
     );
-    if report.containers.keys().any(Option::is_some) {
-        table(
-            &mut page,
-            "CONTAINERS",
-            report
-                .containers
-                .iter()
-                .map(|(id, lengths)| (container(id.as_deref(), view), lengths)),
-        );
-    }
-    failures(&mut page, report);
-    lives(&mut page, report);
-    if of.leaks > 0 {
-        section(&mut page, "LEAKS");
-        page.line(0, |page| {
-            page.count(of.leaks, "namespace", "namespaces");
-            page.str(" that no task was in at the end: nstrace leaks --from FILE");
-        });
-    }
+    containers(&mut page, report, view);
+    failures(&mut page, report, view);
+    lives(&mut page, report, of.end);
+    leaks(&mut page, of.end);
     if !report.slowest.is_empty() {
         section(&mut page, "SLOWEST");
-        for slow in &report.slowest {
-            page.out.push_lines(&slow.text);
+        for line in report.slowest.iter().flat_map(|slow| slow.text.lines()) {
+            page.out.push_lines(&with_end(line));
+            page.out.push_lines("\n");
         }
     }
 }
 
-fn head(page: &mut Page, report: &Report, of: &Of, clock: &mut Clock) {
+/// As much of a line of a call tree as fits, and the length at its end.
+fn with_end(line: &str) -> String {
+    let whole = fitted(line, WIDTH);
+    match line.rsplit_once(' ') {
+        Some((begin, end)) if whole.len() < line.len() && end.len() < WIDTH / 4 => {
+            let begin = fitted(begin.trim_end(), WIDTH - 1 - end.len());
+            format!("{begin} {end}")
+        }
+        _ => whole,
+    }
+}
+
+fn head(page: &mut Page, report: &Report, of: &Of, utc: &mut Clock) {
     let [first, last] = report.span.unwrap_or([of.head.mono_ns; 2]);
     page.line(0, |page| {
-        let mut text = Text::new();
-        let _ = write!(text, "{}, Linux {}", of.head.host, of.head.kernel);
-        super::escape::terminal(page.out, text.as_bytes());
-        page.str(", ");
-        clock.rfc3339(page.out, first);
+        utc.rfc3339(page.out, first);
         page.str(", ");
         length(page.out, last.saturating_sub(first));
+        page.str(", ");
+        let mut text = String::new();
+        let _ = write!(text, "{}, Linux {}", of.head.host, of.head.kernel);
+        escape::terminal(page.out, text.as_bytes());
     });
     page.line(0, |page| {
         page.number(report.operations);
         page.str(" operations, ");
         page.number(report.failed);
         page.str(" failed");
-        let lost: u64 = report.lost.iter().map(|(_, count)| count).sum();
-        if lost == 0 {
+        if of.filtered {
+            page.str(" (of those that the filters let pass)");
+        }
+        if report.losses.is_empty() {
             page.str(", nothing lost");
         }
     });
-    for (record, count) in &report.lost {
+}
+
+/// What was lost, in all and then when.
+fn losses(page: &mut Page, report: &Report, local: &mut Clock) {
+    for (record, count) in report.lost() {
         page.line(0, |page| {
             page.styled(Style::Lost, |page| {
                 page.str("*** LOST ");
-                page.number(*count);
+                page.number(count);
                 page.str(" ");
-                page.str(super::line::records(*record, *count != 1));
+                page.str(records(record, count != 1));
                 page.str(" ***");
             });
         });
     }
-}
-
-fn section(page: &mut Page, name: &str) {
-    page.line(0, |_| {});
-    page.line(0, |page| page.styled(Style::Bold, |page| page.str(name)));
-}
-
-/// The ends of columns: a count, and lengths.
-fn columns(page: &mut Page, name: &str, columns: &[&str]) {
-    page.line(0, |_| {});
-    page.line(0, |page| {
-        page.styled(Style::Bold, |page| {
-            page.str(name);
-            for (at, column) in columns.iter().enumerate() {
-                right(page, at, column);
-            }
+    for loss in report.losses.iter().take(LOSSES) {
+        page.line(1, |page| one_loss(page, loss, local));
+    }
+    let more = report.losses.len().saturating_sub(LOSSES);
+    if more > 0 {
+        page.line(1, |page| {
+            page.str("and ");
+            page.count(more, "other time", "other times");
         });
-    });
-}
-
-fn right(page: &mut Page, column: usize, text: &str) {
-    page.to((COUNT + column * WIDTH).saturating_sub(text.len()));
-    page.str(text);
-}
-
-fn cells(page: &mut Page, from: usize, lengths: &Lengths) {
-    let all = [
-        lengths.percentile(50.0),
-        lengths.percentile(90.0),
-        lengths.percentile(99.0),
-        lengths.max(),
-    ];
-    for (at, ns) in all.into_iter().enumerate() {
-        let text = short_length(ns);
-        right(page, from + at, &String::from_utf8_lossy(text.as_bytes()));
     }
 }
 
-/// A row for each that has happened.
-fn table<'r>(page: &mut Page, name: &str, rows: impl Iterator<Item = (String, &'r Lengths)>) {
-    let mut rows = rows.filter(|(_, lengths)| lengths.count() > 0).peekable();
-    if rows.peek().is_none() {
+fn one_loss(page: &mut Page, loss: &Loss, local: &mut Clock) {
+    if loss.since > 0 {
+        page.str("from ");
+        local.time_of_day(page.out, loss.since);
+        page.str(" to ");
+    } else {
+        page.str("before ");
+    }
+    local.time_of_day(page.out, loss.until);
+    page.str(": ");
+    page.number(loss.count);
+    page.str(" ");
+    page.str(records(loss.record, loss.count != 1));
+}
+
+/// What a container is called, escaped.
+pub(super) fn place_name(place: &Place, view: &TreeView) -> String {
+    match place {
+        Place::None => "in no container".to_owned(),
+        Place::Container(id) => {
+            escape::Escaped(words::container_name(id, view).as_bytes()).to_string()
+        }
+        Place::Others => "in other containers".to_owned(),
+    }
+}
+
+fn containers(page: &mut Page, report: &Report, view: &TreeView) {
+    if !report.has_containers() {
         return;
     }
-    columns(page, name, &["COUNT", "P50", "P90", "P99", "MAX"]);
-    for (name, lengths) in rows {
-        page.line(0, |page| {
-            super::escape::terminal(page.out, name.as_bytes());
-            right(page, 0, &lengths.count().to_string());
-            cells(page, 1, lengths);
-        });
+    let all = report.by_time();
+    let (shown, rest) = all.split_at(all.len().min(CONTAINERS));
+    headed(page, "CONTAINERS", &LENGTHS);
+    for container in shown {
+        let name = place_name(&container.place, view);
+        table::row(page, 0, &name, &container.sums.all());
+    }
+    if !rest.is_empty() {
+        let mut lengths = Lengths::default();
+        rest.iter()
+            .for_each(|container| lengths.add_all(&container.sums.all()));
+        table::row(page, 0, &format!("{} others", rest.len()), &lengths);
+    }
+    if all.len() > 1 {
+        shown
+            .iter()
+            .take(SECTIONS)
+            .for_each(|own| container(page, own, view));
     }
 }
 
-fn container(id: Option<&[u8]>, view: &TreeView) -> String {
-    match id {
-        Some(id) => words::container_name(id, view),
-        None => "in no container".to_owned(),
+/// The operations of a container, and the stages that took most of the time.
+fn container(page: &mut Page, container: &Container, view: &TreeView) {
+    let Container { place, sums } = container;
+    headed(page, &place_name(place, view), &LENGTHS);
+    for (op, lengths) in sums.ops() {
+        table::row(page, 1, op.name(), lengths);
+    }
+    for (function, lengths) in longest_stages(sums) {
+        table::row(page, 2, function.name(), lengths);
     }
 }
 
-fn failures(page: &mut Page, report: &Report) {
+/// The stages that took most time, without those that are made up of others.
+fn longest_stages(sums: &Sums) -> Vec<(Function, &Lengths)> {
+    let stages = sums.stages();
+    let mut all: Vec<_> = stages
+        .filter(|(function, _)| !function.calls_others())
+        .collect();
+    all.sort_by_key(|(_, lengths)| std::cmp::Reverse(lengths.sum()));
+    all.truncate(STAGES);
+    all
+}
+
+/// Where the words of a failure begin: levels of two columns.
+const GROUP_LEVEL: usize = 4;
+const REASON_LEVEL: usize = 7;
+
+fn failures(page: &mut Page, report: &Report, view: &TreeView) {
     if report.failures.is_empty() {
         return;
     }
-    columns(page, "FAILURES", &["COUNT"]);
-    let mut all: Vec<(&Failure, &u64)> = report.failures.iter().collect();
-    all.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
-    for (failure, count) in all {
+    section(page, "FAILURES");
+    let groups = report.failures.groups();
+    let (shown, rest) = groups.split_at(groups.len().min(GROUPS));
+    for group in shown {
         page.line(0, |page| {
-            page.str(failure.op);
-            page.str(" ");
-            error(page.out, failure.errno);
-            if let Some(stage) = failure.stage {
-                page.str(" ");
-                page.str(stage);
+            counted(page, GROUP_LEVEL, group.count);
+            page.styled(Style::Failed, |page| error(page.out, group.errno));
+            match group.stage {
+                Some(stage) => {
+                    page.str(" from ");
+                    page.str(stage.name());
+                }
+                None => page.str(" outside of the stages"),
             }
-            right(page, 0, &count.to_string());
         });
-        if let Some(reason) = &failure.reason {
-            page.words(1, Style::Reason, reason);
+        reasons(page, group, report, view);
+    }
+    if !rest.is_empty() {
+        let count = rest.iter().map(|group| group.count).sum();
+        page.line(0, |page| {
+            counted(page, GROUP_LEVEL, count);
+            page.str("of ");
+            page.count(rest.len(), "other sort", "other sorts");
+        });
+    }
+}
+
+/// Appends a number before a level.
+fn counted(page: &mut Page, level: usize, count: u64) {
+    let count = count.to_string();
+    page.out.pad((2 * level).saturating_sub(1 + count.len()), 0);
+    page.str(&count);
+    page.to(2 * level);
+}
+
+fn reasons(page: &mut Page, group: &Group, report: &Report, view: &TreeView) {
+    let (shown, rest) = group.reasons.split_at(group.reasons.len().min(REASONS));
+    for why in shown {
+        page.begin(Default::default(), 0);
+        counted(page, REASON_LEVEL, why.met.count);
+        let mut words = why
+            .reason
+            .clone()
+            .unwrap_or_else(|| "for a reason that is not known".to_owned());
+        if why.variants > 1 {
+            let _ = write!(words, " ({} different)", why.variants);
+        }
+        page.flow(REASON_LEVEL, Style::Reason, &words);
+        page.words(REASON_LEVEL, Style::Dim, &who(why, report, view));
+    }
+    if !rest.is_empty() {
+        let count = rest.iter().map(|why| why.met.count).sum();
+        page.line(0, |page| {
+            counted(page, REASON_LEVEL, count);
+            page.str("for ");
+            page.count(rest.len(), "other reason", "other reasons");
+        });
+    }
+}
+
+/// Which operations met it, of which tasks, and in which containers if there are any.
+fn who(why: &Why, report: &Report, view: &TreeView) -> String {
+    let ops = ranked(&why.ops, NAMED, |op| op.name().to_owned());
+    let comms = ranked_comms(&why.met.comms, NAMED);
+    let mut words = format!("{ops}; by {comms}");
+    if report.has_containers() {
+        let name = |at: usize| match report.containers.get(at) {
+            Some(container) => place_name(&container.place, view),
+            None => String::new(),
+        };
+        let _ = write!(words, "; {}", ranked(&why.met.containers, NAMED, name));
+    }
+    words
+}
+
+/// Where the counts of namespaces end; the last is the count of tables.
+const COUNTS: [(&str, usize); 4] = [("FOUND", 17), ("BORN", 24), ("DIED", 31), ("ALIVE", 38)];
+
+fn lives(page: &mut Page, report: &Report, end: &End) {
+    let ends = |page: &mut Page, cells: [&str; 4]| {
+        for ((_, end), cell) in COUNTS.into_iter().zip(cells) {
+            page.to(end.saturating_sub(cell.len()));
+            page.str(cell);
+        }
+    };
+    let is_there =
+        |(kind, lives): &(Kind, &Lives)| lives.found + lives.born + end.alive[*kind as usize] > 0;
+    let mut rows = report.lives().filter(is_there).peekable();
+    if rows.peek().is_none() {
+        return;
+    }
+    page.line(0, |_| {});
+    page.line(0, |page| {
+        page.styled(Style::Bold, |page| {
+            page.str("NAMESPACES");
+            ends(page, COUNTS.map(|(name, _)| name));
+            for (at, name) in ["AGE P50", "P90", "P99", "MAX"].into_iter().enumerate() {
+                right(page, 2 + at, name);
+            }
+        });
+    });
+    for (kind, lives) in rows {
+        let alive = end.alive[kind as usize];
+        page.line(0, |page| {
+            page.str(kind.name());
+            let cells = [lives.found, lives.born, lives.died, alive].map(|count| count.to_string());
+            ends(page, cells.each_ref().map(String::as_str));
+            if lives.ages.count() > 0 {
+                table::percentiles(page, 2, &lives.ages);
+            }
+        });
+        if lives.born > 0 {
+            let makers = ranked_comms(&lives.makers, NAMED);
+            page.words(1, Style::Dim, &format!("made by {makers}"));
         }
     }
 }
 
-fn name(errno: i32) -> String {
-    errno::name(errno).map_or_else(|| format!("errno {errno}"), str::to_owned)
-}
-
-fn lives(page: &mut Page, report: &Report) {
-    columns(
-        page,
-        "NAMESPACES            FOUND   BORN",
-        &["DIED", "AGE P50", "P90", "P99", "MAX"],
-    );
-    for (kind, lives) in kinds(report).filter(|(_, lives)| lives.found + lives.born > 0) {
-        page.line(0, |page| {
-            page.str(kind.name());
-            for (end, count) in [(27, lives.found), (34, lives.born)] {
-                let count = count.to_string();
-                page.to(end - count.len());
-                page.str(&count);
-            }
-            right(page, 0, &lives.died.to_string());
-            if lives.ages.count() > 0 {
-                cells(page, 1, &lives.ages);
-            }
-        });
-    }
-}
-
-/// Appends a report as lines of JSON: docs/json.md.
-pub fn report_json(out: &mut Text, report: &Report, of: &Of, clock: &mut Clock) {
-    let [first, last] = report.span.unwrap_or([of.head.mono_ns; 2]);
-    line(out, "report", first, clock, |object| {
-        object.number("span_ns", last.saturating_sub(first));
-        object.name("host", of.head.host.as_bytes());
-        object.name("kernel", of.head.kernel.as_bytes());
-        object.number("operations", report.operations);
-        object.number("failed", report.failed);
-        object.number("leaks", of.leaks as u64);
-        let lost = report.lost.iter();
-        object.objects("lost", lost, |object, (record, count)| {
-            object.word("record", crate::event::record_name(*record));
-            object.number("count", *count);
-        });
-    });
-    for (op, lengths) in &report.ops {
-        lengths_json(out, "op", op.name().as_bytes(), lengths, first, clock);
-    }
-    for (function, lengths) in report.functions() {
-        lengths_json(
-            out,
-            "stage",
-            function.name().as_bytes(),
-            lengths,
-            first,
-            clock,
-        );
-    }
-    for (id, lengths) in &report.containers {
-        let id = id.as_deref().unwrap_or_default();
-        lengths_json(out, "container", id, lengths, first, clock);
-    }
-    for (failure, count) in &report.failures {
-        line(out, "failures", first, clock, |object| {
-            object.word("op", failure.op);
-            object.name("errno", name(failure.errno).as_bytes());
-            if let Some(stage) = failure.stage {
-                object.word("failed_stage", stage);
-            }
-            if let Some(reason) = &failure.reason {
-                object.name("reason", reason.as_bytes());
-            }
-            object.number("count", *count);
-        });
-    }
-    for (kind, lives) in kinds(report) {
-        line(out, "lives", first, clock, |object| {
-            object.word("kind", kind.name());
-            object.number("found", lives.found);
-            object.number("born", lives.born);
-            object.number("died", lives.died);
-            percentiles(object, &lives.ages);
-        });
-    }
-    for slow in &report.slowest {
-        out.push_lines(&slow.json);
-    }
-}
-
-fn lengths_json(
-    out: &mut Text,
-    of: &str,
-    name: &[u8],
-    lengths: &Lengths,
-    first: u64,
-    clock: &mut Clock,
-) {
-    if lengths.count() == 0 {
+fn leaks(page: &mut Page, end: &End) {
+    let count: u64 = end.leaked.iter().sum();
+    if count == 0 {
         return;
     }
-    line(out, "lengths", first, clock, |object| {
-        object.word("of", of);
-        object.name("name", name);
-        object.number("count", lengths.count());
-        percentiles(object, lengths);
-    });
-}
-
-fn percentiles(object: &mut Object, lengths: &Lengths) {
-    if lengths.count() > 0 {
-        object.number("p50_ns", lengths.percentile(50.0));
-        object.number("p90_ns", lengths.percentile(90.0));
-        object.number("p99_ns", lengths.percentile(99.0));
-        object.number("max_ns", lengths.max());
-    }
+    let kinds = Kind::ALL.into_iter().zip(end.leaked);
+    let kinds: Vec<String> = kinds
+        .filter(|(_, count)| *count > 0)
+        .map(|(kind, count)| format!("{count} {}", kind.name()))
+        .collect();
+    section(page, "LEAKS");
+    let noun = if count == 1 {
+        "namespace"
+    } else {
+        "namespaces"
+    };
+    let words = format!(
+        "{count} {noun} that no task was in at the end ({}): nstrace leaks --from FILE",
+        kinds.join(", "),
+    );
+    page.words(0, Style::Reason, &words);
 }

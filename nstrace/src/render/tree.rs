@@ -47,7 +47,7 @@ pub(super) use self::{
         out_of_sight as out_of_sight_json, task as task_json,
     },
     outline::Outline,
-    page::{Mark, Page},
+    page::{Mark, Page, fitted},
 };
 use super::Text;
 use crate::world::World;

@@ -331,4 +331,30 @@ proptest! {
         let longest = longest.map(|at| (stages[at].function, stages[at].took_ns));
         prop_assert_eq!(slowest(&built.get()), longest);
     }
+
+    #[test]
+    fn lengths_are_those_of_the_list(
+        op in prop::sample::select(&Op::ALL[..]),
+        flags in prop::sample::select(vec![0, CLONE_NEWUSER, CLONE_NEWUTS]),
+        passed in prop::collection::vec((0u64..1_000, 0u8..44), 0..=MARKS),
+        fails in any::<bool>(),
+    ) {
+        let mut at = 0;
+        let marks: Vec<_> = passed.iter().map(|(later, mark)| {
+            at += later;
+            (at, *mark)
+        }).collect();
+        let mut built = self::op(op, flags).took(at + 10).marks(&marks);
+        if fails {
+            built = built.failed(EPERM).in_create();
+        }
+        let list = stages(&built.get());
+        let mut expected: Vec<_> =
+            list.iter().map(|stage| (stage.function, stage.took_ns)).collect();
+        let mut found = Vec::new();
+        lengths(&built.get(), |function, took_ns| found.push((function, took_ns)));
+        expected.sort_unstable();
+        found.sort_unstable();
+        prop_assert_eq!(found, expected);
+    }
 }

@@ -93,3 +93,43 @@ impl<'a> Bytes<'a> {
         Some(bytes)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn numbers_are_leb128() {
+        // The first is the example that the encyclopaedias have.
+        for (bytes, value) in [
+            (&[0xe5, 0x8e, 0x26][..], 624_485),
+            (&[0x00], 0),
+            (&[0x7f], 0x7f),
+            (&[0x80, 0x01], 0x80),
+        ] {
+            assert_eq!(Bytes(bytes).number(), Some(value));
+        }
+        assert_eq!(Bytes(&[0x80]).number(), None);
+        assert_eq!(Bytes(&[0x80; 20]).number(), None);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_put_is_read(values: Vec<u64>, shift in 0..64) {
+            let values: Vec<u64> = values.iter().map(|value| value >> shift).collect();
+            let mut out = Vec::new();
+            for value in &values {
+                put(&mut out, *value);
+                put_signed(&mut out, value.cast_signed());
+            }
+            let mut bytes = Bytes(&out);
+            for value in &values {
+                prop_assert_eq!(bytes.number(), Some(*value));
+                prop_assert_eq!(bytes.signed(), Some(value.cast_signed()));
+            }
+            prop_assert!(bytes.0.is_empty());
+        }
+    }
+}

@@ -5,17 +5,24 @@
 //! word is expected to be that of the last record, in the same place.
 
 use nstrace_common::wire::{FailRecord, IDS, MARKS, OpRecord, PID_LEVELS, RecordKind, TaskRecord};
+use zerocopy::IntoBytes as _;
 
 use super::bytes::{Bytes, put, put_signed};
 
 /// A member of a record.
 #[derive(Clone, Copy)]
 struct Member {
-    offset: u8,
-    /// In bytes, 4 or 8.
-    width: u8,
+    /// Where it begins, in units of 4 bytes.
+    half: u8,
+    /// The bits that it has: 32, or 64 in two units.
+    bits: u64,
     guess: Guess,
 }
+
+/// A record in units of 4 bytes: more than the longest has, and a power of two, so that any
+/// number can be made the place of one by a mask.
+type Halves = [u32; HALVES];
+const HALVES: usize = 64;
 
 /// What a member is expected to be.
 #[derive(Clone, Copy)]
@@ -35,26 +42,25 @@ pub struct Layout {
     len: usize,
     /// Which member is the time.
     time: usize,
+    /// A bit for each that is expected to be as another.
+    same: u64,
     /// The offset of the name whose bytes tell streams apart.
     comm: usize,
 }
 
-/// Members one behind the other.
+/// Members one behind the other, by their widths in bytes, 4 or 8.
 const fn members<const N: usize>(rows: [(u8, Guess); N]) -> [Member; N] {
     let mut members = [Member {
-        offset: 0,
-        width: 0,
+        half: 0,
+        bits: 0,
         guess: Guess::Last,
     }; N];
-    let (mut at, mut offset) = (0, 0);
+    let (mut at, mut half) = (0, 0);
     while at < N {
         let (width, guess) = rows[at];
-        members[at] = Member {
-            offset,
-            width,
-            guess,
-        };
-        offset += width;
+        let bits = u64::MAX >> (64 - 8 * width);
+        members[at] = Member { half, bits, guess };
+        half += width / 4;
         at += 1;
     }
     members
@@ -157,29 +163,46 @@ const LIFE: [Member; 9] = members([
 
 static OP_LAYOUT: Layout = Layout {
     members: &OP,
+    same: same(&OP),
     len: 176,
     time: 2,
     comm: 64,
 };
 static TASK_LAYOUT: Layout = Layout {
     members: &TASK,
+    same: same(&TASK),
     len: 112,
     time: 2,
     comm: 56,
 };
 static LIFE_LAYOUT: Layout = Layout {
     members: &LIFE,
+    same: same(&LIFE),
     len: 48,
     time: 2,
     comm: 0,
 };
+
+/// The members that are expected to be as others, which come before and are not themselves
+/// such.
+const fn same(members: &[Member]) -> u64 {
+    let (mut at, mut same) = (0, 0);
+    while at < members.len() {
+        if let Guess::Same(other) = members[at].guess {
+            assert!((other as usize) < at && same >> other & 1 == 0);
+            same |= 1 << at;
+        }
+        at += 1;
+    }
+    same
+}
 
 // Numbers are read from the records as they are in memory.
 const _: () = assert!(cfg!(target_endian = "little"));
 
 const fn end(members: &[Member]) -> usize {
     let last = members[members.len() - 1];
-    last.offset as usize + last.width as usize
+    last.half as usize * 4 + last.bits.count_ones() as usize / 8
 }
 
 const _: () = assert!(end(&OP) == OP_LAYOUT.len && OP_LAYOUT.len == size_of::<OpRecord>());
@@ -189,6 +212,11 @@ const _: () = assert!(OP_LAYOUT.comm == std::mem::offset_of!(OpRecord, comm));
 const _: () = assert!(TASK_LAYOUT.comm == std::mem::offset_of!(TaskRecord, comm));
 
 impl Layout {
+    /// A bit for each member.
+    fn all(&self) -> u64 {
+        (1 << self.members.len()) - 1
+    }
+
     /// That of a kind of record; none of a cgroup's, which is told otherwise.
     pub fn of(kind: RecordKind) -> Option<&'static Layout> {
         match kind {
@@ -205,6 +233,7 @@ impl Layout {
 
 /// The most members that a record has.
 const MEMBERS: usize = OP.len();
+const _: () = assert!(TASK.len() <= MEMBERS && LIFE.len() <= MEMBERS && MEMBERS < 64);
 
 /// The most words that follow the members.
 pub const LISTS: usize = IDS + MARKS + PID_LEVELS + size_of::<FailRecord>() / 8;
@@ -212,21 +241,24 @@ pub const LISTS: usize = IDS + MARKS + PID_LEVELS + size_of::<FailRecord>() / 8;
 /// Records of tasks of one name are alike: so many streams there are of each kind.
 const STREAMS: usize = 32;
 
+const _: () = assert!(OP_LAYOUT.len <= 4 * HALVES && HALVES.is_power_of_two());
+
 /// The last record of a stream.
 #[derive(Clone)]
 struct Stream {
     /// The block that it is of: in another it is as new.
     block: u64,
-    members: [u64; MEMBERS],
     mask: u64,
+    /// Its members as they are in memory.
+    halves: Halves,
     lists: Vec<u64>,
 }
 
 impl Stream {
     const NEW: Stream = Stream {
         block: 0,
-        members: [0; MEMBERS],
         mask: 0,
+        halves: [0; HALVES],
         lists: Vec::new(),
     };
 }
@@ -282,12 +314,17 @@ impl Expected {
         let which = stream(bytes, layout);
         let stream = &mut self.streams[index(kind, which)];
         stream.enter(self.block);
-        let (mut own, mut mask) = ([0; MEMBERS], 0_u64);
+        let mut own = [0; HALVES];
+        own.as_mut_bytes()[..layout.len].copy_from_slice(bytes);
+        let mut mask = 0_u64;
         let mut differences = [0; MEMBERS];
         for (at, member) in layout.members.iter().enumerate() {
-            let value = member.read(bytes);
-            own[at] = value;
-            let guess = member.guess(&own, &stream.members, at, self.time);
+            let value = member.read(&own);
+            let guess = match member.guess {
+                Guess::Last => member.read(&stream.halves),
+                Guess::Time => self.time,
+                Guess::Same(other) => layout.members[usize::from(other)].read(&own),
+            };
             differences[at] = member.difference(value, guess);
             mask |= u64::from(value != guess) << at;
         }
@@ -302,8 +339,8 @@ impl Expected {
             put_signed(out, differences[at]);
             left &= left - 1;
         }
-        self.time = own[layout.time];
-        stream.members = own;
+        self.time = layout.members[layout.time].read(&own);
+        stream.halves = own;
         stream.mask = mask;
         stream.write_lists(out, lists);
     }
@@ -326,20 +363,34 @@ impl Expected {
             0 => bytes.number()?,
             _ => stream.mask,
         };
-        self.words.clear();
-        self.words.resize(layout.len / 8, 0);
-        let mut own = [0; MEMBERS];
-        for (at, member) in layout.members.iter().enumerate() {
-            let guess = member.guess(&own, &stream.members, at, self.time);
-            let value = match mask >> at & 1 {
-                0 => guess,
-                _ => member.add(guess, bytes.signed()?),
+        let own = &mut stream.halves;
+        layout.members[layout.time].write(own, self.time);
+        // What differs, in the order of the members, of which some are expected to be as one
+        // before them; then the others of these.
+        let mut left = mask & layout.all();
+        while left != 0 {
+            let member = layout.members[left.trailing_zeros() as usize];
+            let guess = match member.guess {
+                Guess::Last | Guess::Time => member.read(own),
+                Guess::Same(other) => layout.members[usize::from(other)].read(own),
             };
-            own[at] = value;
-            member.write(&mut self.words, value);
+            member.write(own, guess.wrapping_add(bytes.signed()?.cast_unsigned()));
+            left &= left - 1;
         }
-        self.time = own[layout.time];
-        stream.members = own;
+        let mut left = layout.same & !mask;
+        while left != 0 {
+            let member = layout.members[left.trailing_zeros() as usize];
+            if let Guess::Same(other) = member.guess {
+                let value = layout.members[usize::from(other)].read(own);
+                member.write(own, value);
+            }
+            left &= left - 1;
+        }
+        self.time = layout.members[layout.time].read(own);
+        self.words.clear();
+        let (pairs, _) = own[..layout.len / 4].as_chunks();
+        let word = |[low, high]: &[u32; 2]| u64::from(*low) | u64::from(*high) << 32;
+        self.words.extend(pairs.iter().map(word));
         stream.mask = mask;
         stream.read_lists(bytes)?;
         self.words.extend_from_slice(&stream.lists);
@@ -350,7 +401,7 @@ impl Expected {
 impl Stream {
     fn enter(&mut self, block: u64) {
         if self.block != block {
-            self.members = [0; MEMBERS];
+            self.halves = [0; HALVES];
             self.mask = 0;
             self.lists.clear();
             self.block = block;
@@ -382,11 +433,10 @@ impl Stream {
         }
         self.lists.resize(len, 0);
         for lists in self.lists.chunks_mut(64) {
-            let mask = bytes.number()?;
-            for (at, word) in lists.iter_mut().enumerate() {
-                if mask >> at & 1 != 0 {
-                    *word = word.wrapping_add(bytes.signed()?.cast_unsigned());
-                }
+            let mut left = bytes.number()?;
+            while let Some(word) = lists.get_mut(left.trailing_zeros() as usize) {
+                *word = word.wrapping_add(bytes.signed()?.cast_unsigned());
+                left &= left - 1;
             }
         }
         Some(())
@@ -394,46 +444,33 @@ impl Stream {
 }
 
 impl Member {
+    /// Where its two units are; the second counts if it has 64 bits.
     #[inline]
-    fn read(self, bytes: &[u8]) -> u64 {
-        let at = usize::from(self.offset);
-        let mut word = [0; 8];
-        let width = usize::from(self.width);
-        word[..width].copy_from_slice(&bytes[at..at + width]);
-        u64::from_le_bytes(word)
+    fn places(self) -> [usize; 2] {
+        let half = usize::from(self.half);
+        [half % HALVES, (half + 1) % HALVES]
     }
 
     #[inline]
-    fn write(self, words: &mut [u64], value: u64) {
-        let at = usize::from(self.offset);
-        // Members of 4 bytes are never across two words.
-        words[at / 8] |= value << (at % 8 * 8);
+    fn read(self, record: &Halves) -> u64 {
+        let [low, high] = self.places();
+        (u64::from(record[low]) | u64::from(record[high]) << 32) & self.bits
     }
 
     #[inline]
-    fn guess(self, own: &[u64; MEMBERS], last: &[u64; MEMBERS], at: usize, time: u64) -> u64 {
-        match self.guess {
-            Guess::Last => last[at],
-            Guess::Time => time,
-            Guess::Same(other) => own[usize::from(other)],
-        }
+    fn write(self, record: &mut Halves, value: u64) {
+        let [low, high] = self.places();
+        let value = value & self.bits | u64::from(record[high]) << 32 & !self.bits;
+        record[low] = value as u32;
+        record[high] = (value >> 32) as u32;
     }
 
     #[inline]
     fn difference(self, value: u64, guess: u64) -> i64 {
         let difference = value.wrapping_sub(guess);
-        match self.width {
-            4 => i64::from((difference as u32).cast_signed()),
-            _ => difference.cast_signed(),
-        }
-    }
-
-    #[inline]
-    fn add(self, guess: u64, difference: i64) -> u64 {
-        let value = guess.wrapping_add(difference.cast_unsigned());
-        match self.width {
-            4 => value & u64::from(u32::MAX),
-            _ => value,
+        match self.bits {
+            u64::MAX => difference.cast_signed(),
+            _ => i64::from((difference as u32).cast_signed()),
         }
     }
 }

@@ -63,7 +63,7 @@ pub enum Damage {
 #[derive(Debug)]
 pub enum Item<'a> {
     /// Where the recording was made.
-    Head(Head),
+    Head(Box<Head>),
     /// What was recorded.
     Entry(Entry<'a>),
     /// What is known of the machine here, where what came before is not: at a beginning, and
@@ -258,7 +258,7 @@ impl<R: Read> Reader<R> {
             };
             self.is_blind = true;
             return match head.version {
-                1..=VERSION => Ok(Some(Step::Head(head))),
+                1..=VERSION => Ok(Some(Step::Head(Box::new(head)))),
                 found => Err(TraceError::Newer { found }),
             };
         }
@@ -387,7 +387,7 @@ const DISORDER_NS: u64 = 5_000_000_000;
 /// What the next block has brought.
 enum Step {
     Payload,
-    Head(Head),
+    Head(Box<Head>),
     State(Box<State>),
     End(u64),
     Damage(Damage),

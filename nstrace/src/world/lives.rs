@@ -147,6 +147,19 @@ impl World {
         self.add(ns, true, changes)
     }
 
+    /// Notes that a living namespace is shown to live, if it is for sure the one that is
+    /// shown and nothing is learnt but that: what [`World::shown`] comes to nearly always,
+    /// without a look for its number.
+    pub(super) fn is_shown_again(&mut self, index: u32, shown: Ns, time: u64) -> bool {
+        let ns = &mut self.namespaces[index];
+        let is_same = ns.inum == shown.inum && (shown.id == 0 || ns.id == shown.id);
+        let is_again = is_same && ns.is_alive() && ns.confirmed && time >= ns.first;
+        if is_again {
+            ns.seen = ns.seen.max(time);
+        }
+        is_again
+    }
+
     /// Whether the namespace of an id has died for sure: ids do not come again.
     fn is_told_dead(&self, id: u64) -> bool {
         let index = self.by_id.get(&id);

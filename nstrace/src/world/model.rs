@@ -235,7 +235,7 @@ pub struct Maker {
     pub uid: u32,
     /// Its cgroup v2 id, whose path names the container.
     pub cgroup: u64,
-    pub(super) comm: [u8; 16],
+    pub(crate) comm: [u8; 16],
 }
 
 impl Maker {

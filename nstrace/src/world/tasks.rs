@@ -274,6 +274,10 @@ impl World {
         time: u64,
         changes: &mut Vec<Change>,
     ) {
+        let was = self.tasks[task].links[slot].ns;
+        if was != NONE && self.is_shown_again(was, ns, time) {
+            return;
+        }
         let ns = self.shown(kind, ns, time, changes);
         self.enter(task, slot, ns, changes);
     }

@@ -114,24 +114,40 @@ impl<'o> Page<'o> {
         self.end();
     }
 
-    /// Lines of nstrace's own words, broken between them.
+    /// Lines of words, broken between them; a word that is longer than a line, in itself.
+    /// What in them the traced chose was escaped.
     pub fn words(&mut self, level: usize, style: Style, text: &str) {
         self.begin(Mark::None, level);
         self.flow(level, style, text);
     }
 
     /// Words on the line that has begun, and on others at a level.
-    fn flow(&mut self, level: usize, style: Style, text: &str) {
+    pub fn flow(&mut self, level: usize, style: Style, text: &str) {
         for (i, word) in text.split(' ').enumerate() {
-            if i > 0 && !self.fits(1 + word.len()) {
+            if i > 0 && !self.fits(1 + word.chars().map(columns).sum::<usize>()) {
                 self.end();
                 self.begin(Mark::None, level);
             } else if i > 0 {
                 self.out.push(' ');
             }
-            self.styled(style, |page| page.str(word));
+            self.broken(level, style, word);
         }
         self.end();
+    }
+
+    /// A word, on as many lines as it takes.
+    fn broken(&mut self, level: usize, style: Style, word: &str) {
+        let (mut from, mut taken) = (0, 0);
+        for (at, c) in word.char_indices() {
+            if at > from && !self.fits(taken + columns(c)) {
+                self.styled(style, |page| page.text(&word[from..at]));
+                self.end();
+                self.begin(Mark::None, level);
+                (from, taken) = (at, 0);
+            }
+            taken += columns(c);
+        }
+        self.styled(style, |page| page.text(&word[from..]));
     }
 
     /// A line that says what it is of, and then that; without a label it goes on with
@@ -165,6 +181,11 @@ impl<'o> Page<'o> {
         self.out.push_str(text);
     }
 
+    /// Appends text that has been escaped.
+    pub fn text(&mut self, text: &str) {
+        text.chars().for_each(|c| self.out.push(c));
+    }
+
     /// Appends a number.
     pub fn number(&mut self, value: impl Into<u64>) {
         number(self.out, value);
@@ -193,31 +214,41 @@ impl<'o> Page<'o> {
         }
     }
 
-    /// Takes back what does not fit, and says so by three dots. What the traced chose was
-    /// escaped: an escape character begins a style.
+    /// Takes back what does not fit, and says so by three dots.
     fn cut(&mut self, width: usize) {
         let line = self.out.as_bytes().get(self.start..).unwrap_or_default();
-        let line = str::from_utf8(line).unwrap_or_default();
-        let mut left = width.saturating_sub(1);
-        let mut kept = String::new();
-        let mut in_style = false;
-        for c in line.chars() {
-            if in_style || c == '\x1b' {
-                in_style = c != 'm';
-            } else {
-                let columns = columns(c);
-                if columns > left {
-                    break;
-                }
-                left -= columns;
-            }
-            kept.push(c);
-        }
-        kept.push('…');
-        if self.color {
-            kept.push_str(Style::END);
-        }
+        let kept = fitted(str::from_utf8(line).unwrap_or_default(), width);
         self.out.cut_to(self.start);
         self.out.push_lines(&kept);
     }
+}
+
+/// As much of a line as fits; three dots stand for the rest. What the traced chose was
+/// escaped: an escape character begins a style.
+pub fn fitted(line: &str, width: usize) -> String {
+    let (mut kept, mut fits) = (String::new(), 0);
+    let (mut taken, mut in_style, mut has_style) = (0, false, false);
+    for c in line.chars() {
+        if in_style || c == '\x1b' {
+            in_style = c != 'm';
+            has_style = true;
+            kept.push(c);
+            continue;
+        }
+        taken += columns(c);
+        if taken > width {
+            kept.truncate(fits);
+            kept.push('…');
+            if has_style {
+                kept.push_str(Style::END);
+            }
+            return kept;
+        }
+        kept.push(c);
+        // Room for the dots.
+        if taken < width {
+            fits = kept.len();
+        }
+    }
+    kept
 }

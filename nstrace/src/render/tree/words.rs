@@ -90,7 +90,7 @@ pub fn container_name(id: &[u8], view: &TreeView) -> String {
 }
 
 /// The first 12 of 64 digits, as engines have it; another id as it is.
-fn short_id(id: &[u8]) -> &[u8] {
+pub fn short_id(id: &[u8]) -> &[u8] {
     let is_hex = id.len() == 64 && id.iter().all(u8::is_ascii_hexdigit);
     if is_hex { &id[..12] } else { id }
 }
