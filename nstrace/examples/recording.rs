@@ -290,8 +290,8 @@ impl<W: io::Write> Machine<W> {
         record.flags = CLONE_NEWNET;
         record.target = FIRST[Kind::Net as usize];
         let marks = [
-            1000 << 8 | (Mark::Install as u64 + Kind::Net as u64),
-            (took / 2 + 1000) << 8 | Mark::Switch as u64,
+            (took / 4) << 8 | (Mark::Install as u64 + Kind::Net as u64),
+            (took / 2) << 8 | Mark::Switch as u64,
         ];
         self.write(&record, Op::Setns, &marks, &[], None)
     }

@@ -344,12 +344,15 @@ impl Report {
         }
     }
 
-    /// Adds what was there when a part of a recording begins, if nothing came before it.
-    pub fn begins_with(&mut self, world: &World) {
-        self.begins_before(world, &[]);
+    /// Adds what was not known before, where something is missing.
+    pub fn found(&mut self, world: &World, found: &[Change]) {
+        for change in found {
+            self.change(world, *change, false);
+        }
     }
 
-    /// The same, where that has changed since.
+    /// Adds what was there when a part of a recording begins, if nothing came before it; that
+    /// has changed since.
     pub fn begins_before(&mut self, world: &World, changes: &[Change]) {
         if self.span.is_some() || self.counted.is_some() {
             return;

@@ -14,6 +14,7 @@ mod cli;
 mod cpio;
 mod demo;
 mod elf;
+mod exports;
 mod fuzz;
 mod kernel;
 mod modules;

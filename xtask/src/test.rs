@@ -18,7 +18,7 @@ use crate::kernel::{self, Kernel};
 use crate::qemu::Machine;
 use crate::tally::{self, Lines, Row, Tally};
 use crate::vm::{self, Guest, Outcome};
-use crate::{build, fuzz, setup};
+use crate::{build, exports, fuzz, setup};
 
 /// As many as CI has cores; a guest keeps one busy.
 const GUESTS_AT_ONCE: usize = 2;
@@ -109,44 +109,64 @@ fn host_rows(options: &Options) -> Result<Vec<Row>> {
     let steps = host_steps(options);
     let rows: Result<Vec<Row>> = steps.iter().map(|words| host_row(words)).collect();
     let mut rows = rows?;
+    rows.extend(export_rows(options));
     rows.extend(fuzz_rows(options));
     Ok(rows)
 }
 
+/// Whether a step of the host's part is wanted.
+fn is_wanted(options: &Options, name: &str) -> bool {
+    let part = options.name.as_ref();
+    part.is_none_or(|part| name.contains(part))
+}
+
+/// What other programs make of exports.
+fn export_rows(options: &Options) -> Vec<Row> {
+    let wanted = exports::Check::ALL
+        .into_iter()
+        .filter(|check| is_wanted(options, check.name()));
+    wanted
+        .map(|check| step_row(check.name().to_owned(), || check.run()))
+        .collect()
+}
+
+/// A step that is a test by itself.
+fn step_row(place: String, run: impl FnOnce() -> Result<()>) -> Row {
+    println!("{HOST} {place}");
+    let started = Instant::now();
+    let is_good = run().map_err(report).is_ok();
+    Row {
+        place,
+        tally: if is_good {
+            Tally::SUCCESS
+        } else {
+            Tally::FAILURE
+        },
+        took: started.elapsed(),
+        note: String::new(),
+    }
+}
+
 /// Hostile bytes, for as long as is asked.
 fn fuzz_rows(options: &Options) -> Vec<Row> {
-    let names = |target: &&fuzz::Target| {
-        let name = format!("fuzz {}", target.name);
-        options.name.as_ref().is_none_or(|part| name.contains(part))
-    };
-    let targets: Vec<&fuzz::Target> = fuzz::TARGETS.iter().filter(names).collect();
     let effort = match options.long {
         true => fuzz::Effort::Runs(FUZZ_RUNS),
         false => fuzz::Effort::Seconds(FUZZ_SECONDS),
     };
-    let mut built = None;
-    let row = |target: &fuzz::Target| {
-        let place = format!("fuzz {}", target.name);
-        println!("{HOST} {place}");
-        let started = Instant::now();
-        let is_built = *built.get_or_insert_with(|| fuzz::build().map_err(report).is_ok());
-        let is_good = is_built && fuzz::run(target, effort).map_err(report).is_ok();
-        Row {
-            place,
-            tally: if is_good {
-                Tally::SUCCESS
-            } else {
-                Tally::FAILURE
-            },
-            took: started.elapsed(),
-            note: if is_built {
-                String::new()
-            } else {
-                "not built".to_owned()
-            },
-        }
-    };
-    targets.into_iter().map(row).collect()
+    let named = fuzz::TARGETS
+        .iter()
+        .map(|target| (target, format!("fuzz {}", target.name)));
+    let mut wanted = named
+        .filter(|(_, name)| is_wanted(options, name))
+        .peekable();
+    if wanted.peek().is_none() {
+        return Vec::new();
+    }
+    let mut rows = vec![step_row("fuzz build".to_owned(), fuzz::build)];
+    if rows[0].tally == Tally::SUCCESS {
+        rows.extend(wanted.map(|(target, name)| step_row(name, || fuzz::run(target, effort))));
+    }
+    rows
 }
 
 fn report(error: anyhow::Error) {

@@ -21,7 +21,6 @@ use crate::{
         parquet::{Parquet, TABLES},
         perfetto::Perfetto,
     },
-    world::{Change, World},
 };
 
 /// Writes it in another format.
@@ -126,9 +125,8 @@ fn export(path: &Path, to: &mut dyn Export, name: &str) -> anyhow::Result<()> {
                 to.facts(facts);
                 Ok(())
             }
-            // What lives where a part of a recording begins is found there.
             Replayed::Damage(_) => Ok(()),
-            Replayed::State => to.changes(&found(&model.world), &context),
+            Replayed::State(found) => to.changes(found, &context),
             Replayed::Event(event, changes) => match changes.is_empty() {
                 true => to.event(event, &context),
                 false => to
@@ -139,11 +137,6 @@ fn export(path: &Path, to: &mut dyn Export, name: &str) -> anyhow::Result<()> {
         .with_context(|| name.to_owned())
     })?;
     to.finish(&context(&model)).with_context(|| name.to_owned())
-}
-
-fn found(world: &World) -> Vec<Change> {
-    let living = world.namespaces().filter(|(_, ns)| ns.is_alive());
-    living.map(|(key, _)| Change::Found(key)).collect()
 }
 
 fn context(model: &Model) -> Context<'_> {

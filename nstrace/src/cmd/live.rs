@@ -30,7 +30,7 @@ use crate::{
     names::Names,
     render::{NotFound, TreeFilter, TreeView, unseen},
     trace::{Damage, Entry, Head, Item, State, StateOf},
-    world::{Change, NsKey, World},
+    world::{Change, Namespace, NsKey, World},
 };
 
 /// What is known of the machine.
@@ -67,8 +67,8 @@ pub enum Replayed<'a> {
     Event(&'a Event<'a>, &'a [Change]),
     /// A part of it cannot be read.
     Damage(Damage),
-    /// What is known from here on is not what came before.
-    State,
+    /// What is known from here on is not what came before; and what of it was not known.
+    State(&'a [Change]),
 }
 
 /// When it is in a recording.
@@ -172,8 +172,7 @@ impl Model {
                     is_whole = true;
                     moment.now_ns = moment.now_ns.max(state.world.now());
                     moment.wall_offset_ns = state.wall_offset_ns;
-                    model.restore(*state);
-                    each(&model, Replayed::State)?;
+                    model.restore(*state, each)?;
                 }
                 Item::End(time) => moment.now_ns = moment.now_ns.max(time),
                 Item::Damage(damage) => each(&model, Replayed::Damage(damage))?,
@@ -216,7 +215,11 @@ impl Model {
     }
 
     /// What is known of the machine where nothing of it was.
-    fn restore(&mut self, state: State) {
+    fn restore(
+        &mut self,
+        state: State,
+        each: &mut dyn FnMut(&Model, Replayed) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
         let State {
             world,
             cgroups,
@@ -225,11 +228,31 @@ impl Model {
             lost,
             unseen,
         } = state;
+        let is_there = |world: &World, ns: &Namespace| {
+            let key = world.living(ns.kind, ns.inum);
+            let same = key.and_then(|key| world.namespace(key));
+            same.is_some_and(|other| ns.born.is_none() || [None, ns.born].contains(&other.born))
+        };
+        let living = self.world.namespaces().filter(|(_, ns)| ns.is_alive());
+        let gone = living.filter(|(_, ns)| !is_there(&world, ns));
+        let gone: Vec<u32> = gone.map(|(_, ns)| ns.inum).collect();
+        let mut changes = Vec::new();
+        for inum in gone {
+            let time = world.now();
+            let free = Event::FoundFree(FoundFree { time, inum });
+            changes.clear();
+            self.world.apply(&free, &mut changes);
+            each(self, Replayed::Event(&free, &changes))?;
+        }
+        let living = world.namespaces().filter(|(_, ns)| ns.is_alive());
+        let found = living.filter(|(_, ns)| !is_there(&self.world, ns));
+        let found: Vec<Change> = found.map(|(key, _)| Change::Found(key)).collect();
         self.world = world;
         self.cgroups = cgroups;
         self.names = names;
         self.unseen = unseen;
         self.lost = self.lost.max(lost);
+        each(self, Replayed::State(&found))
     }
 
     /// The same for a recording.

@@ -17,7 +17,7 @@ pub fn export(path: &Path, out: &mut dyn Write, name: &str) -> anyhow::Result<()
     let mut page = Page::new(limits);
     let model = Model::replay(path, &mut |model, replayed| match replayed {
         Replayed::Head(head) => page.head(head, &known(model)),
-        Replayed::State => page.state(&known(model)),
+        Replayed::State(_) => page.state(&known(model)),
         Replayed::Facts(facts) => page.facts(facts),
         Replayed::Event(event, changes) => {
             if !changes.is_empty() {

@@ -187,9 +187,17 @@ fn not_after<'e>(
     until: u64,
     each: &'e mut dyn FnMut(Spanned) -> anyhow::Result<()>,
 ) -> impl FnMut(Item) -> anyhow::Result<()> + 'e {
-    move |item| match &item {
-        Item::Entry(Entry::Event(event)) if event.time().is_some_and(|time| time > until) => Ok(()),
-        _ => each(Spanned::Item(item)),
+    move |item| {
+        let time = match &item {
+            Item::Entry(Entry::Event(event)) => event.time(),
+            Item::State(state) => Some(state.world.now()),
+            Item::Head(head) => Some(head.mono_ns),
+            Item::Entry(_) | Item::End(_) | Item::Damage(_) => None,
+        };
+        match time.is_some_and(|time| time > until) {
+            true => Ok(()),
+            false => each(Spanned::Item(item)),
+        }
     }
 }
 

@@ -55,8 +55,8 @@ impl Summed {
             Replayed::Head(new) => head = new.clone(),
             Replayed::Facts(new) => facts = new,
             Replayed::Damage(_) => {}
-            Replayed::State if from.get().is_none() => own.begins_with(&model.world),
-            Replayed::State => {}
+            Replayed::State(found) if from.get().is_none() => own.found(&model.world, found),
+            Replayed::State(_) => {}
             Replayed::Event(event, changes) => {
                 if let Some(from) = from.get() {
                     if event.time().is_none_or(|time| time <= from) {
