@@ -20,8 +20,11 @@ const PYTHON: [&str; 4] = [
 /// The recording that lies in testdata.
 const RECORDING: &str = "nstrace/testdata/traces/v1.nst";
 
-/// So many operations must be quick to look at.
-const OPERATIONS: &str = "100000";
+/// So many operations must be quick to look at in a page;
+const OPERATIONS: u32 = 100_000;
+
+/// and so many are compared one by one.
+const COMPARED: u32 = 20_000;
 
 /// What is checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,9 +50,9 @@ impl Check {
     /// Runs it, on a recording of a real machine and on a large one.
     pub fn run(self) -> Result<()> {
         let nstrace = nstrace()?;
-        let large = large()?;
         match self {
             Check::Exports => {
+                let large = large(COMPARED)?;
                 let python = python()?;
                 let check = |words: &[&Path]| {
                     let mut command = Command::new(&python);
@@ -62,6 +65,7 @@ impl Check {
             }
             Check::Page => {
                 browser()?;
+                let large = large(OPERATIONS)?;
                 for (recording, name) in [(Path::new(RECORDING), "page"), (&large, "large-page")] {
                     let out = project::root().join("target").join(name);
                     let mut command = process::command("python3");
@@ -95,20 +99,13 @@ fn nstrace() -> Result<PathBuf> {
     Ok(project::root().join("target/debug/nstrace"))
 }
 
-/// A recording with many operations.
-fn large() -> Result<PathBuf> {
-    let path = project::root().join("target/large.nst");
+/// A recording with so many operations.
+fn large(operations: u32) -> Result<PathBuf> {
+    let path = project::root().join(format!("target/large-{operations}.nst"));
     let file = File::create(&path).with_context(|| path.display().to_string())?;
     let mut command = build::cargo("run");
-    command.args([
-        "--quiet",
-        "--package",
-        "nstrace",
-        "--example",
-        "recording",
-        "--",
-        OPERATIONS,
-    ]);
+    command.args(["--quiet", "--package", "nstrace", "--example", "recording"]);
+    command.args(["--", &operations.to_string()]);
     let status = command.stdout(file).status()?;
     if !status.success() {
         bail!("{}: {status}", process::describe(&command));

@@ -77,6 +77,8 @@ pub fn build() -> Result<()> {
             "fuzz/Cargo.toml",
         ])
         .args(["--target", TARGET])
+        // Half the time to build, and fast enough.
+        .args(["--config", "profile.release.opt-level=1"])
         .env("CARGO_TARGET_DIR", dir())
         .env("AYA_BUILD_SKIP", "1")
         .env("RUSTFLAGS", FLAGS);

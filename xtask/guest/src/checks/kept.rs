@@ -19,8 +19,8 @@ use crate::harness::watch;
 use crate::rng::Rng;
 use crate::sys;
 
-/// So many times on each kernel and with each way of attaching.
-const KILLS: u64 = 4;
+/// So many times on each kernel and with each way of attaching: twenty in all.
+const KILLS: u64 = 2;
 
 /// What was recorded is on the disk after a second; more than that, on a machine that is
 /// emulated and in a storm.
