@@ -7,6 +7,7 @@ use anyhow::{Context as _, bail};
 use super::{
     file::Output,
     output::say,
+    record::Room,
     recording::{self, Span, Spanned},
 };
 use crate::{
@@ -18,7 +19,7 @@ use crate::{
 
 /// Writes a part of a recording, as a recording.
 pub fn cut(args: &Cut) -> anyhow::Result<ExitCode> {
-    let output = Output::open(&args.output, "a recording")?;
+    let output = Output::open_whole(&args.output, "a recording")?;
     output.is_not(&args.file)?;
     let mut copy = Copy::new(output);
     let (mut part, mut head) = (None::<Span>, Head::default());
@@ -26,9 +27,6 @@ pub fn cut(args: &Cut) -> anyhow::Result<ExitCode> {
     recording::read_span(&args.file, from, until, &mut |item| {
         let item = match item {
             Spanned::Head(new, span) => {
-                if span.from > span.until {
-                    bail!("--from is later than --to");
-                }
                 (part, head) = (Some(span), new.clone());
                 copy.known.wall_offset_ns = new.wall_offset_ns;
                 return Ok(());
@@ -56,31 +54,48 @@ pub fn cut(args: &Cut) -> anyhow::Result<ExitCode> {
 
 /// Writes recordings of one boot behind each other, as one.
 pub fn cat(args: &Cat) -> anyhow::Result<ExitCode> {
-    let output = Output::open(&args.output, "a recording")?;
+    let pipes = args.files.iter().filter(|file| file.as_os_str() == "-");
+    if pipes.count() > 1 {
+        bail!("standard input can be read once: say a file for the others");
+    }
+    // Before anything is written.
+    let mut before: Option<(Head, u64)> = None;
+    for file in args.files.iter().filter(|file| file.as_os_str() != "-") {
+        let (head, end) = recording::span(file)?;
+        if let Some((last, last_end)) = &before {
+            let name = file.display();
+            if last.boot_id != head.boot_id {
+                bail!("{name}: it is of another machine, or of another boot of it");
+            }
+            if head.mono_ns < *last_end {
+                bail!("{name}: it begins before the one before it ends: say them in order");
+            }
+        }
+        before = Some((head, end));
+    }
+    let output = Output::open_whole(&args.output, "a recording")?;
     args.files.iter().try_for_each(|file| output.is_not(file))?;
     let mut copy = Copy::new(output);
-    let mut last: Option<Head> = None;
     for file in &args.files {
-        let name = file.display();
+        let mut is_begun = false;
         recording::read(file, &mut |item| {
-            let Item::Head(head) = item else {
-                return copy.take(item);
+            let head = match &item {
+                Item::Head(head) => Some((**head).clone()),
+                Item::Damage(_) => None,
+                // It has been damaged.
+                _ if !is_begun => Some(recording::span(file)?.0),
+                _ => None,
             };
-            if let Some(last) = &last {
-                if last.boot_id != head.boot_id {
-                    bail!("{name}: it is of another machine, or of another boot of it");
-                }
-                if head.mono_ns < copy.known.world.now() {
-                    bail!("{name}: it begins before the one before it ends: say them in order");
+            if let Some(head) = head {
+                is_begun = true;
+                match copy.is_begun() {
+                    false => copy.begin(&head)?,
+                    true => copy.next = Some(head),
                 }
             }
-            let is_first = last.replace((*head).clone()).is_none();
-            match is_first {
-                true => copy.begin(&head),
-                false => {
-                    copy.next = Some(*head);
-                    Ok(())
-                }
+            match item {
+                Item::Head(_) => Ok(()),
+                item => copy.take(item),
             }
         })?;
     }
@@ -99,6 +114,8 @@ struct Copy {
     /// The head of what comes next, if it is not known yet whether that goes on where the
     /// last ended.
     next: Option<Head>,
+    /// What is of that time or before is not in the part.
+    from: u64,
     /// When it ends.
     end: u64,
 }
@@ -112,6 +129,7 @@ impl Copy {
             known: State::default(),
             facts: None,
             next: None,
+            from: 0,
             end: 0,
         }
     }
@@ -139,6 +157,7 @@ impl Copy {
             ..head.clone()
         };
         self.begin(&head)?;
+        self.from = mono_ns;
         let state = self.known.get();
         write(&mut self.writer, &self.name, |writer| writer.state(&state))
     }
@@ -166,6 +185,20 @@ impl Copy {
     }
 
     fn event(&mut self, event: &Event) -> anyhow::Result<()> {
+        // It stands late, and belongs to what was cut off, but for what it made.
+        if let Event::Op(op) = event
+            && event.time().is_some_and(|time| time <= self.from)
+        {
+            let mut room = Room::default();
+            return match op.errno() {
+                None => self.put(&room.births(op)),
+                Some(_) => Ok(()),
+            };
+        }
+        self.put(event)
+    }
+
+    fn put(&mut self, event: &Event) -> anyhow::Result<()> {
         let Copy {
             writer,
             name,
@@ -219,8 +252,13 @@ impl Copy {
     fn finish(mut self) -> anyhow::Result<ExitCode> {
         let end = self.end;
         write(&mut self.writer, &self.name, |writer| writer.finish(end))?;
+        let Some(writer) = self.writer else {
+            bail!("{}: there is nothing to be written", self.name);
+        };
+        let written = writer.written();
+        let output = writer.into_inner();
+        output.finish().with_context(|| self.name.clone())?;
         if self.name != "-" {
-            let written = self.writer.as_ref().map_or(0, Writer::written);
             say(&format!("{}: {written} bytes", self.name));
         }
         Ok(ExitCode::SUCCESS)

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, BufWriter, Write},
+    io::{self, BufWriter, Write as _},
     path::Path,
     process::ExitCode,
 };
@@ -26,33 +26,43 @@ use crate::{
 /// Writes it in another format.
 pub fn run(args: &cli::Export) -> anyhow::Result<ExitCode> {
     match args.format {
-        ExportFormat::Json => json(args)?,
-        ExportFormat::Perfetto => {
-            let path = args.output.as_deref().unwrap_or(Path::new("-"));
-            let mut output = Output::open(path, "a Perfetto trace")?;
-            begin(&mut output, args)?;
-            let name = output.name().to_owned();
-            let mut trace = Perfetto::new(BufWriter::new(output));
-            export(&args.file, &mut trace, &name)?;
-        }
+        ExportFormat::Json => written(args, None, &mut |mut out, name| {
+            tail::export(&args.file, &mut |text| {
+                let written = out.write_all(text.as_bytes());
+                text.clear();
+                written.with_context(|| name.to_owned())
+            })?;
+            out.flush().with_context(|| name.to_owned())
+        })?,
+        ExportFormat::Perfetto => written(args, Some("a Perfetto trace"), &mut |out, name| {
+            export(&args.file, &mut Perfetto::new(BufWriter::new(out)), name)
+        })?,
         ExportFormat::Parquet => parquet(args)?,
-        ExportFormat::Html => {
-            let (mut out, name) = output(args)?;
-            page::export(&args.file, &mut out, &name)?;
-            out.flush().context(name)?;
-        }
+        ExportFormat::Html => written(args, None, &mut |mut out, name| {
+            page::export(&args.file, &mut out, name)?;
+            out.flush().with_context(|| name.to_owned())
+        })?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn json(args: &cli::Export) -> anyhow::Result<()> {
-    let (mut out, name) = output(args)?;
-    tail::export(&args.file, &mut |text| {
-        let written = out.write_all(text.as_bytes());
-        text.clear();
-        written.context(name.clone())
-    })?;
-    out.flush().context(name)
+/// Writes to something of that name.
+type Write<'w> = dyn FnMut(Box<dyn io::Write>, &str) -> anyhow::Result<()> + 'w;
+
+/// Has it written to a file, which is there when it is whole, or to standard output; `what`
+/// it is, if that is not for a terminal.
+fn written(args: &cli::Export, what: Option<&str>, write: &mut Write<'_>) -> anyhow::Result<()> {
+    let path = args.output.as_deref().unwrap_or(Path::new("-"));
+    if path == Path::new("-") && what.is_none() {
+        return write(Box::new(io::stdout().lock()), "standard output");
+    }
+    readable(args)?;
+    let mut output = Output::open_whole(path, what.unwrap_or("this"))?;
+    output.is_not(&args.file)?;
+    let name = output.name().to_owned();
+    output.begin().with_context(|| name.clone())?;
+    write(output.writer().with_context(|| name.clone())?, &name)?;
+    output.finish().context(name)
 }
 
 fn parquet(args: &cli::Export) -> anyhow::Result<()> {
@@ -90,29 +100,6 @@ fn readable(args: &cli::Export) -> anyhow::Result<()> {
     metadata
         .map(drop)
         .with_context(|| args.file.display().to_string())
-}
-
-/// Where text goes, and what that is called.
-fn output(args: &cli::Export) -> anyhow::Result<(Box<dyn Write>, String)> {
-    let Some(path) = args
-        .output
-        .as_deref()
-        .filter(|path| *path != Path::new("-"))
-    else {
-        return Ok((Box::new(io::stdout().lock()), "standard output".to_owned()));
-    };
-    let mut output = Output::open(path, "this")?;
-    begin(&mut output, args)?;
-    let name = output.name().to_owned();
-    Ok((Box::new(output), name))
-}
-
-/// Makes room in a file, unless there is nothing to read, or it is what is read.
-fn begin(output: &mut Output, args: &cli::Export) -> anyhow::Result<()> {
-    let name = output.name().to_owned();
-    readable(args)?;
-    output.is_not(&args.file)?;
-    output.begin().context(name)
 }
 
 /// Tells somebody, who writes it to what has that name, all that a recording has.

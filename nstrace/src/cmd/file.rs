@@ -1,17 +1,21 @@
 //! Files that commands write: for their owner alone, and not what somebody else put there.
 
 use std::{
-    ffi::{CStr, CString},
-    fs::{self, File, OpenOptions},
+    ffi::{CStr, CString, OsString},
+    fs::{self, File, OpenOptions, TryLockError},
     io::{self, IsTerminal as _, Write},
     os::{
-        fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
-        unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
+        fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd},
+        unix::fs::{
+            DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+        },
     },
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, bail};
+
+const LINK: &str = "it is a symbolic link, which is not followed";
 
 /// Where something is written to: a file, or standard output.
 pub struct Output {
@@ -20,6 +24,8 @@ pub struct Output {
     name: String,
     /// Whether the file is there for this alone, and nothing is in it yet.
     is_new: bool,
+    /// What it is called until it is whole.
+    temporary: Option<PathBuf>,
 }
 
 impl Output {
@@ -37,6 +43,7 @@ impl Output {
                 file: None,
                 name,
                 is_new: false,
+                temporary: None,
             });
         }
         let mut options = OpenOptions::new();
@@ -54,19 +61,94 @@ impl Output {
             let is_link = error.raw_os_error() == Some(libc::ELOOP);
             let error = anyhow::Error::from(error);
             match is_link {
-                true => error.context("it is a symbolic link, which is not followed"),
+                true => error.context(LINK),
                 false => error,
             }
         });
         let file = Some(file.with_context(|| name.clone())?);
-        Ok(Output { file, name, is_new })
+        Ok(Output {
+            file,
+            name,
+            is_new,
+            temporary: None,
+        })
+    }
+
+    /// The same for what is of use only when it is whole: until [`Output::finish`] a file has
+    /// another name, and what has its own stays as it is.
+    pub fn open_whole(path: &Path, what: &str) -> anyhow::Result<Output> {
+        let found = fs::symlink_metadata(path).map(|found| found.file_type());
+        let is_plain = match &found {
+            Ok(found) => found.is_file(),
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+        };
+        let Some(name) = path.file_name().filter(|name| is_plain && *name != "-") else {
+            if found.is_ok_and(|found| found.is_symlink()) {
+                bail!("{}: {LINK}", path.display());
+            }
+            return Output::open(path, what);
+        };
+        let mut hidden = OsString::from(".");
+        hidden.push(name);
+        hidden.push(format!(".{}", std::process::id()));
+        let hidden = path.with_file_name(hidden);
+        // What an nstrace of that process id has left behind.
+        let _ = fs::remove_file(&hidden);
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true).mode(0o600);
+        options.custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC);
+        let name = path.display().to_string();
+        let file = options.open(&hidden).with_context(|| name.clone())?;
+        Ok(Output {
+            file: Some(file),
+            name,
+            is_new: false,
+            temporary: Some(hidden),
+        })
+    }
+
+    /// It is whole: it has its name from now on.
+    pub fn finish(mut self) -> io::Result<()> {
+        self.flush()?;
+        match self.temporary.take() {
+            Some(temporary) => fs::rename(temporary, &self.name),
+            None => Ok(()),
+        }
+    }
+
+    /// Another writer to the same.
+    pub fn writer(&self) -> io::Result<Box<dyn Write>> {
+        Ok(match &self.file {
+            Some(file) => Box::new(file.try_clone()?),
+            None => Box::new(io::stdout().lock()),
+        })
+    }
+
+    /// Keeps others from writing to it at the same time, and tells readers that somebody does.
+    pub fn lock(&self) -> anyhow::Result<()> {
+        // The lock is that of the open file, whichever descriptor it has.
+        let file = match &self.file {
+            Some(file) => file.try_clone(),
+            None => io::stdout().as_fd().try_clone_to_owned().map(File::from),
+        };
+        match file.map(|file| file.try_lock()) {
+            Ok(Err(TryLockError::WouldBlock)) => bail!(
+                "{}: another nstrace writes it: say another -o FILE",
+                self.name
+            ),
+            // Where there are no locks, there is nobody to be kept out.
+            _ => Ok(()),
+        }
     }
 
     /// It will be written to: what was in the file goes.
     pub fn begin(&mut self) -> io::Result<()> {
         self.is_new = false;
         match &self.file {
-            Some(file) if file.metadata()?.is_file() => file.set_len(0),
+            Some(file) if file.metadata()?.is_file() => {
+                file.set_permissions(fs::Permissions::from_mode(0o600))?;
+                file.set_len(0)
+            }
             _ => Ok(()),
         }
     }
@@ -74,11 +156,10 @@ impl Output {
     /// Fails if it is what is read.
     pub fn is_not(&self, input: &Path) -> anyhow::Result<()> {
         let of = |meta: fs::Metadata| (meta.dev(), meta.ino());
-        let own = self
-            .file
-            .as_ref()
-            .and_then(|file| file.metadata().ok())
-            .map(of);
+        let own = match self.file {
+            Some(_) => fs::metadata(&self.name).ok().map(of),
+            None => None,
+        };
         let read = fs::metadata(input).ok().map(of);
         if own.is_some() && own == read {
             bail!(
@@ -131,7 +212,7 @@ impl Dir {
         let dir = dir.map_err(|error| {
             let error = anyhow::Error::from(error);
             match is_link {
-                true => error.context("it is a symbolic link, which is not followed"),
+                true => error.context(LINK),
                 false => error,
             }
         });
@@ -212,6 +293,9 @@ impl Drop for Output {
     fn drop(&mut self) {
         if self.is_new {
             let _ = fs::remove_file(&self.name);
+        }
+        if let Some(temporary) = &self.temporary {
+            let _ = fs::remove_file(temporary);
         }
     }
 }

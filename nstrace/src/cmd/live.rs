@@ -149,14 +149,19 @@ impl Model {
             ..Model::default()
         };
         let mut is_whole = false;
-        let mut boot = None;
+        let (mut boot, mut gap) = (None, recording::Gap::default());
         let take = &mut |item: Item| {
+            if let Some(lost) = gap.before(&item) {
+                let lost = Event::Lost(lost);
+                model.apply(&lost, &mut |_, _, _| {});
+                each(&model, Replayed::Event(&lost, &model.changes))?;
+            }
             let moment = model.moment.get_or_insert_default();
             match item {
                 Item::Head(head) => {
-                    let until = std::mem::replace(&mut moment.now_ns, head.mono_ns);
+                    moment.now_ns = head.mono_ns;
                     moment.wall_offset_ns = head.wall_offset_ns;
-                    model.begin(&head, &mut boot, until);
+                    model.begin(&head, &mut boot);
                     each(&model, Replayed::Head(&head))?;
                 }
                 Item::Entry(Entry::Event(event)) => {
@@ -192,25 +197,13 @@ impl Model {
         Ok(model)
     }
 
-    /// Another recording begins, behind one up to that time. What happened between the two is
-    /// lost; if it is of another boot, so is everything before.
-    fn begin(&mut self, head: &Head, boot: &mut Option<String>, until: u64) {
-        match boot.replace(head.boot_id.clone()) {
-            None => {}
-            Some(before) if before == head.boot_id => {
-                let lost = Lost {
-                    time: head.mono_ns,
-                    since: until,
-                    record: RecordKind::Op,
-                    count: 0,
-                };
-                self.world.apply(&Event::Lost(lost), &mut Vec::new());
-            }
-            Some(_) => {
-                self.world = World::default();
-                self.cgroups = Cgroups::default();
-                self.names = Names::default();
-            }
+    /// Another recording begins: if it is of another boot, nothing is known any more.
+    fn begin(&mut self, head: &Head, boot: &mut Option<String>) {
+        let before = boot.replace(head.boot_id.clone());
+        if before.is_some_and(|before| before != head.boot_id) {
+            self.world = World::default();
+            self.cgroups = Cgroups::default();
+            self.names = Names::default();
         }
     }
 
@@ -275,6 +268,19 @@ impl Model {
 
     /// The same error, with what could not be looked at: it may be there.
     pub fn absent(&self, error: NotFound) -> anyhow::Error {
+        if self.moment.is_some() {
+            return match error {
+                NotFound::Process(pid) => {
+                    anyhow!("no process {pid} at that moment of the recording: --at says another")
+                }
+                NotFound::Namespace { kind, inum } => anyhow!(
+                    "no namespace {}:{inum} at that moment of the recording, nor lately before: \
+                     --at says another",
+                    kind.name()
+                ),
+                error => error.into(),
+            };
+        }
         match unseen(&self.unseen) {
             unseen if unseen.is_empty() => error.into(),
             unseen => anyhow!("{error}; could not be looked at: {unseen}"),

@@ -10,9 +10,11 @@ use std::{
 
 use anyhow::Context as _;
 use jiff::tz::TimeZone;
+use nstrace_common::wire::RecordKind;
 
 use super::output::say;
 use crate::{
+    event::Lost,
     moment::{Moment, NoMoment},
     trace::{Damage, Entry, Head, Item, Reader},
 };
@@ -90,26 +92,39 @@ pub fn read_span(
             let found = moment.resolve(head, end, &zone);
             found.map_err(|error: NoMoment| anyhow::Error::from(error).context(name.clone()))
         };
-        Ok::<_, anyhow::Error>(Span {
+        let span = Span {
             from: from.map_or(Ok(head.mono_ns), of)?,
             until: until.map_or(Ok(end.unwrap_or(u64::MAX)), of)?,
-        })
+        };
+        if until.is_some() && span.from > span.until {
+            anyhow::bail!("{name}: that part ends before it begins: say the earlier moment first");
+        }
+        Ok::<_, anyhow::Error>(span)
     };
-    let mut items = |item: Item| each(Spanned::Item(item));
     match open(path)? {
         None => {
             let mut reader = Reader::new(io::stdin().lock());
-            let head = head(&mut reader, &name, &mut items)?;
+            let Found { head, is_there } = head(&mut reader, &name)?;
+            if !is_there {
+                anyhow::bail!(
+                    "{name}: its head is missing, and a pipe is read once: write it to a file first"
+                );
+            }
             let span = span(&head, None)?;
+            each(Spanned::Item(Item::Head(Box::new(head.clone()))))?;
             each(Spanned::Head(&head, span))?;
             rest(&mut reader, &name, &mut not_after(span.until, each))
         }
         Some(file) => {
             let mut reader = Reader::new(file);
-            let head = head(&mut reader, &name, &mut items)?;
+            let Found { head, is_there } = head(&mut reader, &name)?;
             let index = reader.index().with_context(|| name.clone())?;
+            if !is_there {
+                reader = Reader::new(File::open(path).with_context(|| name.clone())?);
+            }
             let end = index.times.map_or(head.mono_ns, |[_, last]| last);
             let span = span(&head, Some(end))?;
+            each(Spanned::Item(Item::Head(Box::new(head.clone()))))?;
             each(Spanned::Head(&head, span))?;
             // To its end: what is told as cut off is told.
             let last = if until.is_some() {
@@ -134,17 +149,41 @@ pub fn follow(
     idle: &mut dyn FnMut() -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     const PAUSE: Duration = Duration::from_millis(100);
+    /// So many pauses without anything new, and without a writer, are its end.
+    const PAUSES: u32 = 20;
     let name = path.display().to_string();
-    let input: Box<dyn Read> = match open(path)? {
+    let file = open(path)?;
+    let lock = file.as_ref().and_then(|file| file.try_clone().ok());
+    let input: Box<dyn Read> = match file {
         None => Box::new(io::stdin().lock()),
         Some(file) => Box::new(file),
     };
-    let mut reader = Reader::new(input).follow();
+    let (mut reader, mut quiet) = (Reader::new(input).follow(), 0);
     loop {
-        rest(&mut reader, &name, each)?;
+        let mut is_quiet = true;
+        rest(&mut reader, &name, &mut |item| {
+            is_quiet = false;
+            each(item)
+        })?;
         idle()?;
         if reader.has_ended() {
             return Ok(());
+        }
+        // Who writes it has it locked.
+        let has_no_writer = lock.as_ref().is_some_and(|file| {
+            let is_free = file.try_lock_shared().is_ok();
+            // It is closed soon in any case.
+            let _ = file.unlock();
+            is_free
+        });
+        quiet = if is_quiet && has_no_writer {
+            quiet + 1
+        } else {
+            0
+        };
+        if quiet > PAUSES {
+            reader.end_following();
+            return rest(&mut reader, &name, each);
         }
         thread::sleep(PAUSE);
     }
@@ -160,26 +199,126 @@ fn open(path: &Path) -> anyhow::Result<Option<File>> {
     }
 }
 
-/// Reads up to the head.
-fn head<R: Read>(reader: &mut Reader<R>, name: &str, each: &mut Each<'_>) -> anyhow::Result<Head> {
+/// Reads up to the head. Where that has been damaged, what can be known of it: when the
+/// recording begins, and the clock.
+fn head<R: Read>(reader: &mut Reader<R>, name: &str) -> anyhow::Result<Found> {
+    let (mut head, mut begins) = (Head::default(), None);
     while let Some(item) = reader.read().with_context(|| name.to_owned())? {
-        if let Item::Head(head) = item {
-            each(Item::Head(head.clone()))?;
-            return Ok(*head);
+        match item {
+            Item::Head(head) => {
+                return Ok(Found {
+                    head: *head,
+                    is_there: true,
+                });
+            }
+            Item::Entry(Entry::Event(event)) => begins = begins.or(event.time()),
+            Item::Entry(Entry::Clock(offset)) => head.wall_offset_ns = offset,
+            Item::State(state) => {
+                begins = begins.or(Some(state.world.now()));
+                head.wall_offset_ns = state.wall_offset_ns;
+            }
+            Item::Entry(_) | Item::End(_) | Item::Damage(_) => {}
         }
-        tell(&item, name);
-        each(item)?;
+        if let Some(begins) = begins
+            && head.wall_offset_ns != 0
+        {
+            head.mono_ns = begins;
+            break;
+        }
     }
-    anyhow::bail!("{name}: its head is missing: without it there is no time of day in it")
+    head.mono_ns = begins.unwrap_or(0);
+    Ok(Found {
+        head,
+        is_there: false,
+    })
+}
+
+/// A head, and whether it stands at the beginning.
+struct Found {
+    head: Head,
+    is_there: bool,
+}
+
+/// The head of a recording in a file, and when that ends; `CLOCK_MONOTONIC` in ns.
+pub fn span(path: &Path) -> anyhow::Result<(Head, u64)> {
+    let name = path.display().to_string();
+    let file = File::open(path).with_context(|| name.clone())?;
+    let mut reader = Reader::new(file);
+    let head = head(&mut reader, &name)?.head;
+    let index = reader.index().with_context(|| name.clone())?;
+    let end = index.times.map_or(head.mono_ns, |[_, last]| last);
+    Ok((head, end))
 }
 
 /// Reads what is left.
 fn rest<R: Read>(reader: &mut Reader<R>, name: &str, each: &mut Each<'_>) -> anyhow::Result<()> {
+    let (mut boot, mut last) = (None, 0);
     while let Some(item) = reader.read().with_context(|| name.to_owned())? {
         tell(&item, name);
+        match &item {
+            Item::Head(head) => {
+                let before = boot.replace(head.boot_id.clone());
+                if before.is_some_and(|before| before != head.boot_id) {
+                    say(&format!(
+                        "{name}: what comes next is of another machine, or of another boot of it"
+                    ));
+                } else if head.mono_ns < last {
+                    say(&format!(
+                        "{name}: what comes next is from before: nstrace cat joins in order"
+                    ));
+                }
+                last = head.mono_ns;
+            }
+            Item::Entry(Entry::Event(event)) => last = last.max(event.time().unwrap_or(0)),
+            _ => {}
+        }
         each(item)?;
     }
     Ok(())
+}
+
+/// What is missing between what has been read and what comes next.
+#[derive(Debug, Default)]
+pub struct Gap {
+    boot: Option<String>,
+    since: Option<u64>,
+    last: u64,
+}
+
+impl Gap {
+    /// That an unknown number of events is missing before this, if so.
+    pub fn before(&mut self, item: &Item) -> Option<Lost> {
+        let time = match item {
+            Item::Head(head) => {
+                let before = self.boot.replace(head.boot_id.clone());
+                match before == self.boot {
+                    true => self.since = self.since.or(Some(self.last)),
+                    false => (self.since, self.last) = (None, 0),
+                }
+                return None;
+            }
+            Item::Damage(Damage::Skipped { .. }) if self.last > 0 => {
+                self.since = self.since.or(Some(self.last));
+                return None;
+            }
+            Item::State(state) => {
+                let time = state.world.now();
+                // It goes on where the last has ended.
+                self.since = self.since.filter(|_| time != self.last);
+                time
+            }
+            Item::Entry(Entry::Event(event)) => event.time()?,
+            _ => return None,
+        };
+        self.last = self.last.max(time);
+        let since = self.since.take()?;
+        Some(Lost {
+            time: time.max(since),
+            since,
+            record: RecordKind::Op,
+            count: 0,
+        })
+    }
 }
 
 /// The same without events of later times.

@@ -52,7 +52,9 @@ impl Summed {
         // What leads to a part is not counted.
         let from = Cell::new(None);
         let mut each = |model: &Model, replayed: Replayed<'_>| match replayed {
-            Replayed::Head(new) => head = new.clone(),
+            // Of several, the first.
+            Replayed::Head(new) if head.version == 0 => head = new.clone(),
+            Replayed::Head(_) => {}
             Replayed::Facts(new) => facts = new,
             Replayed::Damage(_) => {}
             Replayed::State(found) if from.get().is_none() => own.found(&model.world, found),
@@ -93,6 +95,12 @@ impl Summed {
                 Model::replay_part(path, part, begins, &mut each)?
             }
         };
+        // It begins and ends when somebody began and ended it, whatever happened then.
+        if let Some([first, last]) = own.span {
+            let begin = from.get().unwrap_or(head.mono_ns);
+            let begin = if begin == 0 { first } else { begin };
+            own.span = Some([begin.min(first), last.max(model.now())]);
+        }
         Ok(Summed {
             head,
             model,

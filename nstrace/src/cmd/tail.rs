@@ -89,9 +89,13 @@ fn through(
         let (screen, write) = &mut *out.borrow_mut();
         write(&mut screen.text)
     };
+    let mut gap = recording::Gap::default();
     let each = &mut |item: Item| {
         let is_full = {
             let screen = &mut out.borrow_mut().0;
+            if let Some(lost) = gap.before(&item) {
+                screen.event(&Event::Lost(lost));
+            }
             take(screen, item);
             screen.text.len() > output::TEXT_MAX
         };

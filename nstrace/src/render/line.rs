@@ -223,6 +223,10 @@ fn lost(out: &mut Text, lost: &Lost, view: &View, clock: &mut Clock) {
     row.to(PID);
     row.styled(Style::Lost, |out| {
         out.push_str("*** LOST ");
+        if lost.count == 0 {
+            // Of what is missing in a recording.
+            return out.push_str("events: they are not in the recording ***");
+        }
         number(out, lost.count);
         out.push(' ');
         out.push_str(records(lost.record, lost.count != 1));

@@ -165,6 +165,9 @@ fn losses(page: &mut Page, report: &Report, local: &mut Clock) {
     for (record, count) in report.lost() {
         page.line(0, |page| {
             page.styled(Style::Lost, |page| {
+                if count == 0 {
+                    return page.str("*** EVENTS ARE MISSING IN THE RECORDING ***");
+                }
                 page.str("*** LOST ");
                 page.number(count);
                 page.str(" ");
@@ -194,6 +197,9 @@ fn one_loss(page: &mut Page, loss: &Loss, local: &mut Clock) {
         page.str("before ");
     }
     local.time_of_day(page.out, loss.until);
+    if loss.count == 0 {
+        return page.str(": nobody knows how many");
+    }
     page.str(": ");
     page.number(loss.count);
     page.str(" ");

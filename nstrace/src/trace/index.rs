@@ -85,10 +85,15 @@ impl Index {
 
     /// Of a recording.
     pub fn of(input: &mut (impl Read + Seek)) -> io::Result<Index> {
-        match Index::at_end(input)? {
-            Some(index) => Ok(index),
-            None => Index::by_heads(input),
+        let found = Index::at_end(input)?;
+        if let Some(index) = found.as_ref().filter(|index| !index.states.is_empty()) {
+            return Ok(index.clone());
         }
+        let mut index = Index::by_heads(input)?;
+        if let Some(times) = found.and_then(|found| found.times) {
+            index.widen(times);
+        }
+        Ok(index)
     }
 
     /// As its last block has it; none if that says nothing.
@@ -111,7 +116,7 @@ impl Index {
                 let mut room = Vec::new();
                 let payload = parsed.unpack(payload, &mut room);
                 let index = payload.and_then(|payload| Index::read(payload, parsed.times));
-                return Ok(index.filter(|index| !index.states.is_empty()));
+                return Ok(index);
             }
         }
         Ok(None)
@@ -133,7 +138,9 @@ impl Index {
             let time = parsed.times[1];
             match parsed.kind {
                 kind if kind == Kind::State as u8 => index.states.push(Place { offset, time }),
-                kind if kind == Kind::Events as u8 => index.widen(parsed.times),
+                kind if kind == Kind::Events as u8 || kind == Kind::End as u8 => {
+                    index.widen(parsed.times);
+                }
                 _ => {}
             }
             offset += (HEAD + parsed.stored as usize) as u64;

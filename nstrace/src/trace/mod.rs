@@ -45,6 +45,14 @@ fn any_block(kind: block::Kind, payload: &[u8]) -> Vec<u8> {
     block
 }
 
+/// Whether a file begins as recordings do.
+pub fn is_one(path: &std::path::Path) -> bool {
+    use std::io::Read as _;
+    let mut begin = [0; block::MAGIC.len()];
+    let read = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut begin));
+    read.is_ok() && begin == block::MAGIC
+}
+
 pub use self::{
     head::Head,
     index::{Index, Place},

@@ -137,6 +137,11 @@ impl<R: Read> Reader<R> {
         self
     }
 
+    /// Nobody writes it any more.
+    pub fn end_following(&mut self) {
+        self.follows = false;
+    }
+
     /// Whether nothing comes any more.
     pub fn has_ended(&self) -> bool {
         self.has_ended

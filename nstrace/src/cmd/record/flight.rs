@@ -119,6 +119,11 @@ impl Trigger {
         }
     }
 
+    /// The same for what does not come by itself again and again: it is due soon.
+    pub fn pull_now(&mut self, now: Instant, why: String) {
+        self.due = Some((now + AFTER, why));
+    }
+
     /// The reason why it is to be written now; `at_end` for one that is not due yet.
     pub fn take(&mut self, now: Instant, at_end: bool, span: Duration) -> Option<String> {
         let is_due = self

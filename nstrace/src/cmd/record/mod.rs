@@ -14,9 +14,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use tokio::signal::unix::{SignalKind, signal};
 
+pub use self::redact::Room;
 use self::{
     parts::Parts,
     sink::{Place, Sink, What},
@@ -113,11 +114,11 @@ async fn follow(args: Record, place: Place, mut child: Option<Child>) -> anyhow:
                 }
             }
             _ = asked_for.recv() => {
-                with(&mut |sink| sink.wanted(|| "SIGUSR1".to_owned()));
+                with(&mut |sink| sink.wanted_now("SIGUSR1"));
             }
             warned = warning(&mut log) => match warned {
                 Ok(()) => {
-                    with(&mut |sink| sink.wanted(|| "the kernel warned in cleanup_mnt".to_owned()));
+                    with(&mut |sink| sink.wanted_now("the kernel warned in cleanup_mnt"));
                 }
                 Err(_) => log = None,
             },
@@ -175,7 +176,12 @@ fn place(args: &Record) -> anyhow::Result<Place> {
         });
     }
     if args.rotate.is_empty() {
-        return Output::open(&args.output, "a recording").map(Place::One);
+        if args.keep.is_some() {
+            bail!("--keep is for the files of --rotate and --flight: say one of them");
+        }
+        let output = Output::open(&args.output, "a recording")?;
+        output.lock()?;
+        return Ok(Place::One(output));
     }
     let sizes = args.rotate.iter().filter_map(|rotate| rotate.size());
     let ages = args.rotate.iter().filter_map(|rotate| rotate.age());

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 
-use crate::cmd::file::Output;
+use crate::{cmd::file::Output, trace};
 
 /// The files of a recording in parts.
 pub struct Parts {
@@ -30,7 +30,9 @@ impl Parts {
         let entries = fs::read_dir(dir).with_context(|| dir.display().to_string())?;
         for entry in entries.flatten() {
             let name = entry.file_name();
-            there.extend(number(&name, &stem, &extension));
+            let number = number(&name, &stem, &extension);
+            // What is something else is not ours to remove.
+            there.extend(number.filter(|_| trace::is_one(&entry.path())));
         }
         there.sort_unstable();
         Ok(Parts {
@@ -44,6 +46,7 @@ impl Parts {
     pub fn next(&mut self) -> anyhow::Result<Output> {
         let number = self.there.last().map_or(1, |last| last + 1);
         let mut output = Output::open(&self.name(number)?, "a recording")?;
+        output.lock()?;
         output.begin().with_context(|| output.name().to_owned())?;
         self.there.push(number);
         self.forget()?;
@@ -123,8 +126,9 @@ mod tests {
             "u.000011.nst",
             "t.000001x.nst",
         ] {
-            fs::write(of(name), "").unwrap();
+            fs::write(of(name), b"nst\x01").unwrap();
         }
+        fs::write(of("t.000008.nst"), "precious").unwrap();
         let mut parts = Parts::new(&of("t.nst"), Some(2)).unwrap();
         drop(parts.next().unwrap());
         drop(parts.next().unwrap());
@@ -137,6 +141,7 @@ mod tests {
             names,
             [
                 "t.000001x.nst",
+                "t.000008.nst",
                 "t.000010.nst",
                 "t.000011.nst",
                 "t.7.nst",

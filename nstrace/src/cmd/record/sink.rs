@@ -228,6 +228,13 @@ impl Sink {
         }
     }
 
+    /// The same at once, whatever was written just before.
+    pub fn wanted_now(&mut self, why: &str) {
+        if let Rest::Flight { trigger, .. } = &mut self.place {
+            trigger.pull_now(Instant::now(), why.to_owned());
+        }
+    }
+
     fn put(&mut self, event: &Event) {
         match self.what.redacts {
             false => self.with(|writer| writer.event(event)),
