@@ -304,7 +304,8 @@ impl Sink {
                     next.state(&state)?;
                     self.opening = next.written();
                     let mut last = std::mem::replace(&mut self.writer, next);
-                    last.finish(clock::monotonic_ns())?;
+                    // One ends when the other begins.
+                    last.finish(head.mono_ns)?;
                     self.done += last.written();
                     self.begun = now;
                 } else if self.writer.wants_state() {

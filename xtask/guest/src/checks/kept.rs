@@ -175,7 +175,12 @@ fn followed(suite: &Suite, report: &mut Report) -> Result<()> {
     report.same("what was followed", one, other);
     let mut own = replay.seen.ops_of_others(0);
     own.retain(|op| op.comm != "nstrace");
-    let lost = may_skip(suite.attach).then_some(replay.seen.lost(0).iter().map(|l| l.count).sum());
+    let lost = replay
+        .seen
+        .lost(0)
+        .into_iter()
+        .filter(|lost| lost.record == "op");
+    let lost = may_skip(suite.attach).then_some(lost.map(|lost| lost.count).sum());
     compare::operations(&book::read(&path)?, &own, lost, report);
     fs::remove_file(&file)?;
     Ok(())
