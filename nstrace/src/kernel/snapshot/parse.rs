@@ -47,6 +47,8 @@ pub struct Stat<'a> {
     pub comm: &'a [u8],
     /// `R`, `S`, `Z`, …
     pub state: u8,
+    /// Whether it is on its way out, or has gone it: `PF_EXITING` (include/linux/sched.h).
+    pub is_exiting: bool,
     /// When it started: `CLOCK_BOOTTIME` in hundredths of a second.
     pub start: u64,
 }
@@ -55,15 +57,24 @@ pub struct Stat<'a> {
 /// what follows it holds none.
 pub fn stat(bytes: &[u8]) -> Option<Stat<'_>> {
     /// Of proc(5), counted from the state, which is 3.
+    const FLAGS: usize = 9 - 3;
     const STARTTIME: usize = 22 - 3;
+    const PF_EXITING: u64 = 4;
     let open = bytes.iter().position(|byte| *byte == b'(')?;
     let close = bytes.iter().rposition(|byte| *byte == b')')?;
     let comm = bytes.get(open + 1..close)?;
     let rest = bytes[close + 1..].strip_prefix(b" ")?;
     let mut fields = rest.split(|byte| *byte == b' ');
     let state = *fields.next()?.first()?;
-    let start = number(fields.nth(STARTTIME - 1)?)?;
-    Some(Stat { comm, state, start })
+    let flags: u64 = number(fields.nth(FLAGS - 1)?)?;
+    let is_exiting = flags & PF_EXITING != 0;
+    let start = number(fields.nth(STARTTIME - FLAGS - 1)?)?;
+    Some(Stat {
+        comm,
+        state,
+        is_exiting,
+        start,
+    })
 }
 
 /// A task's ids, from the reader's pid namespace down, from `/proc/PID/status`. The inums

@@ -210,7 +210,7 @@ fn task(
             return is_there;
         }
     };
-    let Some((links, exited)) = links(looker, &dir) else {
+    let Some((mut links, mut exited)) = links(looker, &dir) else {
         return false;
     };
     let mut stat = [0; 1024];
@@ -219,6 +219,11 @@ fn task(
     let Some(stat) = stat else {
         return false;
     };
+    if stat.is_exiting && !exited {
+        // Its exit may have been told before `time`, and it may not have left yet.
+        exited = true;
+        leave(&mut links);
+    }
     let cgroup = scratch.cgroups.of(dir.as_fd(), &mut scratch.file);
     learn(looker, &dir, &links, time);
     let start = stat.start.saturating_mul(TICK_NS);
@@ -270,13 +275,18 @@ fn links(looker: &mut Looker, dir: &OwnedFd) -> Option<([u32; KINDS + 2], bool)>
     }
     if exited {
         // It may have exited while it was looked at.
-        for (slot, inum) in inums.iter_mut().enumerate() {
-            if slot != Kind::Pid as usize && slot != Kind::User as usize {
-                *inum = 0;
-            }
-        }
+        leave(&mut inums);
     }
     has_any(&inums).then_some((inums, exited))
+}
+
+/// What has exited has left all namespaces but these.
+fn leave(inums: &mut [u32; KINDS + 2]) {
+    for (slot, inum) in inums.iter_mut().enumerate() {
+        if slot != Kind::Pid as usize && slot != Kind::User as usize {
+            *inum = 0;
+        }
+    }
 }
 
 fn has_any(inums: &[u32]) -> bool {

@@ -98,10 +98,14 @@ fn a_name_cannot_forge_what_follows_it() {
         let expected = Stat {
             comm: name.as_bytes(),
             state: b'S',
+            is_exiting: false,
             start: 4242,
         };
         assert_eq!(stat, Some(expected), "{name:?}");
     }
+    let exiting = format!("7 (bash) {}", STAT.replace("4194560", "4194564"));
+    let stat = parse::stat(exiting.as_bytes());
+    assert!(stat.is_some_and(|stat| stat.is_exiting && stat.start == 4242));
 }
 
 #[test]
