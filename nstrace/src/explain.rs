@@ -298,7 +298,7 @@ impl<'a> Failure<'a> {
         if self.errno == EPERM && record.gid_extents == 0 {
             return Some(Reason::NoIdMap("gid_map", self.user));
         }
-        let lsm = record.lsm_ret != 0 && record.lsm_ret == -self.errno;
+        let lsm = record.lsm_ret != 0 && record.lsm_ret == self.errno.wrapping_neg();
         lsm.then_some(Reason::SecurityModule(self.facts))
     }
 
