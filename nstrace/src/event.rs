@@ -102,7 +102,7 @@ pub struct Ns {
 impl<'a> Operation<'a> {
     /// The errno that it failed with, positive.
     pub fn errno(&self) -> Option<i32> {
-        (self.record.ret < 0).then(|| -self.record.ret as i32)
+        (self.record.ret < 0).then(|| self.record.ret.wrapping_neg() as i32)
     }
 
     /// Its length in ns.
