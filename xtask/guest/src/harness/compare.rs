@@ -25,8 +25,8 @@ pub fn errno_name(errno: i64) -> String {
     name.to_owned()
 }
 
-/// Of so many operations, how many may be missing or lack a detail where the kernel may
-/// skip programs.
+/// Of so many, how many may be missing or lack a detail where the kernel may skip
+/// programs.
 fn tolerated(all: usize, may_skip: bool) -> usize {
     if may_skip { all.div_ceil(100) } else { 0 }
 }
@@ -58,17 +58,17 @@ pub fn operations(book: &Contents, ops: &[Op], may_skip: Option<u64>, report: &m
     for op in strays {
         report.add(format!("in no book: {}", title(op)));
     }
-    let all = pairs
+    let wrong: Vec<String> = pairs
         .iter()
-        .map(|(entry, op)| (entry, differences(entry, op)));
-    let wrong: Vec<_> = all.filter(|(_, found)| !found.is_empty()).collect();
-    if wrong.len() > tolerated(pairs.len(), may_skip.is_some()) {
-        for (entry, found) in wrong {
-            let title = entry.title();
+        .flat_map(|(entry, op)| {
+            let found = differences(entry, op);
             found
-                .iter()
-                .for_each(|found| report.add(format!("{title}: {found}")));
-        }
+                .into_iter()
+                .map(|found| format!("{}: {found}", entry.title()))
+        })
+        .collect();
+    if wrong.len() > tolerated(pairs.len(), may_skip.is_some()) {
+        wrong.into_iter().for_each(|wrong| report.add(wrong));
     }
 }
 
