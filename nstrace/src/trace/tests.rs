@@ -1,38 +1,25 @@
 //! What is written is read again; what is cut or damaged is told, and the rest is read.
 
-use jiff::tz::TimeZone;
+mod replay;
+mod states;
+
 use nstrace_common::{
-    flags::{CLONE_NEWNET, CLONE_NEWPID, CLONE_NEWUSER},
+    flags::{CLONE_NEWNET, CLONE_NEWPID},
     kind::{KINDS, Kind},
     wire::{FailRecord, Op, OpRecord, PidAt, RecordKind},
 };
 use proptest::prelude::*;
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
-use std::io::Cursor;
-
-use super::{Damage, Entry, Head, Index, Item, Options, Reader, StateOf, TraceError, Writer};
+use super::{Damage, Entry, Head, Item, Options, Reader, TraceError, Writer};
 use crate::{
-    cgroups::Cgroups,
     decode::decode,
     event::{
         Cgroup, Event, FoundFree, FoundHolder, FoundNamespace, FoundTask, Holder, Life, Lost, Now,
         Ns, Operation, SnapshotEnd, Unseen,
     },
     explain::{Facts, PidsLimit},
-    filter::Filter,
-    names::Names,
-    render::Format,
     render::testing::{self, Built, FIRST, install},
-    screen::{self, Screen},
-    world::{
-        World,
-        tests::{
-            machine::Machine,
-            owned::{Owned, apply},
-            saved::told,
-        },
-    },
 };
 
 /// Everything of a recording, as text, and what of it could not be read.
@@ -380,133 +367,6 @@ proptest! {
     }
 }
 
-/// A machine's events with a state now and then; of each event its time, and the time of the
-/// last.
-fn with_states(has_ids: bool) -> (Vec<u8>, Vec<Owned>, u64) {
-    let mut machine = Machine::new(has_ids);
-    machine.look_at_all();
-    for step in 0..1500_u32 {
-        let (what, who) = (
-            (step.wrapping_mul(2_654_435_761) >> 7) as u8,
-            step as usize * 31,
-        );
-        machine.step(what, who, step * 17);
-    }
-    let options = Options {
-        block_len: 600,
-        state_every: 2000,
-        state_share: 1,
-    };
-    let mut writer = Writer::new(Vec::new(), &Head::default(), options).expect("memory");
-    let (mut world, mut cgroups) = (World::default(), Cgroups::default());
-    cgroups.learn(7, b"/demo");
-    writer.clock(-3).expect("memory");
-    for event in &machine.log {
-        let written = event.with_record(|event| writer.event(event));
-        written.expect("memory");
-        apply(&mut world, event);
-        if writer.wants_state() {
-            let state = StateOf {
-                world: &world,
-                cgroups: &cgroups,
-                names: &Names::default(),
-                lost: 4,
-                unseen: Unseen::default(),
-                redacts: false,
-            };
-            writer.state(&state).expect("memory");
-        }
-    }
-    writer.finish(0).expect("memory");
-    (writer.into_inner(), machine.log.clone(), world.now())
-}
-
-/// The world at a time, from the last state before it on; and how many events that took.
-fn at(bytes: &[u8], time: u64) -> (World, usize) {
-    let mut reader = Reader::new(Cursor::new(bytes));
-    let index = reader.index().expect("memory");
-    reader.seek(&index, time, time).expect("memory");
-    let (mut world, mut events) = (World::default(), 0);
-    while let Some(item) = reader.read().expect("a recording") {
-        match item {
-            Item::State(state) => {
-                assert_eq!((state.wall_offset_ns, state.lost), (-3, 4));
-                assert_eq!(state.cgroups.path(7), Some(&b"/demo"[..]));
-                world = state.world;
-            }
-            Item::Entry(Entry::Event(event)) if event.time().is_none_or(|at| at <= time) => {
-                events += 1;
-                world.apply(&event, &mut Vec::new());
-            }
-            Item::Entry(_) | Item::Head(_) | Item::End(_) => {}
-            Item::Damage(damage) => panic!("{damage:?} behind {events} at {time}"),
-        }
-    }
-    (world, events)
-}
-
-#[test]
-fn a_moment_is_found_by_the_state_before_it() {
-    for has_ids in [false, true] {
-        let (bytes, log, last) = with_states(has_ids);
-        let states = Index::of(&mut Cursor::new(&bytes)).expect("memory").states;
-        assert!(states.len() > 3, "{states:?}");
-        for part in 0..=40 {
-            let time = last * part / 40;
-            let mut world = World::default();
-            for event in &log {
-                event.with(|event| {
-                    if event.time().is_none_or(|at| at <= time) {
-                        world.apply(event, &mut Vec::new());
-                    }
-                });
-            }
-            let (found, events) = at(&bytes, time);
-            assert_eq!(told(&found), told(&world), "{time} of {last}");
-            assert!(events < log.len() / 2 || part < 10, "{part}: {events}");
-        }
-    }
-}
-
-/// The index at the end says what the heads of the blocks say.
-#[test]
-fn an_index_is_a_convenience() {
-    let (bytes, ..) = with_states(false);
-    let index = Index::of(&mut Cursor::new(&bytes)).expect("memory");
-    // Without the last block.
-    let cut = &bytes[..bytes.len() - 1];
-    assert_eq!(Index::of(&mut Cursor::new(cut)).expect("memory"), index);
-    assert_eq!(
-        Index::of(&mut Cursor::new(b"nst")).expect("memory"),
-        Index::default()
-    );
-}
-
-/// What is behind a damage does not rest on what is missing.
-#[test]
-fn a_state_makes_good_what_was_damaged() {
-    let (mut bytes, _, last) = with_states(false);
-    let (whole, _) = at(&bytes, last);
-    let states = Index::of(&mut Cursor::new(&bytes)).expect("memory").states;
-    let place = states[1].offset as usize;
-    bytes[place - 3] ^= 1;
-    let (mut world, mut reader) = (World::default(), Reader::new(&bytes[..]));
-    let mut seen = (0, 0);
-    while let Some(item) = reader.read().expect("a recording") {
-        match item {
-            Item::State(state) => {
-                seen.0 += 1;
-                world = state.world;
-            }
-            Item::Entry(Entry::Event(event)) => world.apply(&event, &mut Vec::new()),
-            Item::Damage(_) => seen.1 += 1,
-            Item::Entry(_) | Item::Head(_) | Item::End(_) => {}
-        }
-    }
-    assert_eq!(seen, (1, 1));
-    assert_eq!(told(&world), told(&whole));
-}
-
 /// Who follows a file that grows reads all of it once, and knows when it has been ended.
 #[test]
 fn a_file_that_grows_is_followed() {
@@ -535,73 +395,6 @@ fn a_file_that_grows_is_followed() {
         }
     }
     assert_eq!(difference(&entries, &written), None);
-}
-
-/// What is replayed is printed byte for byte as it was when it happened.
-#[test]
-fn a_replay_prints_what_was_printed() {
-    let mut machine = Machine::new(true);
-    machine.look_at_all();
-    for step in 0..2000_u32 {
-        let what = (step.wrapping_mul(2_654_435_761) >> 7) as u8;
-        machine.step(what, step as usize * 31, step * 17);
-    }
-    let facts = |op: &Operation, _: &Cgroups| Facts {
-        unprivileged_userns_clone: Some(op.record.pid / 7 % 2),
-        ..Facts::NONE
-    };
-    let failed = testing::op(Op::Unshare, CLONE_NEWUSER).failed(libc::EPERM);
-    let failed = failed.found(|fail| fail.user_level = 1);
-    for format in [Format::Line, Format::Path, Format::Json] {
-        let options = screen::Options {
-            format,
-            color: format != Format::Json,
-            all: true,
-            filter: Filter::default(),
-            follows: false,
-            facts,
-        };
-        let screen = || Screen::new(options.clone(), TimeZone::UTC);
-        let (mut live, mut replay) = (screen(), screen());
-        let options = Options {
-            block_len: 5000,
-            ..Options::default()
-        };
-        let mut writer = Writer::new(Vec::new(), &Head::default(), options).expect("memory");
-        let mut see = |event: &Event| {
-            if let Event::Op(op) = event
-                && op.errno().is_some()
-            {
-                writer.facts(&facts(op, &Cgroups::default()));
-            }
-            writer.event(event).expect("memory");
-            live.event(event);
-        };
-        for (at, event) in machine.log.iter().enumerate() {
-            event.with_record(&mut see);
-            if at.is_multiple_of(7) {
-                let words = failed.clone().with(|record| record.pid = at as u32).bytes();
-                see(&decode(words.as_bytes()).expect("a record"));
-            }
-        }
-        writer.finish(0).expect("memory");
-        let bytes = writer.into_inner();
-        let mut reader = Reader::new(&bytes[..]);
-        while let Some(item) = reader.read().expect("a recording") {
-            match item {
-                Item::Entry(Entry::Event(event)) => replay.event(&event),
-                Item::Entry(Entry::Facts(facts)) => replay.facts(facts),
-                _ => {}
-            }
-        }
-        let text = live.text.to_string();
-        assert!(
-            text.len() > 20_000 && text.contains("unprivileged"),
-            "{}",
-            text.len()
-        );
-        assert!(text == replay.text.to_string(), "{format:?}");
-    }
 }
 
 /// What version 1 of the format has looked like: every reader reads it, for ever. It was
