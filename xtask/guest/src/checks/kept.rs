@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Suite, Verdict, may_skip};
+use super::{Suite, Verdict, may_skip, uncounted};
 use crate::act;
 use crate::book;
 use crate::harness::compare;
@@ -225,6 +225,7 @@ pub fn parts(suite: &mut Suite) -> Result<Verdict> {
     let dir = PathBuf::from("/run/nstrace-parts");
     fs::create_dir_all(&dir)?;
     rotated(suite, &dir, &mut report)?;
+    counted(suite, &dir, &mut report)?;
     flight(suite, &dir, &mut report)?;
     redacted(suite, &dir, &mut report)?;
     fs::remove_dir_all(&dir)?;
@@ -280,6 +281,40 @@ fn rotated(suite: &Suite, dir: &Path, report: &mut Report) -> Result<()> {
     let trees = [&all, last].map(|file| watch::run(&["tree", "--json", "--from", file], PATIENCE));
     let [all, last] = trees.map(|tree| tree.map(|ended| ended.stdout));
     report.same("the tree of all, and of the last", all?, last?);
+    Ok(())
+}
+
+/// All parts together have as many operations as were done.
+fn counted(suite: &Suite, dir: &Path, report: &mut Report) -> Result<()> {
+    let name = dir.join("counted.nst").to_string_lossy().into_owned();
+    let own = ["-o", &name, "--rotate", "24K", "--flush", "100ms"];
+    let recorder = record(suite, &own)?;
+    let done = act::perform(&["act", "storm", "--ops", "3000"])?;
+    let ended = recorder.stop(libc::SIGINT)?;
+    report.same("code of record", ended.code(), 0);
+    let parts = files(dir, "counted")?;
+    report.check(parts.len() > 1, || format!("{} parts", parts.len()));
+    let (mut told, mut lost) = (0, 0);
+    for part in &parts {
+        let replay = replay(part)?;
+        let ops = replay.seen.ops(0);
+        told += ops.iter().filter(|op| op.comm == "nstrace-guest").count() as u64;
+        let ops = replay
+            .seen
+            .lost(0)
+            .into_iter()
+            .filter(|lost| lost.record == "op");
+        lost += ops.map(|lost| lost.count).sum::<u64>();
+    }
+    let done: u64 = done.trim().parse()?;
+    let unknown = if may_skip(suite.attach) {
+        uncounted(done)
+    } else {
+        0
+    };
+    report.check((done - unknown..=done).contains(&(told + lost)), || {
+        format!("{told} reported + {lost} lost, but {done} done")
+    });
     Ok(())
 }
 
