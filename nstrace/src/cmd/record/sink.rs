@@ -78,6 +78,8 @@ pub struct What {
 /// The recording, and how it goes.
 pub struct Sink {
     what: What,
+    /// Whether the filter leaves anything out.
+    filters: bool,
     head: Head,
     writer: Writer<To>,
     /// Without what is set up when it begins.
@@ -141,6 +143,7 @@ impl Sink {
         };
         Ok(Sink {
             writer: begin(to, &head)?,
+            filters: what.filter.is_set(),
             what,
             head,
             place,
@@ -175,7 +178,7 @@ impl Sink {
 
     fn operation(&mut self, op: &Operation) {
         let event = Event::Op(*op);
-        if self.what.filter.is_set() && !self.what.filter.matches(&event, &self.cgroups) {
+        if self.filters && !self.what.filter.matches(&event, &self.cgroups) {
             if !self.flies() {
                 // What failed has done nothing to the tree.
                 if op.errno().is_none() {
@@ -216,7 +219,7 @@ impl Sink {
 
     /// An operation may be the reason to write.
     fn pull(&mut self, op: &Operation, what: &str) {
-        if self.what.filter.is_set() {
+        if self.filters {
             self.wanted(|| format!("{} of process {} {what}", op.op.name(), op.record.pid));
         }
     }

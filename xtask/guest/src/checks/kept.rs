@@ -92,7 +92,9 @@ pub fn kills(suite: &mut Suite) -> Result<Verdict> {
     for round in 0..KILLS {
         let recorder = record(suite, &["-o", &file])?;
         let ready = monotonic_ns();
-        thread::sleep(Duration::from_millis(100 + rng.below(2400) as u64));
+        // Long enough that what was recorded since it was ready must be there.
+        let least = Duration::from_nanos(DELAY_NS);
+        thread::sleep(least + Duration::from_millis(100 + rng.below(2400) as u64));
         let killed = monotonic_ns();
         let ended = recorder.stop(libc::SIGKILL)?;
         report.same(format!("{round}: code of record"), ended.code(), 137);
