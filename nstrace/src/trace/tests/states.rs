@@ -4,7 +4,7 @@ use std::io::Cursor;
 
 use crate::{
     cgroups::Cgroups,
-    event::Unseen,
+    event::{Event, FoundHolder, Holder, Unseen},
     names::Names,
     trace::{Entry, Head, Index, Item, Options, Reader, StateOf, Writer},
     world::{
@@ -142,4 +142,74 @@ fn a_state_makes_good_what_was_damaged() {
     }
     assert_eq!(seen, (1, 1));
     assert_eq!(told(&world), told(&whole));
+}
+
+/// Names of commands and paths, which a state has too, are left out of it.
+#[test]
+fn a_state_can_be_redacted() {
+    let events = super::others();
+    let (mut world, mut cgroups, mut names) =
+        (World::default(), Cgroups::default(), Names::default());
+    for event in &events {
+        world.apply(event, &mut Vec::new());
+        if let Event::FoundNamespace(found) = *event {
+            let holder = FoundHolder {
+                time: found.time,
+                kind: found.kind,
+                ns: found.ns,
+                holder: Holder::Mount {
+                    mnt: 7,
+                    path: b"/run/netns/x",
+                },
+            };
+            world.apply(&Event::FoundHolder(holder), &mut Vec::new());
+        }
+    }
+    cgroups.learn(9, b"/secret.slice/web");
+    names.learn(b"web", "secret");
+    let read = |redacts: bool| {
+        let mut writer = Writer::new(Vec::new(), &Head::default(), Options::default())?;
+        writer.state(&StateOf {
+            world: &world,
+            cgroups: &cgroups,
+            names: &names,
+            lost: 0,
+            unseen: Unseen::default(),
+            redacts,
+        })?;
+        writer.finish(0)?;
+        let bytes = writer.into_inner();
+        let mut reader = Reader::new(&bytes[..]);
+        while let Some(item) = reader.read().expect("a recording") {
+            if let Item::State(state) = item {
+                return Ok::<_, std::io::Error>(*state);
+            }
+        }
+        panic!("no state");
+    };
+    let told = |redacts| {
+        let state = read(redacts).expect("memory");
+        let comms: Vec<Vec<u8>> = state
+            .world
+            .tasks()
+            .map(|(_, task)| task.comm().into())
+            .collect();
+        let holders = state
+            .world
+            .namespaces()
+            .map(|(_, ns)| ns.holders().count())
+            .sum::<usize>();
+        let text = format!(
+            "{:?} {:?} {:?} {comms:?}",
+            state.world, state.cgroups, state.names
+        );
+        let paths = ["/run/netns/", "secret"].map(|secret| {
+            let bytes = format!("{:?}", secret.as_bytes());
+            let bytes = bytes.trim_matches(['[', ']']).to_owned();
+            text.contains(secret) || text.contains(&bytes)
+        });
+        (comms.iter().all(Vec::is_empty), paths, holders)
+    };
+    assert_eq!(told(false), (false, [true, true], 1));
+    assert_eq!(told(true), (true, [false, false], 1));
 }
