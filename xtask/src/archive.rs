@@ -16,7 +16,7 @@
 
 use std::env;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -53,11 +53,11 @@ pub struct Image {
 /// cannot be reached.
 pub fn published() -> Result<Vec<Image>> {
     let list = cache::dir()?.join("published");
-    if let Some(images) = read_list(&list, Some(LIST_AGE_MAX)) {
+    if let Some(images) = fresh_list(&list) {
         return Ok(images);
     }
     let _lock = cache::lock("apt")?;
-    if let Some(images) = read_list(&list, Some(LIST_AGE_MAX)) {
+    if let Some(images) = fresh_list(&list) {
         return Ok(images);
     }
     match ask() {
@@ -65,7 +65,7 @@ pub fn published() -> Result<Vec<Image>> {
             write_list(&list, &images)?;
             Ok(images)
         }
-        Err(error) => match read_list(&list, None) {
+        Err(error) => match read_list(&list) {
             Some(images) => {
                 eprintln!("xtask: using an old list of kernels: {error:#}");
                 Ok(images)
@@ -75,25 +75,68 @@ pub fn published() -> Result<Vec<Image>> {
     }
 }
 
-/// Downloads the packages of a kernel into `dir`; returns their files.
-pub fn download(image: &Image, dir: &Path) -> Result<Vec<PathBuf>> {
+/// Downloads packages (`NAME` or `NAME=VERSION`) and unpacks them into `tree`; `what` is what
+/// they are for a message. The files are in `work` meanwhile, which is emptied.
+pub fn unpack(what: &str, packages: &[String], work: &Path, tree: &Path) -> Result<()> {
+    let _ = fs::remove_dir_all(work);
+    for dir in [work, tree] {
+        fs::create_dir_all(dir).with_context(|| format!("{}: cannot make", dir.display()))?;
+    }
+    download(what, packages, work)?;
+    for entry in fs::read_dir(work)? {
+        let deb = entry?.path();
+        process::output(process::command("dpkg-deb").arg("-x").args([&deb, tree]))?;
+    }
+    let _ = fs::remove_dir_all(work);
+    Ok(())
+}
+
+fn download(what: &str, packages: &[String], dir: &Path) -> Result<()> {
     let _lock = cache::lock("apt")?;
     process::output(
         apt("apt-get")?
             .arg("download")
-            .args(&image.packages)
+            .args(packages)
             .current_dir(dir),
     )
     .with_context(|| {
         let list = cache::dir().unwrap_or_default().join("published");
         format!(
-            "cannot download Linux {}; if it has been superseded, delete {} to look again",
-            image.version,
+            "cannot download {what}; if it has been superseded, delete {} to look again",
             list.display()
         )
     })?;
-    let files = fs::read_dir(dir)?.map(|entry| Ok(entry?.path()));
-    files.collect::<Result<Vec<_>>>()
+    Ok(())
+}
+
+/// The packages with what modules for a kernel are built with; None if the archive has none for
+/// that very version.
+pub fn headers(release: &str, version: &str) -> Result<Option<Vec<String>>> {
+    // A kernel in the cache does not mean that the archive has been asked here.
+    published()?;
+    let own = format!("linux-headers-{release}={version}");
+    let _lock = cache::lock("apt")?;
+    let shown = process::try_output(apt("apt-cache")?.args(["show", &own]))?;
+    let record = String::from_utf8_lossy(&shown.stdout);
+    Ok(record.lines().find_map(|line| {
+        let depends = line.strip_prefix("Depends: ")?;
+        Some([vec![own.clone()], headers_of_depends(depends, version)].concat())
+    }))
+}
+
+/// The headers that do not depend on the flavour, and the tools, of whose series any newer
+/// version does; compilers are this machine's.
+fn headers_of_depends(depends: &str, version: &str) -> Vec<String> {
+    let names = depends.split([',', '|']);
+    let names = names.filter_map(|dependency| dependency.trim().split(' ').next());
+    let wanted = names.filter_map(|name| {
+        if name.starts_with("linux-kbuild-") {
+            return Some(name.to_owned());
+        }
+        let is_common = name.starts_with("linux-headers-") && name.ends_with("-common");
+        is_common.then(|| format!("{name}={version}"))
+    });
+    wanted.collect()
 }
 
 fn ask() -> Result<Vec<Image>> {
@@ -170,16 +213,17 @@ fn image_of_record(record: &str, names: &[&str]) -> Option<Image> {
     })
 }
 
-fn read_list(path: &Path, age_max: Option<Duration>) -> Option<Vec<Image>> {
-    let age = fs::metadata(path)
-        .ok()?
-        .modified()
-        .ok()?
-        .elapsed()
-        .unwrap_or_default();
-    if age_max.is_some_and(|max| age > max) {
-        return None;
-    }
+/// Whether a file with what the archive said is young enough to be taken for what it says now.
+pub fn is_fresh(path: &Path) -> bool {
+    let changed = fs::metadata(path).and_then(|metadata| metadata.modified());
+    changed.is_ok_and(|changed| changed.elapsed().unwrap_or_default() <= LIST_AGE_MAX)
+}
+
+fn fresh_list(path: &Path) -> Option<Vec<Image>> {
+    is_fresh(path).then(|| read_list(path)).flatten()
+}
+
+fn read_list(path: &Path) -> Option<Vec<Image>> {
     Some(
         fs::read_to_string(path)
             .ok()?
@@ -342,6 +386,25 @@ mod tests {
             ]
         );
         assert_eq!(image_of_record(SPLIT, &[]), None);
+    }
+
+    #[test]
+    fn headers_are_those_of_all_flavours_and_the_tools() {
+        let old = "linux-headers-6.1.0-56-common (= 6.1.192-2), linux-kbuild-6.1 (>= 6.1.192-2), \
+            linux-compiler-gcc-12-x86";
+        let expected = [
+            "linux-headers-6.1.0-56-common=6.1.192-2",
+            "linux-kbuild-6.1",
+        ];
+        assert_eq!(headers_of_depends(old, "6.1.192-2"), expected);
+        let new = "linux-base (>= 4.12~), linux-headers-6.12.118+deb13-common (= 6.12.118-1), \
+            linux-image-6.12.118+deb13-cloud-amd64 (= 6.12.118-1) | linux-image-unsigned, \
+            linux-kbuild-6.12.118+deb13, gcc-14";
+        let expected = [
+            "linux-headers-6.12.118+deb13-common=6.12.118-1",
+            "linux-kbuild-6.12.118+deb13",
+        ];
+        assert_eq!(headers_of_depends(new, "6.12.118-1"), expected);
     }
 
     #[test]

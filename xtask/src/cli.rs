@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::qemu::Machine;
 use crate::vm::{self, Guest, Outcome};
-use crate::{bench, btf, build, demo, kernel, setup, test};
+use crate::{bench, btf, build, demo, kbuild, kernel, setup, test};
 
 /// The status when there was no guest to run the command in.
 const NO_GUEST: u8 = 125;
@@ -43,6 +43,8 @@ enum Command {
     Demo,
     /// Get the kernels of the matrix, and say where they are
     Kernels,
+    /// Build the tests' kernel modules for the matrix, and say where they are
+    Modules,
     /// Make nstrace's test data anew: what it reads of each kernel's BTF
     Btf,
 }
@@ -101,9 +103,12 @@ struct VmArgs {
     /// Copy a file or a tree into the guest, a program with its libraries
     #[arg(long, value_name = "HOST:GUEST", value_parser = parse_add)]
     add: Vec<(PathBuf, String)>,
-    /// Insert a module and what it depends on
+    /// Insert a module and what it depends on; one of the tests' own is built
     #[arg(long, value_name = "NAME")]
     module: Vec<String>,
+    /// Put the modules of the tests into the guest, uninserted: /usr/lib/nstrace/modules
+    #[arg(long)]
+    test_modules: bool,
     /// Count instructions instead of time, with this seed
     #[arg(long, value_name = "SEED")]
     icount: Option<u64>,
@@ -132,6 +137,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Bench(args) => run_bench(args),
         Command::Demo => Ok(code_of(demo::run()?)),
         Command::Kernels => print_kernels(),
+        Command::Modules => print_modules(),
         Command::Btf => make_testdata(),
     }
 }
@@ -139,16 +145,26 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
 fn run_vm(args: VmArgs) -> Result<ExitCode> {
     setup::guests()?;
     let command = command_of(&args.command)?;
+    let kernel = kernel::get(&args.kernel)?;
+    let mut adds = args.add;
+    let is_own = |name: &String| kbuild::source(name).is_some();
+    let (own, modules): (Vec<String>, Vec<String>) = args.module.into_iter().partition(is_own);
+    for name in own {
+        adds.push(kbuild::inserted(&kernel, &name)?);
+    }
+    if args.test_modules {
+        adds.extend(kbuild::for_tests(&kernel)?);
+    }
     let guest = Guest {
-        kernel: kernel::get(&args.kernel)?,
+        kernel,
         machine: Machine {
             memory_mb: args.mem,
             cpus: args.cpus,
             icount_seed: args.icount,
         },
         timeout: Duration::from_secs(args.timeout),
-        adds: args.add,
-        modules: args.module,
+        adds,
+        modules,
         command,
     };
     Ok(code_of(vm::run(
@@ -233,6 +249,30 @@ fn run_bench(args: BenchArgs) -> Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+fn print_modules() -> Result<ExitCode> {
+    setup::guests()?;
+    println!("{:8} {:12} MODULE", "SERIES", "VERSION");
+    let mut code = ExitCode::SUCCESS;
+    for series in kernel::MATRIX {
+        let lines = || -> Result<Vec<String>> {
+            let kernel = kernel::get(series)?;
+            let files = kbuild::for_tests(&kernel)?;
+            let line = |(file, _): &(PathBuf, String)| {
+                format!("{series:8} {:12} {}", kernel.version(), file.display())
+            };
+            Ok(files.iter().map(line).collect())
+        };
+        match lines() {
+            Ok(lines) => lines.iter().for_each(|line| println!("{line}")),
+            Err(error) => {
+                eprintln!("xtask: {error:#}");
+                code = ExitCode::FAILURE;
+            }
+        }
+    }
+    Ok(code)
 }
 
 fn print_kernels() -> Result<ExitCode> {

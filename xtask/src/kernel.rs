@@ -44,6 +44,19 @@ impl Kernel {
         self.dir.join("modules")
     }
 
+    /// Its name in the cache, by release and version of the package.
+    pub fn name(&self) -> String {
+        let name = self.dir.file_name().unwrap_or_default();
+        name.to_string_lossy().into_owned()
+    }
+
+    /// The version of its package: 6.1.192-2 of 6.1.0-56-cloud-amd64.
+    pub fn package_version(&self) -> String {
+        let name = self.name();
+        let version = name.split_once('_').map(|(_, version)| version);
+        version.unwrap_or_default().to_owned()
+    }
+
     /// Whether the kernel is of a series before `series`.
     pub fn is_before(&self, series: &str) -> bool {
         compare_versions(series_of(&self.release), series) == Ordering::Less
@@ -186,12 +199,9 @@ fn install(image: &Image, kernel: &Kernel) -> Result<()> {
         .with_file_name(format!("getting.{}", image.release));
     let _ = fs::remove_dir_all(&work);
     let (debs, tree, keep) = (work.join("debs"), work.join("tree"), work.join("keep"));
-    for dir in [&debs, &tree, &keep] {
-        fs::create_dir_all(dir).with_context(|| format!("{}: cannot make", dir.display()))?;
-    }
-    for deb in archive::download(image, &debs)? {
-        process::output(process::command("dpkg-deb").arg("-x").args([&deb, &tree]))?;
-    }
+    fs::create_dir_all(&keep).with_context(|| format!("{}: cannot make", keep.display()))?;
+    let what = format!("Linux {}", image.version);
+    archive::unpack(&what, &image.packages, &debs, &tree)?;
     keep_parts(&tree, &image.release, &keep)
         .with_context(|| format!("the packages of Linux {}", image.release))?;
     fs::rename(&keep, &kernel.dir).with_context(|| {

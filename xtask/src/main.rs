@@ -16,6 +16,8 @@ mod demo;
 mod elf;
 mod exports;
 mod fuzz;
+mod headers;
+mod kbuild;
 mod kernel;
 mod modules;
 mod packages;

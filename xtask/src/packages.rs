@@ -22,6 +22,9 @@ const NEEDED: &[(&str, &str)] = &[
     ("zstd", "zstd"),
     ("lz4", "lz4"),
     ("cc", "gcc"),
+    // For kernel modules, and the kernel's own tool that looks through them.
+    ("make", "make"),
+    ("/usr/lib/x86_64-linux-gnu/libelf.so.1", "libelf1"),
     // For libFuzzer.
     ("c++", "g++"),
     // For the static binary.

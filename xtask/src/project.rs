@@ -14,13 +14,17 @@ pub fn root() -> PathBuf {
     here.parent().unwrap_or(&here).to_owned()
 }
 
-/// Where a build of `profile` puts a program.
-pub fn artefact(profile: &str, program: &str) -> PathBuf {
-    let target = match env::var_os("CARGO_TARGET_DIR") {
+/// Where everything is that was built.
+pub fn target_dir() -> PathBuf {
+    match env::var_os("CARGO_TARGET_DIR") {
         Some(dir) => root().join(dir),
         None => root().join("target"),
-    };
-    target.join(TARGET).join(profile).join(program)
+    }
+}
+
+/// Where a build of `profile` puts a program.
+pub fn artefact(profile: &str, program: &str) -> PathBuf {
+    target_dir().join(TARGET).join(profile).join(program)
 }
 
 /// A program as the last build left it, of whichever profile is newer; None if

@@ -29,6 +29,9 @@ const LOGS_KEPT: usize = 32;
 /// The lines of the console that a report of a failure shows.
 const CONSOLE_LINES: usize = 12;
 
+/// What is in there is inserted before the command runs, in the order of names.
+pub const MODULES_DIR: &str = "/etc/vm/modules";
+
 /// Modules that the ports need; built in from 6.12.
 const PORT_MODULES: &[&str] = &["virtio_pci", "virtio_console"];
 
@@ -269,7 +272,7 @@ fn initramfs(guest: &Guest) -> Result<fs::File> {
         }
     }
     for (index, module) in all.iter().enumerate() {
-        let path = format!("etc/vm/modules/{index:03}-{}.ko", module.name);
+        let path = format!("{MODULES_DIR}/{index:03}-{}.ko", module.name);
         root.file(&path, 0o644, &module.contents)?;
     }
     if let Some(command) = &guest.command {
