@@ -16,7 +16,7 @@
 
 use std::env;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -109,19 +109,63 @@ fn download(what: &str, packages: &[String], dir: &Path) -> Result<()> {
     Ok(())
 }
 
+/// What came of looking for something of a kernel's in the archive.
+pub enum Found {
+    /// Where it is.
+    At(PathBuf),
+    /// Why there is none.
+    Absent(String),
+}
+
+/// The directory `name` in the cache's part `part`. If it is not there, `get` makes it, or says
+/// why it cannot be had; for a day it is not asked again then.
+pub fn kept(
+    part: &str,
+    name: &str,
+    get: impl FnOnce(&Path) -> Result<Option<String>>,
+) -> Result<Found> {
+    let dir = cache::subdir(part)?.join(name);
+    if dir.exists() {
+        return Ok(Found::At(dir));
+    }
+    let _lock = cache::lock(part)?;
+    if dir.exists() {
+        return Ok(Found::At(dir));
+    }
+    let absent = dir.with_file_name(format!("{name}.absent"));
+    if is_fresh(&absent) {
+        return Ok(Found::Absent(fs::read_to_string(&absent)?));
+    }
+    let Some(why) = get(&dir)? else {
+        return Ok(Found::At(dir));
+    };
+    fs::write(&absent, &why).with_context(|| format!("{}: cannot write", absent.display()))?;
+    Ok(Found::Absent(why))
+}
+
 /// The packages with what modules for a kernel are built with; None if the archive has none for
 /// that very version.
 pub fn headers(release: &str, version: &str) -> Result<Option<Vec<String>>> {
-    // A kernel in the cache does not mean that the archive has been asked here.
-    published()?;
     let own = format!("linux-headers-{release}={version}");
-    let _lock = cache::lock("apt")?;
-    let shown = process::try_output(apt("apt-cache")?.args(["show", &own]))?;
-    let record = String::from_utf8_lossy(&shown.stdout);
+    let record = record(&own)?;
     Ok(record.lines().find_map(|line| {
         let depends = line.strip_prefix("Depends: ")?;
         Some([vec![own.clone()], headers_of_depends(depends, version)].concat())
     }))
+}
+
+/// Whether the archive has a package, `NAME=VERSION`.
+pub fn has(package: &str) -> Result<bool> {
+    Ok(!record(package)?.is_empty())
+}
+
+/// What the archive says of a package; nothing if it has none.
+fn record(package: &str) -> Result<String> {
+    // A kernel in the cache does not mean that the archive has been asked here.
+    published()?;
+    let _lock = cache::lock("apt")?;
+    let shown = process::try_output(apt("apt-cache")?.args(["show", package]))?;
+    Ok(String::from_utf8_lossy(&shown.stdout).into_owned())
 }
 
 /// The headers that do not depend on the flavour, and the tools, of whose series any newer
@@ -214,7 +258,7 @@ fn image_of_record(record: &str, names: &[&str]) -> Option<Image> {
 }
 
 /// Whether a file with what the archive said is young enough to be taken for what it says now.
-pub fn is_fresh(path: &Path) -> bool {
+fn is_fresh(path: &Path) -> bool {
     let changed = fs::metadata(path).and_then(|metadata| metadata.modified());
     changed.is_ok_and(|changed| changed.elapsed().unwrap_or_default() <= LIST_AGE_MAX)
 }

@@ -147,13 +147,15 @@ fn run_vm(args: VmArgs) -> Result<ExitCode> {
     let command = command_of(&args.command)?;
     let kernel = kernel::get(&args.kernel)?;
     let mut adds = args.add;
-    let is_own = |name: &String| kbuild::source(name).is_some();
-    let (own, modules): (Vec<String>, Vec<String>) = args.module.into_iter().partition(is_own);
-    for name in own {
-        adds.push(kbuild::inserted(&kernel, &name)?);
+    let mut modules = Vec::new();
+    for name in args.module {
+        match kbuild::own(&name) {
+            Some(own) => adds.push(kbuild::inserted(&kernel, own)?),
+            None => modules.push(name),
+        }
     }
     if args.test_modules {
-        adds.extend(kbuild::for_tests(&kernel)?);
+        adds.extend(kbuild::for_tests(&kernel, &kbuild::names())?);
     }
     let guest = Guest {
         kernel,
@@ -258,7 +260,7 @@ fn print_modules() -> Result<ExitCode> {
     for series in kernel::MATRIX {
         let lines = || -> Result<Vec<String>> {
             let kernel = kernel::get(series)?;
-            let files = kbuild::for_tests(&kernel)?;
+            let files = kbuild::for_tests(&kernel, &kbuild::names())?;
             let line = |(file, _): &(PathBuf, String)| {
                 format!("{series:8} {:12} {}", kernel.version(), file.display())
             };

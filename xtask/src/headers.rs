@@ -14,44 +14,27 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use crate::archive::{self, Found};
 use crate::kernel::Kernel;
-use crate::{archive, cache, elf, process};
+use crate::{elf, process};
 
-/// What was found of headers.
-pub enum Headers {
-    /// The directory for `make -C`.
-    At(PathBuf),
-    /// Why there are none.
-    Absent(String),
-}
-
-/// The headers of exactly this kernel, downloaded unless they are here.
-pub fn get(kernel: &Kernel) -> Result<Headers> {
-    let dir = cache::subdir("headers")?.join(kernel.name());
-    let build = dir.join(format!("usr/src/linux-headers-{}", kernel.release));
-    if dir.exists() {
-        return Ok(Headers::At(build));
-    }
-    let _lock = cache::lock("headers")?;
-    if dir.exists() {
-        return Ok(Headers::At(build));
-    }
-    let known = dir.with_file_name(format!("{}.absent", kernel.name()));
-    if archive::is_fresh(&known) {
-        return Ok(Headers::Absent(fs::read_to_string(&known)?));
-    }
-    let version = kernel.package_version();
-    let Some(packages) = archive::headers(&kernel.release, &version)? else {
-        let why = format!(
-            "Linux {}: Debian's archive has no linux-headers-{} of version {version}",
-            kernel.version(),
-            kernel.release
-        );
-        fs::write(&known, &why).with_context(|| format!("{}: cannot write", known.display()))?;
-        return Ok(Headers::Absent(why));
-    };
-    install(kernel, &packages, &dir)?;
-    Ok(Headers::At(build))
+/// The headers of exactly this kernel, downloaded unless they are here: the directory for
+/// `make -C`.
+pub fn get(kernel: &Kernel) -> Result<Found> {
+    let (release, version) = (&kernel.release, kernel.package_version());
+    let found = archive::kept("headers", &kernel.name(), |dir| {
+        match archive::headers(release, &version)? {
+            Some(packages) => install(kernel, &packages, dir).map(|()| None),
+            None => Ok(Some(format!(
+                "Linux {}: Debian's archive has no linux-headers-{release} of version {version}",
+                kernel.version()
+            ))),
+        }
+    })?;
+    Ok(match found {
+        Found::At(dir) => Found::At(dir.join(format!("usr/src/linux-headers-{release}"))),
+        absent => absent,
+    })
 }
 
 fn install(kernel: &Kernel, packages: &[String], dir: &Path) -> Result<()> {

@@ -10,70 +10,100 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::headers::{self, Headers};
+use crate::archive::Found;
 use crate::kernel::Kernel;
-use crate::{cache, process, project, vm};
-
-/// What a built module is.
-pub enum Built {
-    /// The module's file.
-    At(PathBuf),
-    /// Why this kernel can have none.
-    Absent(String),
-}
+use crate::seeds::{self, Seed};
+use crate::tree::{self, File};
+use crate::{cache, headers, modules, process, project, sources, vm};
 
 /// A module of the tests.
-pub struct Source {
+pub struct Module {
     /// What the tests call it, and its file in a guest.
     pub name: &'static str,
-    /// Its directory in xtask/modules.
-    dir: &'static str,
+    origin: Origin,
+}
+
+/// Where a module comes from.
+enum Origin {
+    /// Its source is in this directory of xtask/modules.
+    Ours(&'static str),
+    /// It is the distribution's overlayfs with a mistake.
+    Overlay(Seed),
+    /// It is the distribution's, as it is.
+    Distribution,
 }
 
 /// The modules of the tests.
-pub const SOURCES: &[Source] = &[Source {
-    name: "nstrace_writers",
-    dir: "writers",
-}];
+pub const MODULES: &[Module] = &[
+    Module {
+        name: "nstrace_writers",
+        origin: Origin::Ours("writers"),
+    },
+    Module {
+        name: "overlay_copy_up_drop",
+        origin: Origin::Overlay(seeds::COPY_UP_DROP),
+    },
+    Module {
+        name: "overlay_xattr_leak",
+        origin: Origin::Overlay(seeds::XATTR_LEAK),
+    },
+    Module {
+        name: "overlay",
+        origin: Origin::Distribution,
+    },
+];
 
-/// The module of that name, if it is one of ours.
-pub fn source(name: &str) -> Option<&'static Source> {
-    SOURCES.iter().find(|source| source.name == name)
+/// The module of that name, if it is one that we build.
+pub fn own(name: &str) -> Option<&'static Module> {
+    let is_own = |module: &&Module| !matches!(module.origin, Origin::Distribution);
+    MODULES.iter().filter(is_own).find(|own| own.name == name)
 }
 
 /// Where the modules of the tests are in a guest, and, where there is none, why:
 /// `NAME.ko` or `NAME.absent`.
 const GUEST_DIR: &str = "/usr/lib/nstrace/modules";
 
-/// What a guest is to be given for its tests: (here, there).
-pub fn for_tests(kernel: &Kernel) -> Result<Vec<(PathBuf, String)>> {
+/// What a guest is to be given for its tests, of the modules that they name: (here, there).
+pub fn for_tests(kernel: &Kernel, names: &[&str]) -> Result<Vec<(PathBuf, String)>> {
     let mut files = Vec::new();
-    for source in SOURCES {
-        let (file, suffix) = match build(kernel, source)? {
-            Built::At(module) => (module, "ko"),
-            Built::Absent(why) => (write_reason(kernel, source, &why)?, "absent"),
+    for name in names {
+        let module = MODULES.iter().find(|module| module.name == *name);
+        let module = module.with_context(|| format!("module {name}: is none of the tests'"))?;
+        let (file, suffix) = match build(kernel, module)? {
+            Found::At(file) => (file, "ko"),
+            Found::Absent(why) => (write_reason(kernel, name, &why)?, "absent"),
         };
-        files.push((file, format!("{GUEST_DIR}/{}.{suffix}", source.name)));
+        files.push((file, format!("{GUEST_DIR}/{name}.{suffix}")));
     }
     Ok(files)
 }
 
-fn write_reason(kernel: &Kernel, source: &Source, why: &str) -> Result<PathBuf> {
-    let dir = target(kernel);
-    let file = dir.join(format!("{}.absent", source.name));
-    fs::create_dir_all(&dir)
-        .and_then(|()| fs::write(&file, why))
-        .with_context(|| format!("{}: cannot write", file.display()))?;
+/// The names of all modules.
+pub fn names() -> Vec<&'static str> {
+    MODULES.iter().map(|module| module.name).collect()
+}
+
+fn write_reason(kernel: &Kernel, name: &str, why: &str) -> Result<PathBuf> {
+    keep(kernel, format!("{name}.absent"), why.as_bytes())
+}
+
+/// Writes a file of a kernel's, unless it is there already: another guest may be reading it.
+fn keep(kernel: &Kernel, name: String, contents: &[u8]) -> Result<PathBuf> {
+    let _lock = cache::lock("modules")?;
+    let file = target(kernel).join(name);
+    if !fs::read(&file).is_ok_and(|there| there == contents) {
+        tree::put(&file, contents)?;
+    }
     Ok(file)
 }
 
-/// One of our modules for a guest that is to insert it as it starts: (here, there).
-pub fn inserted(kernel: &Kernel, name: &str) -> Result<(PathBuf, String)> {
-    let source = source(name).with_context(|| format!("module {name}: is none of the tests'"))?;
-    match build(kernel, source)? {
+/// A module that we build, for a guest that is to insert it as it starts: (here, there).
+pub fn inserted(kernel: &Kernel, module: &Module) -> Result<(PathBuf, String)> {
+    let name = module.name;
+    match build(kernel, module)? {
         // After those of the distribution, whose names begin with a number.
-        Built::At(module) => Ok((module, format!("{}/own-{name}.ko", vm::MODULES_DIR))),
-        Built::Absent(why) => bail!("module {name}: {why}"),
+        Found::At(file) => Ok((file, format!("{}/own-{name}.ko", vm::MODULES_DIR))),
+        Found::Absent(why) => bail!("module {name}: {why}"),
     }
 }
 
@@ -92,60 +122,54 @@ const SETTINGS: &[&str] = &[
     "CONFIG_DEBUG_INFO_BTF_MODULES=",
 ];
 
-/// A module for a kernel, built unless it is here.
-pub fn build(kernel: &Kernel, source: &Source) -> Result<Built> {
+/// A module for a kernel, built unless it is here: its file.
+pub fn build(kernel: &Kernel, module: &Module) -> Result<Found> {
+    let name = module.name;
+    match &module.origin {
+        Origin::Distribution => unpacked(kernel, name).map(Found::At),
+        Origin::Ours(dir) => {
+            let source = tree::read(&project::root().join("xtask/modules").join(dir))?;
+            made(kernel, name, &source, Path::new(&format!("{name}.ko")))
+        }
+        Origin::Overlay(seed) => {
+            let dir = match sources::get(kernel)? {
+                Found::At(dir) => dir,
+                absent => return Ok(absent),
+            };
+            let mut source = tree::read(&dir)?;
+            seed.plant(&mut source)
+                .with_context(|| format!("the source of Linux {}", kernel.version()))?;
+            made(kernel, name, &source, Path::new("fs/overlayfs/overlay.ko"))
+        }
+    }
+}
+
+/// The module `file` of a source, made unless it is here.
+fn made(kernel: &Kernel, name: &str, source: &[File], file: &Path) -> Result<Found> {
     let headers = match headers::get(kernel)? {
-        Headers::At(dir) => dir,
-        Headers::Absent(why) => return Ok(Built::Absent(why)),
+        Found::At(dir) => dir,
+        absent => return Ok(absent),
     };
+    let dir = target(kernel).join(name);
+    let file = dir.join(file);
     let _lock = cache::lock("modules")?;
-    let from = project::root().join("xtask/modules").join(source.dir);
-    let dir = target(kernel).join(source.name);
-    let module = dir.join(format!("{}.ko", source.name));
-    let wanted = read_tree(&from)?;
-    if module.exists() && is_same(&wanted, &dir) {
-        return Ok(Built::At(module));
+    if !file.exists() || !tree::is_in(source, &dir) {
+        tree::write(source, &dir)?;
+        make(&headers, file.parent().unwrap_or(&dir)).with_context(|| {
+            let version = kernel.version();
+            format!("module {name}: cannot be built for Linux {version}")
+        })?;
     }
-    write_tree(&wanted, &dir)?;
-    make(&headers, &dir).with_context(|| {
-        format!(
-            "module {}: cannot be built for Linux {}",
-            source.name,
-            kernel.version()
-        )
-    })?;
-    Ok(Built::At(module))
+    Ok(Found::At(file))
 }
 
-/// A file's path below a directory, and what is in it.
-type File = (PathBuf, Vec<u8>);
-
-fn read_tree(dir: &Path) -> Result<Vec<File>> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(dir).with_context(|| format!("{}: cannot list", dir.display()))? {
-        let path = entry?.path();
-        let contents =
-            fs::read(&path).with_context(|| format!("{}: cannot read", path.display()))?;
-        let name = path.strip_prefix(dir).unwrap_or(&path).to_owned();
-        files.push((name, contents));
-    }
-    Ok(files)
-}
-
-fn is_same(files: &[File], dir: &Path) -> bool {
-    let is_same =
-        |(name, contents): &File| fs::read(dir.join(name)).is_ok_and(|there| there == *contents);
-    files.iter().all(is_same)
-}
-
-fn write_tree(files: &[File], dir: &Path) -> Result<()> {
-    let _ = fs::remove_dir_all(dir);
-    fs::create_dir_all(dir).with_context(|| format!("{}: cannot make", dir.display()))?;
-    for (name, contents) in files {
-        let path = dir.join(name);
-        fs::write(&path, contents).with_context(|| format!("{}: cannot write", path.display()))?;
-    }
-    Ok(())
+/// The distribution's own module, uncompressed.
+fn unpacked(kernel: &Kernel, name: &str) -> Result<PathBuf> {
+    let mut found = modules::collect(&kernel.modules(), &[name.to_owned()], false)?;
+    let Some(module) = found.pop().filter(|_| found.is_empty()) else {
+        bail!("module {name}: needs other modules, which the tests would have to insert");
+    };
+    keep(kernel, format!("{name}.ko"), &module.contents)
 }
 
 fn make(headers: &Path, dir: &Path) -> Result<()> {

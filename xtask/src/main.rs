@@ -25,12 +25,15 @@ mod process;
 mod project;
 mod qemu;
 mod rootfs;
+mod seeds;
 mod setup;
+mod sources;
 mod streams;
 mod tally;
 mod terminal;
 mod test;
 mod toolchain;
+mod tree;
 mod vm;
 
 use std::process::ExitCode;
