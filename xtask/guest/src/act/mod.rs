@@ -7,6 +7,7 @@ mod failures;
 mod hang;
 pub mod holders;
 mod limits;
+mod overlay;
 mod reuse;
 mod rows;
 mod storm;
@@ -63,6 +64,10 @@ pub enum Act {
         #[arg(long)]
         dir: PathBuf,
     },
+    /// Everything that can be done to an overlay, in several processes; prints what was done
+    OverlayLoad(overlay::LoadArgs),
+    /// Appends to files of an overlay's lower layer, then an unmount
+    CopyUp(overlay::CopyUpArgs),
     /// Namespaces until a number comes again; prints them
     Reuse,
     /// The truth about namespaces, as JSON
@@ -98,6 +103,8 @@ pub fn run(act: &Act) -> Result<()> {
         } => storm::run(*ops, *processes, Duration::from_micros(*pause_us)),
         Act::TreeStorm(args) => tree_storm::run(args),
         Act::Holders { dir } => holders::serve(dir),
+        Act::OverlayLoad(args) => overlay::load(args),
+        Act::CopyUp(args) => overlay::copy_up(args),
         Act::Reuse => reuse::run(),
         Act::Truth => truth::print(),
         Act::Nothing => Ok(()),
