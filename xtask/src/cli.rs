@@ -155,7 +155,7 @@ fn run_vm(args: VmArgs) -> Result<ExitCode> {
         }
     }
     if args.test_modules {
-        adds.extend(kbuild::for_tests(&kernel, &kbuild::names())?);
+        adds.extend(kbuild::for_tests(&kernel, &kbuild::names(), false)?);
     }
     let guest = Guest {
         kernel,
@@ -260,7 +260,7 @@ fn print_modules() -> Result<ExitCode> {
     for series in kernel::MATRIX {
         let lines = || -> Result<Vec<String>> {
             let kernel = kernel::get(series)?;
-            let files = kbuild::for_tests(&kernel, &kbuild::names())?;
+            let files = kbuild::for_tests(&kernel, &kbuild::names(), false)?;
             let line = |(file, _): &(PathBuf, String)| {
                 format!("{series:8} {:12} {}", kernel.version(), file.display())
             };

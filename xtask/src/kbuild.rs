@@ -64,13 +64,19 @@ pub fn own(name: &str) -> Option<&'static Module> {
 const GUEST_DIR: &str = "/usr/lib/nstrace/modules";
 
 /// What a guest is to be given for its tests, of the modules that they name: (here, there).
-pub fn for_tests(kernel: &Kernel, names: &[&str]) -> Result<Vec<(PathBuf, String)>> {
+/// Where the kernel `must` have them, it is an error if it cannot.
+pub fn for_tests(
+    kernel: &Kernel,
+    names: &[impl AsRef<str>],
+    must: bool,
+) -> Result<Vec<(PathBuf, String)>> {
     let mut files = Vec::new();
-    for name in names {
-        let module = MODULES.iter().find(|module| module.name == *name);
+    for name in names.iter().map(AsRef::as_ref) {
+        let module = MODULES.iter().find(|module| module.name == name);
         let module = module.with_context(|| format!("module {name}: is none of the tests'"))?;
         let (file, suffix) = match build(kernel, module)? {
             Found::At(file) => (file, "ko"),
+            Found::Absent(why) if must => bail!("module {name}: {why}"),
             Found::Absent(why) => (write_reason(kernel, name, &why)?, "absent"),
         };
         files.push((file, format!("{GUEST_DIR}/{name}.{suffix}")));

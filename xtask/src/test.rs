@@ -6,7 +6,8 @@
 //! machines that look at nothing else.
 
 use std::io::{self, BufRead, BufReader, Write};
-use std::process::Stdio;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread;
@@ -18,7 +19,7 @@ use crate::kernel::{self, Kernel};
 use crate::qemu::Machine;
 use crate::tally::{self, Lines, Row, Tally};
 use crate::vm::{self, Guest, Outcome};
-use crate::{build, exports, fuzz, setup};
+use crate::{build, exports, fuzz, kbuild, process, project, setup};
 
 /// As many as CI has cores; a guest keeps one busy.
 const GUESTS_AT_ONCE: usize = 2;
@@ -39,6 +40,10 @@ const SERIES_MIN: usize = 4;
 /// What the tests need that is not in the kernels themselves: interfaces for the
 /// namespaces of docs/cases/slow-container-start.sh.
 const MODULES: &[&str] = &["dummy"];
+
+/// The kernels for which the tests' own modules must be there: a test that is skipped on all
+/// others, because Debian has no headers for them, proves nothing.
+const OWN_MODULES_ON: &[&str] = &["6.1", "6.12", kernel::NEWEST];
 
 /// Long enough for all tests on the slowest kernel, on a busy machine.
 const TIMEOUT: Duration = Duration::from_secs(2400);
@@ -260,6 +265,7 @@ fn guest_command(options: &Options, run: Run<'_>) -> String {
 
 fn guest_rows(options: &Options) -> Result<Vec<Row>> {
     build::build(&[build::NSTRACE, build::GUEST_PROGRAM], true)?;
+    let modules = own_modules(options)?;
     let (kernels, mut rows) = kernels(options);
     let all = pairs(&kernels, options);
     let next = AtomicUsize::new(0);
@@ -272,7 +278,8 @@ fn guest_rows(options: &Options) -> Result<Vec<Row>> {
                     break;
                 };
                 let command = guest_command(options, *run);
-                let row = guest_row(series, kernel, run.attach, &command, options.name.is_some());
+                let is_narrowed = options.name.is_some();
+                let row = guest_row(series, kernel, run.attach, &command, &modules, is_narrowed);
                 done.lock().unwrap().push((at, row));
             }
         };
@@ -284,6 +291,16 @@ fn guest_rows(options: &Options) -> Result<Vec<Row>> {
     ran.sort_by_key(|(at, _)| *at);
     rows.extend(ran.into_iter().map(|(_, row)| row));
     Ok(rows)
+}
+
+/// The modules of ours that the wanted tests name.
+fn own_modules(options: &Options) -> Result<Vec<String>> {
+    let mut command = Command::new(project::artefact("release", build::GUEST_PROGRAM));
+    command.args(["test", "--modules"]).args(&options.name);
+    // It fails if there is no test of that name, which each guest says.
+    let said = process::try_output(&mut command)?;
+    let names = String::from_utf8_lossy(&said.stdout);
+    Ok(names.lines().map(str::to_owned).collect())
 }
 
 type Named = (String, Kernel);
@@ -336,10 +353,20 @@ fn place(series: &str, kernel: &Kernel) -> String {
     }
 }
 
-fn guest_row(series: &str, kernel: &Kernel, attach: &str, command: &str, is_narrowed: bool) -> Row {
+fn guest_row(
+    series: &str,
+    kernel: &Kernel,
+    attach: &str,
+    command: &str,
+    modules: &[String],
+    is_narrowed: bool,
+) -> Row {
     let started = Instant::now();
     let mut tally = Tally::default();
-    let result = run_guest(kernel, attach, command, &mut tally);
+    let must = OWN_MODULES_ON.contains(&series)
+        || OWN_MODULES_ON.contains(&kernel::series_of(&kernel.release));
+    let result = kbuild::for_tests(kernel, modules, must)
+        .and_then(|adds| run_guest(kernel, attach, command, adds, &mut tally));
     let note = match result {
         Ok(Outcome::Exit(0)) if tally.total() == 0 && is_narrowed => "no such test".to_owned(),
         Ok(Outcome::Exit(0)) if tally.total() > 0 => String::new(),
@@ -366,12 +393,18 @@ fn guest_row(series: &str, kernel: &Kernel, attach: &str, command: &str, is_narr
     }
 }
 
-fn run_guest(kernel: &Kernel, attach: &str, command: &str, tally: &mut Tally) -> Result<Outcome> {
+fn run_guest(
+    kernel: &Kernel,
+    attach: &str,
+    command: &str,
+    adds: Vec<(PathBuf, String)>,
+    tally: &mut Tally,
+) -> Result<Outcome> {
     let guest = Guest {
         kernel: kernel.clone(),
         machine: Machine::default(),
         timeout: TIMEOUT,
-        adds: Vec::new(),
+        adds,
         modules: MODULES.iter().map(|name| name.to_string()).collect(),
         command: Some(command.to_owned()),
     };

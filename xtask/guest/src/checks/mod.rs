@@ -16,8 +16,10 @@ mod storm;
 mod text;
 mod tools;
 mod tree_runc;
+mod warnings;
 mod why;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -25,6 +27,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 
 use crate::book::{self, Contents};
+use crate::harness::module;
 use crate::harness::report::Report;
 use crate::harness::tracer::{Seen, Tracer};
 
@@ -40,6 +43,9 @@ pub struct TestArgs {
     /// Name the tests and do nothing
     #[arg(long)]
     list: bool,
+    /// Name the kernel modules that the tests need and do nothing
+    #[arg(long)]
+    modules: bool,
     /// The operations of the load
     #[arg(long, default_value_t = 2000)]
     ops: u64,
@@ -158,6 +164,10 @@ const TESTS: &[Test] = &[
         run: kept::parts,
     },
     Test {
+        name: "mount warnings",
+        run: warnings::run,
+    },
+    Test {
         name: "tree one look",
         run: storm::one_look,
     },
@@ -191,6 +201,27 @@ const TESTS: &[Test] = &[
     },
 ];
 
+/// The kernel modules that tests need (xtask/src/kbuild.rs has them), by the test's name: the
+/// guest is given them, and where there is none for its kernel the test is not run.
+const MODULES: &[(&str, &[&str])] = &[("mount warnings", &["nstrace_writers"])];
+
+impl Test {
+    fn modules(&self) -> impl Iterator<Item = &'static str> {
+        let own = MODULES.iter().filter(|(name, _)| *name == self.name);
+        own.flat_map(|(_, modules)| modules.iter().copied())
+    }
+
+    /// Why this kernel cannot run it.
+    fn obstacle(&self) -> Result<Option<String>> {
+        for name in self.modules() {
+            if let Some(why) = module::absence(name)? {
+                return Ok(Some(why));
+            }
+        }
+        Ok(None)
+    }
+}
+
 /// The tests with one way of attaching, and what they share.
 pub struct Suite {
     attach: &'static str,
@@ -211,6 +242,11 @@ pub fn run(args: &TestArgs) -> Result<bool> {
     let tests: Vec<&Test> = TESTS.iter().filter(wanted).collect();
     if args.list {
         tests.iter().for_each(|test| println!("{}", test.name));
+        return Ok(true);
+    }
+    if args.modules {
+        let modules: BTreeSet<&str> = tests.iter().flat_map(|test| test.modules()).collect();
+        modules.iter().for_each(|name| println!("{name}"));
         return Ok(true);
     }
     if tests.is_empty() {
@@ -242,7 +278,11 @@ pub fn run(args: &TestArgs) -> Result<bool> {
 impl Suite {
     fn run(&mut self, test: &Test) -> bool {
         let started = Instant::now();
-        let result = (test.run)(self);
+        let result = match test.obstacle() {
+            Ok(None) => (test.run)(self),
+            Ok(Some(why)) => Ok(Verdict::Ignored(why)),
+            Err(error) => Err(error),
+        };
         let seconds = started.elapsed().as_secs_f32();
         let title = format!("test {} ({}) ...", test.name, self.attach);
         match result {
@@ -380,6 +420,18 @@ fn check_lines(seen: &Seen, from: usize, attach: &str, report: &mut Report) {
         let lost = seen.lost(from);
         for lost in lost.iter().filter(|lost| lost.record != "ns_death") {
             report.add(format!("lost {} of {}", lost.count, lost.record));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modules_are_those_of_tests() {
+        for (name, _) in MODULES {
+            assert!(TESTS.iter().any(|test| test.name == *name), "{name}");
         }
     }
 }

@@ -3,8 +3,10 @@
 
 pub mod against;
 pub mod compare;
+pub mod kernel_log;
 pub mod line;
 pub mod lives;
+pub mod module;
 pub mod report;
 pub mod stages;
 pub mod tracer;

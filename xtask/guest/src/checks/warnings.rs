@@ -1,0 +1,116 @@
+//! The kernel's own warning about a mount that dies with a writer count that is not zero: that
+//! the tests' module brings it about, and what nstrace does then.
+
+use std::fs;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+
+use super::{Suite, Verdict};
+use crate::harness::kernel_log::{KernelLog, Unbalanced};
+use crate::harness::module::Inserted;
+use crate::harness::report::Report;
+use crate::harness::tracer::Tracer;
+use crate::harness::watch;
+use crate::sys;
+
+/// The commands of xtask/modules/writers.
+const COMMANDS: &str = "/sys/kernel/debug/nstrace_writers";
+
+const MOUNT: &str = "/run/nstrace-unbalanced";
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What to have the module do, and the count that is left.
+const CASES: [(&str, i32); 10] = [
+    ("drop 4", -4),
+    ("take 3", 3),
+    ("pair 5", 0),
+    ("split 5", 0),
+    ("forget 5", 1),
+    ("deep 2", 2),
+    ("takefile 2", 2),
+    ("dropfile 1", -1),
+    ("pairfile 3", 0),
+    // As a truth for the others: a mount that nothing was done to.
+    ("pair 0", 0),
+];
+
+/// Has the module do something to a new mount, and lets the mount die.
+fn unbalance(command: &str) -> Result<()> {
+    sys::mount("tmpfs", MOUNT, "tmpfs", 0).context("cannot mount a tmpfs")?;
+    let done = fs::write(COMMANDS, format!("{command} {MOUNT}"));
+    sys::unmount(MOUNT).with_context(|| format!("{MOUNT}: cannot unmount"))?;
+    done.with_context(|| format!("{COMMANDS}: {command}"))
+}
+
+/// Runs the test.
+pub fn run(suite: &mut Suite) -> Result<Verdict> {
+    let mut report = Report::default();
+    let module = Inserted::new("nstrace_writers")?;
+    fs::create_dir_all(MOUNT)?;
+    truth(&mut report)?;
+    flight(suite, &mut report)?;
+    fs::remove_dir(MOUNT)?;
+    module.remove()?;
+    Ok(Verdict::Ran(report))
+}
+
+/// The kernel warns of what is left, and of nothing else.
+fn truth(report: &mut Report) -> Result<()> {
+    let mut log = KernelLog::open()?;
+    for (command, left) in CASES {
+        unbalance(command)?;
+        let lines = log.read()?;
+        let found = Unbalanced::all(&lines);
+        let is_right = match found.as_slice() {
+            [] => left == 0,
+            [one] => left != 0 && one.is_of(left),
+            _ => false,
+        };
+        report.check(is_right, || {
+            format!("{command}: the kernel warned of {found:?}, not of {left}")
+        });
+    }
+    Ok(())
+}
+
+/// The flight recorder writes when the kernel warns, once, and says why.
+fn flight(suite: &Suite, report: &mut Report) -> Result<()> {
+    let dir = Path::new("/run/nstrace-warned");
+    fs::create_dir_all(dir)?;
+    let name = dir.join("warned.nst").to_string_lossy().into_owned();
+    let words = ["-o", &name, "--flight", "30s"];
+    let words = [&["record"], &suite.words(&words)[..]].concat();
+    let recorder = Tracer::start(&words)?;
+    let files = || -> Result<Vec<String>> {
+        let entries = fs::read_dir(dir)?.flatten();
+        Ok(entries
+            .map(|entry| entry.path().to_string_lossy().into_owned())
+            .collect())
+    };
+    unbalance("pair 5")?;
+    // Had it a reason to write, it would write within a second.
+    thread::sleep(Duration::from_secs(2));
+    report.same("files before a warning", files()?, vec![]);
+    unbalance("drop 4")?;
+    let enough = Instant::now() + PATIENCE;
+    while files()?.is_empty() {
+        ensure!(Instant::now() < enough, "no file after a warning");
+        thread::sleep(Duration::from_millis(100));
+    }
+    let ended = recorder.stop(libc::SIGINT)?;
+    report.same("code of record --flight", ended.code(), 0);
+    let written = files()?;
+    report.same("files", written.len(), 1);
+    let is_told = |line: &&String| line.contains("the kernel warned in cleanup_mnt");
+    let told = ended.seen.stderr.iter().filter(is_told).count();
+    report.check(told == 1, || format!("it said {:?}", ended.seen.stderr));
+    for file in &written {
+        let tree = watch::run(&["tree", "--from", file], PATIENCE)?;
+        report.same(format!("code of tree --from {file}"), tree.code, Some(0));
+    }
+    Ok(fs::remove_dir_all(dir)?)
+}
