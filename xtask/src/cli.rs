@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 
+use crate::archive::Found;
 use crate::qemu::Machine;
 use crate::vm::{self, Guest, Outcome};
 use crate::{bench, btf, build, demo, kbuild, kernel, setup, test};
@@ -257,20 +258,26 @@ fn print_modules() -> Result<ExitCode> {
     setup::guests()?;
     println!("{:8} {:12} MODULE", "SERIES", "VERSION");
     let mut code = ExitCode::SUCCESS;
+    let mut complain = |error: anyhow::Error| {
+        eprintln!("xtask: {error:#}");
+        code = ExitCode::FAILURE;
+    };
     for series in kernel::MATRIX {
-        let lines = || -> Result<Vec<String>> {
-            let kernel = kernel::get(series)?;
-            let files = kbuild::for_tests(&kernel, &kbuild::names(), false)?;
-            let line = |(file, _): &(PathBuf, String)| {
-                format!("{series:8} {:12} {}", kernel.version(), file.display())
-            };
-            Ok(files.iter().map(line).collect())
-        };
-        match lines() {
-            Ok(lines) => lines.iter().for_each(|line| println!("{line}")),
+        let kernel = match kernel::get(series) {
+            Ok(kernel) => kernel,
             Err(error) => {
-                eprintln!("xtask: {error:#}");
-                code = ExitCode::FAILURE;
+                complain(error);
+                continue;
+            }
+        };
+        for module in kbuild::MODULES {
+            let version = kernel.version();
+            match kbuild::build(&kernel, module) {
+                Ok(Found::At(file)) => println!("{series:8} {version:12} {}", file.display()),
+                Ok(Found::Absent(why)) => {
+                    println!("{series:8} {version:12} no {}: {why}", module.name);
+                }
+                Err(error) => complain(error),
             }
         }
     }

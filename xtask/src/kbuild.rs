@@ -59,12 +59,12 @@ pub fn own(name: &str) -> Option<&'static Module> {
     MODULES.iter().filter(is_own).find(|own| own.name == name)
 }
 
-/// Where the modules of the tests are in a guest, and, where there is none, why:
-/// `NAME.ko` or `NAME.absent`.
+/// Where the modules of the tests are in a guest: `NAME.ko`, or why there is none: in
+/// `NAME.absent` if this kernel can have none, in `NAME.failed` if it should.
 const GUEST_DIR: &str = "/usr/lib/nstrace/modules";
 
 /// What a guest is to be given for its tests, of the modules that they name: (here, there).
-/// Where the kernel `must` have them, it is an error if it cannot.
+/// A kernel that `must` have them fails the tests that need them, not all.
 pub fn for_tests(
     kernel: &Kernel,
     names: &[impl AsRef<str>],
@@ -74,11 +74,18 @@ pub fn for_tests(
     for name in names.iter().map(AsRef::as_ref) {
         let module = MODULES.iter().find(|module| module.name == name);
         let module = module.with_context(|| format!("module {name}: is none of the tests'"))?;
-        let (file, suffix) = match build(kernel, module)? {
-            Found::At(file) => (file, "ko"),
-            Found::Absent(why) if must => bail!("module {name}: {why}"),
-            Found::Absent(why) => (write_reason(kernel, name, &why)?, "absent"),
+        let (suffix, why) = match build(kernel, module) {
+            Ok(Found::At(file)) => {
+                files.push((file, format!("{GUEST_DIR}/{name}.ko")));
+                continue;
+            }
+            Ok(Found::Absent(why)) => {
+                let suffix = if must { "failed" } else { "absent" };
+                (suffix, format!("module {name}: {why}"))
+            }
+            Err(error) => ("failed", format!("{error:#}")),
         };
+        let file = keep(kernel, format!("{name}.{suffix}"), why.as_bytes())?;
         files.push((file, format!("{GUEST_DIR}/{name}.{suffix}")));
     }
     Ok(files)
@@ -87,10 +94,6 @@ pub fn for_tests(
 /// The names of all modules.
 pub fn names() -> Vec<&'static str> {
     MODULES.iter().map(|module| module.name).collect()
-}
-
-fn write_reason(kernel: &Kernel, name: &str, why: &str) -> Result<PathBuf> {
-    keep(kernel, format!("{name}.absent"), why.as_bytes())
 }
 
 /// Writes a file of a kernel's, unless it is there already: another guest may be reading it.
@@ -188,5 +191,19 @@ fn make(headers: &Path, dir: &Path) -> Result<()> {
         .arg("modules")
         // Of a make that may have started us.
         .env_remove("MAKEFLAGS");
-    process::output(&mut command).map(drop)
+    let output = process::try_output(&mut command)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    // The compiler's words; what make says of them is at the end and says nothing.
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let is_error = |line: &&str| line.to_ascii_lowercase().contains("error:");
+    match stderr.lines().find(is_error) {
+        Some(line) => bail!("{}", line.trim()),
+        None => bail!(
+            "{}: {}",
+            process::describe(&command),
+            process::complaint(&output)
+        ),
+    }
 }

@@ -8,25 +8,28 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-/// xtask/src/kbuild.rs puts them there: `NAME.ko`, or `NAME.absent` with the reason.
+/// xtask/src/kbuild.rs puts them there: `NAME.ko`, or why there is none: in `NAME.absent` if this
+/// kernel can have none, in `NAME.failed` if it should.
 const DIR: &str = "/usr/lib/nstrace/modules";
 
 fn file(name: &str, suffix: &str) -> PathBuf {
     Path::new(DIR).join(format!("{name}.{suffix}"))
 }
 
-/// Why this kernel has no such module; None if it has one.
+/// Why this kernel can have no such module; None if it has one.
 pub fn absence(name: &str) -> Result<Option<String>> {
     if file(name, "ko").exists() {
         return Ok(None);
     }
+    if let Ok(why) = fs::read_to_string(file(name, "failed")) {
+        bail!("{why}");
+    }
     match fs::read_to_string(file(name, "absent")) {
         Ok(why) => Ok(Some(why)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => bail!(
+        Err(_) => bail!(
             "module {name}: not in this guest; `cargo xtask test` puts it there, or `cargo xtask \
              vm --test-modules`"
         ),
-        Err(error) => Err(error).context(format!("module {name}: cannot read why it is absent")),
     }
 }
 
