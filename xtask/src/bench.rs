@@ -7,6 +7,7 @@
 
 mod budget;
 mod figures;
+pub mod readers;
 mod table;
 
 use std::io;

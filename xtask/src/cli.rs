@@ -85,6 +85,9 @@ struct BenchArgs {
     /// Measure this nstrace instead of building one
     #[arg(long, value_name = "FILE")]
     nstrace: Option<PathBuf>,
+    /// How fast recordings are read, beside those of perf and trace-cmd of the same load
+    #[arg(long, conflicts_with_all = ["seed", "nstrace"])]
+    readers: bool,
 }
 
 #[derive(Args)]
@@ -242,6 +245,9 @@ fn make_testdata() -> Result<ExitCode> {
 }
 
 fn run_bench(args: BenchArgs) -> Result<ExitCode> {
+    if args.readers {
+        return bench::readers::run(&args.kernel).map(|()| ExitCode::SUCCESS);
+    }
     let options = bench::Options {
         kernel: args.kernel,
         seeds: args.seed,

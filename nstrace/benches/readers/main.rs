@@ -1,16 +1,18 @@
 //! How fast a recording is read: bare, as a report, as text and as JSON, in this process and
-//! as commands; and beside it `perf script` over as many events.
+//! as commands; and beside it `perf script` and `trace-cmd report`.
 //!
 //! ```text
-//! cargo bench --bench readers
-//! cargo bench --bench readers -- [--ops N] [--file FILE.nst] [--perf perf.data] [--trace-cmd trace.dat]
+//! cargo xtask bench --readers
+//! cargo bench --bench readers -- [--ops N] [--file FILE.nst]
+//!     [--load FILE.nst] [--perf perf.data] [--trace-cmd trace.dat]
 //! ```
 //!
-//! makes a recording of a million operations, unless it is given one, and prints for each
-//! reader operations (of perf and trace-cmd events) in a second of the CPU, user and system,
-//! and the bytes of the file for each. If perf is there it records page faults of this program,
-//! because tracepoints need rights; a trace.dat has to be brought. Which of them that were
-//! made on another machine are compared is for whoever brings them to say.
+//! makes a recording of a million operations, unless it is given one by `--file`, and prints
+//! for each reader operations in a second of the CPU, user and system. Then what nstrace, perf
+//! and trace-cmd have recorded of one load, each as it is made for: events, and the bytes of the
+//! file and the time for each. The first of the commands records that load in guests. Without
+//! it perf, if it is there, records as many page faults of this program, because tracepoints
+//! need rights.
 //!
 //! ```text
 //! valgrind --tool=callgrind $exe --ops 100000 --only report
@@ -23,6 +25,7 @@ mod recording;
 
 use std::{
     error::Error,
+    ffi::OsStr,
     fs::{self, File},
     io,
     mem::MaybeUninit,
@@ -89,15 +92,14 @@ fn measure<'w>(dir: &Path, ops: u64, option: &impl Fn(&str) -> Option<&'w String
         println!("{only}: {} operations", count.ops);
         return Ok(());
     }
-    let bytes = fs::metadata(&path)?.len();
     let count = bare(&path)?;
     println!(
         "{} operations among {} events, {:.1} bytes for an operation",
         count.ops,
         count.events,
-        bytes as f64 / count.ops as f64
+        fs::metadata(&path)?.len() as f64 / count.ops as f64
     );
-    println!("{:34} {:>12} {:>10}", "", "a second", "ns each");
+    println!("{:36} {:>12} {:>8}", "", "a second", "ns each");
     for (name, read) in READERS {
         let took = least(|| {
             let begin = Instant::now();
@@ -106,33 +108,73 @@ fn measure<'w>(dir: &Path, ops: u64, option: &impl Fn(&str) -> Option<&'w String
         })?;
         row(&format!("in this process: {name}"), count.ops, took);
     }
-    let file = path.to_string_lossy();
-    for words in [
-        &["report", &file][..],
-        &["report", "--json", &file],
-        &["tail", "--from", &file],
-        &["tail", "--json", "--from", &file],
-    ] {
-        let took = least(|| run(NSTRACE, words))?;
-        let shown = words
-            .iter()
-            .map(|word| if *word == file { "FILE" } else { word });
-        let shown = shown.collect::<Vec<_>>().join(" ");
-        row(&format!("nstrace {shown}"), count.ops, took);
+    for words in COMMANDS {
+        let took = least(|| run(NSTRACE, &of(words, &path)))?;
+        row(&format!("nstrace {}", words.join(" ")), count.ops, took);
+    }
+    println!(
+        "\n{:36} {:>12} {:>8} events, bytes each",
+        "", "a second", "ns each"
+    );
+    if let Some(load) = option("--load").map(Path::new) {
+        let events = bare(load)?.events;
+        for words in COMMANDS {
+            peer(NSTRACE, words, load, events)?;
+        }
     }
     perf(dir, count.ops, option("--perf"))?;
-    match option("--trace-cmd") {
-        Some(path) => trace_cmd(path),
+    match option("--trace-cmd").map(Path::new) {
+        Some(path) => {
+            let events = lines("trace-cmd", &of(&TRACE_CMD, path))?;
+            peer("trace-cmd", &TRACE_CMD, path, events)
+        }
         None => {
-            println!("trace-cmd report: bring a trace.dat by --trace-cmd");
+            println!("trace-cmd report: see `cargo xtask bench --readers`");
             Ok(())
         }
     }
 }
 
+/// Stands for the file in the words of a command.
+const FILE: &str = "FILE";
+
+const COMMANDS: [&[&str]; 4] = [
+    &["report", FILE],
+    &["report", "--json", FILE],
+    &["tail", "--from", FILE],
+    &["tail", "--json", "--from", FILE],
+];
+
+// -f: whosever it is.
+const PERF: [&str; 4] = ["script", "-f", "-i", FILE];
+
+const TRACE_CMD: [&str; 3] = ["report", "-i", FILE];
+
+fn of<'w>(words: &[&'w str], file: &'w Path) -> Vec<&'w OsStr> {
+    let word = |word: &&'w str| match *word {
+        FILE => file.as_os_str(),
+        word => OsStr::new(word),
+    };
+    words.iter().map(word).collect()
+}
+
 fn row(name: &str, count: u64, took: Duration) {
+    println!("{}", figures(name, count, took));
+}
+
+fn figures(name: &str, count: u64, took: Duration) -> String {
     let each = took.as_nanos() as f64 / count as f64;
-    println!("{name:34} {:>12.0} {each:>10.0}", 1e9 / each);
+    format!("{name:36} {:>12.0} {each:>8.0}", 1e9 / each)
+}
+
+/// A command over a file of so many events.
+fn peer(program: &str, words: &[&str], file: &Path, events: u64) -> Result<()> {
+    let took = least(|| run(program, &of(words, file)))?;
+    let bytes = fs::metadata(file)?.len() as f64 / events as f64;
+    let name = Path::new(program).file_name().unwrap_or_default();
+    let name = format!("{} {}", name.display(), words.join(" "));
+    println!("{} {events}, {bytes:.1}", figures(&name, events, took));
+    Ok(())
 }
 
 const RUNS: usize = 3;
@@ -146,62 +188,31 @@ fn least(mut run: impl FnMut() -> Result<Duration>) -> Result<Duration> {
 }
 
 /// perf script over a file that was brought, or over as many page faults.
-fn perf(dir: &Path, events: u64, brought: Option<&String>) -> Result<()> {
-    let Ok(version) = Command::new("perf").arg("--version").output() else {
+fn perf(dir: &Path, faults: u64, brought: Option<&String>) -> Result<()> {
+    if Command::new("perf").arg("--version").output().is_err() {
         println!("perf script: perf is not installed");
         return Ok(());
-    };
-    let version = String::from_utf8_lossy(&version.stdout).trim().to_owned();
+    }
     let file = match brought {
-        Some(path) => path.clone(),
+        Some(path) => PathBuf::from(path),
         None => {
-            let file = dir.join("perf.data").to_string_lossy().into_owned();
-            let exe = std::env::current_exe()?.to_string_lossy().into_owned();
-            let words = [
-                "record",
-                "-q",
-                "-e",
-                "page-faults",
-                "-c",
-                "1",
-                "-o",
-                &file,
-                "--",
-            ];
-            let count = events.to_string();
-            let words = [&words[..], &[&exe, FAULTS, &count]].concat();
+            let file = dir.join("perf.data");
+            let exe = std::env::current_exe()?;
+            let faults = faults.to_string();
+            let record = ["record", "-q", "-e", "page-faults", "-c", "1", "-o", FILE];
+            let mut words = of(&record, &file);
+            words.extend([OsStr::new("--"), exe.as_os_str()]);
+            words.extend([OsStr::new(FAULTS), OsStr::new(&faults)]);
             run("perf", &words)?;
             file
         }
     };
-    let script = ["script", "-f", "-i", &file];
-    let events = lines("perf", &script)?;
-    let bytes = fs::metadata(&file)?.len();
-    println!(
-        "{version}: {events} events, {:.1} bytes for one",
-        bytes as f64 / events as f64
-    );
-    let took = least(|| run("perf", &script))?;
-    row("perf script FILE", events, took);
-    Ok(())
-}
-
-/// trace-cmd report over a file that was brought.
-fn trace_cmd(file: &str) -> Result<()> {
-    let words = ["report", "-i", file];
-    let events = lines("trace-cmd", &words)?;
-    let bytes = fs::metadata(file)?.len();
-    println!(
-        "trace-cmd: {events} events, {:.1} bytes for one",
-        bytes as f64 / events as f64
-    );
-    let took = least(|| run("trace-cmd", &words))?;
-    row("trace-cmd report FILE", events, took);
-    Ok(())
+    let events = lines("perf", &of(&PERF, &file))?;
+    peer("perf", &PERF, &file, events)
 }
 
 /// How many lines a command prints: one for an event.
-fn lines(name: &str, words: &[&str]) -> Result<u64> {
+fn lines(name: &str, words: &[&OsStr]) -> Result<u64> {
     let out = Command::new(name)
         .args(words)
         .stderr(Stdio::null())
@@ -211,7 +222,7 @@ fn lines(name: &str, words: &[&str]) -> Result<u64> {
 }
 
 /// Runs a command, and says how much CPU it took, user and system.
-fn run(name: &str, words: &[&str]) -> Result<Duration> {
+fn run(name: &str, words: &[&OsStr]) -> Result<Duration> {
     let mut child = Command::new(name)
         .args(words)
         .stdout(Stdio::null())
