@@ -235,14 +235,14 @@ pub struct Record {
     pub max_size: Option<u64>,
     /// Begin another file when one is so large, or so old: 100M, 1h. FILE.nst is
     /// FILE.000001.nst and so on
-    #[arg(long, value_name = "SIZE|LENGTH", value_parser = rotate)]
+    #[arg(long, value_name = "SIZE|LENGTH", value_parser = rotate, group = "parts")]
     pub rotate: Vec<Rotate>,
     /// Keep so many files, and remove the oldest
-    #[arg(long, value_name = "NUMBER", value_parser = number)]
+    #[arg(long, value_name = "NUMBER", value_parser = number, requires = "parts")]
     pub keep: Option<usize>,
     /// Keep the last while in memory, and write it into a file when something happens: an
     /// operation that the filters choose, a kernel warning in cleanup_mnt, SIGUSR1
-    #[arg(long, value_name = "LENGTH", value_parser = length, conflicts_with_all = ["rotate", "max_size"])]
+    #[arg(long, value_name = "LENGTH", value_parser = length, group = "parts", conflicts_with_all = ["rotate", "max_size"])]
     pub flight: Option<Duration>,
     /// Leave out names of commands and paths
     #[arg(long)]

@@ -15,7 +15,7 @@ fn main() -> ExitCode {
         Err(error) if cmd::is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("nstrace: {}", cmd::one_line(&error));
-            ExitCode::FAILURE
+            cmd::code_of(&error)
         }
     }
 }

@@ -5,6 +5,7 @@ use std::{io, process::ExitCode};
 use anyhow::{Context as _, bail};
 
 use super::{
+    WrongWords,
     file::Output,
     output::say,
     record::Room,
@@ -56,7 +57,9 @@ pub fn cut(args: &Cut) -> anyhow::Result<ExitCode> {
 pub fn cat(args: &Cat) -> anyhow::Result<ExitCode> {
     let pipes = args.files.iter().filter(|file| file.as_os_str() == "-");
     if pipes.count() > 1 {
-        bail!("standard input can be read once: say a file for the others");
+        bail!(WrongWords(
+            "standard input can be read once: say a file for the others".to_owned()
+        ));
     }
     // Before anything is written.
     let mut before: Option<(Head, u64)> = None;

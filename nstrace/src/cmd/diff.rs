@@ -6,6 +6,7 @@ use anyhow::bail;
 use jiff::tz::TimeZone;
 
 use super::{
+    WrongWords,
     output::{self, colored, say},
     report::{Part, Summed, filter},
 };
@@ -52,7 +53,9 @@ fn recordings(args: &cli::Diff) -> anyhow::Result<Sides> {
     let after = args.after.as_deref().unwrap_or(&args.before);
     let paths = [args.before.as_path(), after];
     if paths.iter().all(|path| path.as_os_str() == "-") {
-        bail!("both recordings cannot be standard input: give a file for one");
+        bail!(WrongWords(
+            "both recordings cannot be standard input: give a file for one".to_owned()
+        ));
     }
     let [a, b] = paths.map(|path| read(args, path, [None, None]));
     Ok((paths.map(|path| path.display().to_string()), [a?, b?]))
@@ -62,7 +65,9 @@ fn recordings(args: &cli::Diff) -> anyhow::Result<Sides> {
 fn parts(args: &cli::Diff, at: &Moment) -> anyhow::Result<Sides> {
     let path = args.before.as_path();
     if path.as_os_str() == "-" {
-        bail!("--at needs a file, which is read twice: standard input cannot be");
+        bail!(WrongWords(
+            "--at needs a file, which is read twice: standard input cannot be".to_owned()
+        ));
     }
     let name = path.display();
     let names = [

@@ -10,6 +10,7 @@ use std::{
 use anyhow::{Context as _, bail};
 
 use super::{
+    WrongWords,
     file::{Dir, Output, Unfinished},
     live::{Model, Replayed},
     page, tail,
@@ -68,7 +69,9 @@ fn written(args: &cli::Export, what: Option<&str>, write: &mut Write<'_>) -> any
 fn parquet(args: &cli::Export) -> anyhow::Result<()> {
     let path = args.output.as_deref();
     let Some(path) = path.filter(|path| *path != Path::new("-")) else {
-        bail!("parquet is several files: say -o DIR");
+        bail!(WrongWords(
+            "parquet is several files: say -o DIR".to_owned()
+        ));
     };
     readable(args)?;
     let dir = Dir::open(path)?;

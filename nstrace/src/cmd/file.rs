@@ -15,6 +15,8 @@ use std::{
 
 use anyhow::{Context as _, bail};
 
+use super::WrongWords;
+
 const LINK: &str = "it is a symbolic link, which is not followed";
 
 /// Where something is written to: a file, or standard output.
@@ -37,7 +39,9 @@ impl Output {
         let name = path.display().to_string();
         if name == "-" {
             if io::stdout().is_terminal() {
-                bail!("{what} is not for a terminal: say -o FILE, or use a pipe");
+                bail!(WrongWords(format!(
+                    "{what} is not for a terminal: say -o FILE, or use a pipe"
+                )));
             }
             return Ok(Output {
                 file: None,
@@ -162,10 +166,10 @@ impl Output {
         };
         let read = fs::metadata(input).ok().map(of);
         if own.is_some() && own == read {
-            bail!(
+            bail!(WrongWords(format!(
                 "{}: it is what is read, too: say another -o FILE",
                 self.name
-            );
+            )));
         }
         Ok(())
     }

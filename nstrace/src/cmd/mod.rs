@@ -52,7 +52,7 @@ pub fn no_command(error: &clap::Error) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     eprintln!("nstrace: {}", in_one_line(&error.to_string()));
-    ExitCode::from(2)
+    ExitCode::from(WRONG_WORDS)
 }
 
 /// What clap says in several lines.
@@ -71,6 +71,21 @@ fn in_one_line(text: &str) -> String {
     let line = line.strip_prefix("error: ").unwrap_or(&line);
     format!("{line} (nstrace --help)")
 }
+
+/// Words that do not go together, as far as clap cannot know.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct WrongWords(String);
+
+/// The exit code of what failed.
+pub fn code_of(error: &anyhow::Error) -> ExitCode {
+    match error.is::<WrongWords>() {
+        true => ExitCode::from(WRONG_WORDS),
+        false => ExitCode::FAILURE,
+    }
+}
+
+const WRONG_WORDS: u8 = 2;
 
 /// Runs what waits for several things at once.
 fn block_on(run: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
@@ -138,6 +153,53 @@ mod tests {
             let words = ["nstrace"].iter().chain(words);
             let error = Cli::try_parse_from(words).expect_err("wrong words");
             assert_eq!(in_one_line(&error.to_string()), expected);
+        }
+    }
+
+    /// [`ExitCode`] cannot be compared.
+    fn is_wrong_words(words: &[&str]) -> bool {
+        match Cli::try_parse_from(["nstrace"].iter().chain(words)) {
+            Err(error) => error.use_stderr(),
+            Ok(cli) => run(cli).is_err_and(|error| error.is::<WrongWords>()),
+        }
+    }
+
+    #[test]
+    fn words_that_do_not_go_together_are_told_from_what_fails() {
+        let recording = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/traces/v1.nst");
+        for words in [
+            &["tree", "--at", "+1s"][..],
+            &["tree", "--at", "-1s", "--from", "-"],
+            &["record", "-o", "x.nst", "--keep", "2"],
+            &["record", "-o", "-", "--rotate", "1M"],
+            &["record", "-o", "..", "--flight", "1s"],
+            &["record", "-o", "x.nst", "--flight", "1s", "--rotate", "1M"],
+            &["cat", "-", "-", "-o", "/dev/null"],
+            &["cut", recording, "-o", recording],
+            &[
+                "cut",
+                recording,
+                "--from",
+                "-0.1s",
+                "--to",
+                "+0.1s",
+                "-o",
+                "/dev/null",
+            ],
+            &["diff", "-", "-"],
+            &["diff", "-", "--at", "+1s"],
+            &["export", recording, "--format", "parquet"],
+        ] {
+            assert!(is_wrong_words(words), "{words:?}");
+        }
+        for words in [
+            &["tree", "--from", "/there/is/none"][..],
+            &["tree", "--from", recording, "--at", "+1h"],
+            &["why", "net:1", "--from", recording],
+            &["cat", recording, recording, "-o", "/dev/null"],
+            &["record", "-o", "/there/is/none.nst"],
+        ] {
+            assert!(!is_wrong_words(words), "{words:?}");
         }
     }
 }

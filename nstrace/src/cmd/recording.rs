@@ -12,7 +12,7 @@ use anyhow::Context as _;
 use jiff::tz::TimeZone;
 use nstrace_common::wire::RecordKind;
 
-use super::output::say;
+use super::{WrongWords, output::say};
 use crate::{
     event::Lost,
     moment::{Moment, NoMoment},
@@ -89,15 +89,22 @@ pub fn read_span(
     let span = |head: &Head, end: Option<u64>| {
         let zone = TimeZone::system();
         let of = |moment: &Moment| {
-            let found = moment.resolve(head, end, &zone);
-            found.map_err(|error: NoMoment| anyhow::Error::from(error).context(name.clone()))
+            moment.resolve(head, end, &zone).map_err(|error| {
+                let text = format!("{name}: {error}");
+                match error {
+                    NoMoment::NoEnd => anyhow::Error::from(WrongWords(text)),
+                    NoMoment::Outside { .. } => anyhow::Error::msg(text),
+                }
+            })
         };
         let span = Span {
             from: from.map_or(Ok(head.mono_ns), of)?,
             until: until.map_or(Ok(end.unwrap_or(u64::MAX)), of)?,
         };
         if until.is_some() && span.from > span.until {
-            anyhow::bail!("{name}: that part ends before it begins: say the earlier moment first");
+            anyhow::bail!(WrongWords(format!(
+                "{name}: that part ends before it begins: say the earlier moment first"
+            )));
         }
         Ok::<_, anyhow::Error>(span)
     };

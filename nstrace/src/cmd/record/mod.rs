@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 
 pub use self::redact::Room;
@@ -176,9 +176,6 @@ fn place(args: &Record) -> anyhow::Result<Place> {
         });
     }
     if args.rotate.is_empty() {
-        if args.keep.is_some() {
-            bail!("--keep is for the files of --rotate and --flight: say one of them");
-        }
         let output = Output::open(&args.output, "a recording")?;
         output.lock()?;
         return Ok(Place::One(output));

@@ -8,7 +8,10 @@ use std::{
 
 use anyhow::{Context as _, bail};
 
-use crate::{cmd::file::Output, trace};
+use crate::{
+    cmd::{WrongWords, file::Output},
+    trace,
+};
 
 /// The files of a recording in parts.
 pub struct Parts {
@@ -23,7 +26,7 @@ impl Parts {
     /// Goes on behind those that are there.
     pub fn new(path: &Path, keep: Option<usize>) -> anyhow::Result<Parts> {
         if path == Path::new("-") {
-            bail!("a pipe has no parts: say -o FILE");
+            bail!(WrongWords("a pipe has no parts: say -o FILE".to_owned()));
         }
         let (dir, (stem, extension)) = (dir(path), names(path)?);
         let mut there = Vec::new();
@@ -85,9 +88,12 @@ fn dir(path: &Path) -> &Path {
 
 /// What stands before the number, and what behind it.
 fn names(path: &Path) -> anyhow::Result<(OsString, OsString)> {
-    let stem = path
-        .file_stem()
-        .with_context(|| format!("{}: is no file", path.display()))?;
+    let Some(stem) = path.file_stem() else {
+        let name = path.display();
+        bail!(WrongWords(format!(
+            "{name}: it is no name of a file: say -o FILE"
+        )));
+    };
     let mut behind = OsString::new();
     if let Some(extension) = path.extension() {
         behind.push(".");
