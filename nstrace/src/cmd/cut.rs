@@ -1,6 +1,6 @@
 //! `nstrace cut` and `nstrace cat`: parts of recordings, and several as one.
 
-use std::{io, process::ExitCode};
+use std::{io, path::Path, process::ExitCode};
 
 use anyhow::{Context as _, bail};
 
@@ -10,6 +10,7 @@ use super::{
     output::say,
     record::Room,
     recording::{self, Span, Spanned},
+    trouble::{name, unwritten},
 };
 use crate::{
     cli::{Cat, Cut},
@@ -55,7 +56,7 @@ pub fn cut(args: &Cut) -> anyhow::Result<ExitCode> {
 
 /// Writes recordings of one boot behind each other, as one.
 pub fn cat(args: &Cat) -> anyhow::Result<ExitCode> {
-    let pipes = args.files.iter().filter(|file| file.as_os_str() == "-");
+    let pipes = args.files.iter().filter(|file| *file == Path::new("-"));
     if pipes.count() > 1 {
         bail!(WrongWords(
             "standard input can be read once: say a file for the others".to_owned()
@@ -63,8 +64,10 @@ pub fn cat(args: &Cat) -> anyhow::Result<ExitCode> {
     }
     // Before anything is written.
     let mut before: Option<(Head, u64)> = None;
-    for file in args.files.iter().filter(|file| file.as_os_str() != "-") {
-        let (head, end) = recording::span(file)?;
+    for file in &args.files {
+        let Some((head, end)) = recording::span(file)? else {
+            continue;
+        };
         if let Some((last, last_end)) = &before {
             let name = file.display();
             if last.boot_id != head.boot_id {
@@ -86,7 +89,10 @@ pub fn cat(args: &Cat) -> anyhow::Result<ExitCode> {
                 Item::Head(head) => Some((**head).clone()),
                 Item::Damage(_) => None,
                 // It has been damaged.
-                _ if !is_begun => Some(recording::span(file)?.0),
+                _ if !is_begun => match recording::span(file)? {
+                    Some((head, _)) => Some(head),
+                    None => bail!("{}: {}", name(file, "input"), recording::HEADLESS),
+                },
                 _ => None,
             };
             if let Some(head) = head {
@@ -147,7 +153,7 @@ impl Copy {
             output.begin()?;
             Writer::new(output, head, Options::default())
         });
-        self.writer = begun.transpose().context(name)?;
+        self.writer = begun.transpose().map_err(unwritten).context(name)?;
         self.known.wall_offset_ns = head.wall_offset_ns;
         Ok(())
     }
@@ -260,8 +266,10 @@ impl Copy {
         };
         let written = writer.written();
         let output = writer.into_inner();
-        output.finish().with_context(|| self.name.clone())?;
-        if self.name != "-" {
+        let is_file = output.is_file();
+        let finished = output.finish().map_err(unwritten);
+        finished.with_context(|| self.name.clone())?;
+        if is_file {
             say(&format!("{}: {written} bytes", self.name));
         }
         Ok(ExitCode::SUCCESS)
@@ -275,7 +283,9 @@ fn write(
     write: impl FnOnce(&mut Writer<Output>) -> io::Result<()>,
 ) -> anyhow::Result<()> {
     match writer {
-        Some(writer) => write(writer).with_context(|| name.to_owned()),
+        Some(writer) => write(writer)
+            .map_err(unwritten)
+            .with_context(|| name.to_owned()),
         None => Ok(()),
     }
 }

@@ -8,7 +8,9 @@ use jiff::tz::TimeZone;
 use super::{
     WrongWords,
     output::{self, colored, say},
+    recording,
     report::{Part, Summed, filter},
+    trouble::name,
 };
 use crate::{
     cli,
@@ -52,21 +54,21 @@ type Sides = ([String; 2], [Summed; 2]);
 fn recordings(args: &cli::Diff) -> anyhow::Result<Sides> {
     let after = args.after.as_deref().unwrap_or(&args.before);
     let paths = [args.before.as_path(), after];
-    if paths.iter().all(|path| path.as_os_str() == "-") {
+    if paths.iter().all(|path| *path == Path::new("-")) {
         bail!(WrongWords(
             "both recordings cannot be standard input: give a file for one".to_owned()
         ));
     }
     let [a, b] = paths.map(|path| read(args, path, [None, None]));
-    Ok((paths.map(|path| path.display().to_string()), [a?, b?]))
+    Ok((paths.map(|path| name(path, "input")), [a?, b?]))
 }
 
 /// What is before and after a moment of one.
 fn parts(args: &cli::Diff, at: &Moment) -> anyhow::Result<Sides> {
     let path = args.before.as_path();
-    if path.as_os_str() == "-" {
+    if recording::is_pipe(path) {
         bail!(WrongWords(
-            "--at needs a file, which is read twice: standard input cannot be".to_owned()
+            "--at needs a file, which is read twice: a pipe cannot be".to_owned()
         ));
     }
     let name = path.display();
@@ -86,7 +88,7 @@ fn read(args: &cli::Diff, path: &Path, part: Part<'_>) -> anyhow::Result<Summed>
     if filtered && summed.report.operations == 0 {
         say(&format!(
             "{}: no operation passes the filters",
-            path.display()
+            name(path, "input")
         ));
     }
     Ok(summed)

@@ -14,6 +14,7 @@ use super::{
     file::{Dir, Output, Unfinished},
     live::{Model, Replayed},
     page, tail,
+    trouble::{unread, unwritten},
 };
 use crate::{
     cli::{self, ExportFormat},
@@ -31,9 +32,11 @@ pub fn run(args: &cli::Export) -> anyhow::Result<ExitCode> {
             tail::export(&args.file, &mut |text| {
                 let written = out.write_all(text.as_bytes());
                 text.clear();
-                written.with_context(|| name.to_owned())
+                written.map_err(unwritten).with_context(|| name.to_owned())
             })?;
-            out.flush().with_context(|| name.to_owned())
+            out.flush()
+                .map_err(unwritten)
+                .with_context(|| name.to_owned())
         })?,
         ExportFormat::Perfetto => written(args, Some("a Perfetto trace"), &mut |out, name| {
             export(&args.file, &mut Perfetto::new(BufWriter::new(out)), name)
@@ -41,7 +44,9 @@ pub fn run(args: &cli::Export) -> anyhow::Result<ExitCode> {
         ExportFormat::Parquet => parquet(args)?,
         ExportFormat::Html => written(args, None, &mut |mut out, name| {
             page::export(&args.file, &mut out, name)?;
-            out.flush().with_context(|| name.to_owned())
+            out.flush()
+                .map_err(unwritten)
+                .with_context(|| name.to_owned())
         })?,
     }
     Ok(ExitCode::SUCCESS)
@@ -61,9 +66,12 @@ fn written(args: &cli::Export, what: Option<&str>, write: &mut Write<'_>) -> any
     let mut output = Output::open_whole(path, what.unwrap_or("this"))?;
     output.is_not(&args.file)?;
     let name = output.name().to_owned();
-    output.begin().with_context(|| name.clone())?;
+    output
+        .begin()
+        .map_err(unwritten)
+        .with_context(|| name.clone())?;
     write(output.writer().with_context(|| name.clone())?, &name)?;
-    output.finish().context(name)
+    output.finish().map_err(unwritten).context(name)
 }
 
 fn parquet(args: &cli::Export) -> anyhow::Result<()> {
@@ -79,7 +87,7 @@ fn parquet(args: &cli::Export) -> anyhow::Result<()> {
     let mut made = Vec::new();
     for table in TABLES {
         let file = dir.make(&format!("{table}.parquet"));
-        made.push(file.with_context(|| name.to_owned())?);
+        made.push(file.map_err(unwritten).with_context(|| name.to_owned())?);
     }
     // The writers have what they write gather themselves.
     let files: Result<Vec<File>, _> = made.iter().map(Unfinished::file).collect();
@@ -87,10 +95,12 @@ fn parquet(args: &cli::Export) -> anyhow::Result<()> {
     let Ok(files) = <[File; TABLES.len()]>::try_from(files) else {
         bail!("{name}: a file is missing");
     };
-    let mut tables = Parquet::new(files).with_context(|| name.to_owned())?;
+    let tables = Parquet::new(files).map_err(unwritten);
+    let mut tables = tables.with_context(|| name.to_owned())?;
     export(&args.file, &mut tables, name)?;
     made.into_iter()
         .try_for_each(Unfinished::finish)
+        .map_err(unwritten)
         .with_context(|| name.to_owned())
 }
 
@@ -102,6 +112,7 @@ fn readable(args: &cli::Export) -> anyhow::Result<()> {
     let metadata = fs::metadata(&args.file);
     metadata
         .map(drop)
+        .map_err(unread)
         .with_context(|| args.file.display().to_string())
 }
 
@@ -124,9 +135,11 @@ fn export(path: &Path, to: &mut dyn Export, name: &str) -> anyhow::Result<()> {
                     .and_then(|()| to.event(event, &context)),
             },
         }
+        .map_err(unwritten)
         .with_context(|| name.to_owned())
     })?;
-    to.finish(&context(&model)).with_context(|| name.to_owned())
+    let finished = to.finish(&context(&model)).map_err(unwritten);
+    finished.with_context(|| name.to_owned())
 }
 
 fn context(model: &Model) -> Context<'_> {

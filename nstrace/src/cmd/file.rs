@@ -15,9 +15,10 @@ use std::{
 
 use anyhow::{Context as _, bail};
 
-use super::WrongWords;
-
-const LINK: &str = "it is a symbolic link, which is not followed";
+use super::{
+    WrongWords,
+    trouble::{self, LINK, unwritten},
+};
 
 /// Where something is written to: a file, or standard output.
 pub struct Output {
@@ -36,8 +37,8 @@ impl Output {
     ///
     /// `-` is standard output; `what` it will be, if that is not for a terminal.
     pub fn open(path: &Path, what: &str) -> anyhow::Result<Output> {
-        let name = path.display().to_string();
-        if name == "-" {
+        let name = trouble::name(path, "output");
+        if path == Path::new("-") {
             if io::stdout().is_terminal() {
                 bail!(WrongWords(format!(
                     "{what} is not for a terminal: say -o FILE, or use a pipe"
@@ -61,15 +62,7 @@ impl Output {
             }
             new => new,
         };
-        let file = file.map_err(|error| {
-            let is_link = error.raw_os_error() == Some(libc::ELOOP);
-            let error = anyhow::Error::from(error);
-            match is_link {
-                true => error.context(LINK),
-                false => error,
-            }
-        });
-        let file = Some(file.with_context(|| name.clone())?);
+        let file = Some(file.map_err(unwritten).with_context(|| name.clone())?);
         Ok(Output {
             file,
             name,
@@ -102,7 +95,8 @@ impl Output {
         options.write(true).create_new(true).mode(0o600);
         options.custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC);
         let name = path.display().to_string();
-        let file = options.open(&hidden).with_context(|| name.clone())?;
+        let file = options.open(&hidden).map_err(unwritten);
+        let file = file.with_context(|| name.clone())?;
         Ok(Output {
             file: Some(file),
             name,
@@ -179,6 +173,11 @@ impl Output {
         &self.name
     }
 
+    /// Whether it is a file, not standard output.
+    pub fn is_file(&self) -> bool {
+        self.file.is_some()
+    }
+
     /// Cuts off what is behind so many bytes, if it can be cut.
     pub fn cut(&self, len: u64) {
         if let Some(file) = &self.file {
@@ -204,7 +203,7 @@ impl Dir {
         let name = path.display().to_string();
         match fs::DirBuilder::new().mode(0o700).create(&path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(error).context(name);
+                return Err(unwritten(error).context(name));
             }
             _ => {}
         }
@@ -212,13 +211,9 @@ impl Dir {
         options.read(true);
         options.custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_CLOEXEC);
         let dir = options.open(&path);
-        let is_link = dir.is_err() && path.is_symlink();
-        let dir = dir.map_err(|error| {
-            let error = anyhow::Error::from(error);
-            match is_link {
-                true => error.context(LINK),
-                false => error,
-            }
+        let dir = dir.map_err(|error| match path.is_symlink() {
+            true => anyhow::anyhow!(LINK),
+            false => unwritten(error),
         });
         let dir = dir.with_context(|| name.clone())?.into();
         Ok(Dir { dir, name })

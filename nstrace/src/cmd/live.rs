@@ -12,6 +12,7 @@ use nstrace_common::{config::Config, wire::RecordKind};
 use super::{
     output::say,
     recording::{self, Each, Spanned},
+    trouble::name,
 };
 use crate::{
     cgroups::Cgroups,
@@ -188,7 +189,7 @@ impl Model {
             model.moment.get_or_insert_default().now_ns = now_ns;
         }
         if !is_whole {
-            let name = path.display();
+            let name = name(path, "input");
             say(&format!(
                 "{name}: there is no whole look at the machine in it: this is a part"
             ));

@@ -17,6 +17,7 @@ mod report;
 mod signals;
 mod tail;
 mod tree;
+mod trouble;
 mod why;
 
 use std::{io, process::ExitCode};

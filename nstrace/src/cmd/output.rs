@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use anyhow::Context as _;
 use clap::ColorChoice;
 
+use super::trouble::unwritten;
 use crate::render::Text;
 
 /// More text than this is not gathered before it is written: a burst must not fill the
@@ -32,7 +33,7 @@ pub fn write(text: &mut Text) -> anyhow::Result<()> {
         .write_all(text.as_bytes())
         .and_then(|()| stdout.flush());
     text.clear();
-    written.context("standard output")
+    written.map_err(unwritten).context("standard output")
 }
 
 /// A line on standard error, in one write: others may be writing there.

@@ -8,6 +8,7 @@ use super::{
     live::{Model, Replayed},
     output::say,
     recording,
+    trouble::{name, unwritten},
 };
 use crate::export::html::{Known, LeftOut, Limits, Page};
 
@@ -29,6 +30,7 @@ pub fn export(path: &Path, out: &mut dyn Write, name: &str) -> anyhow::Result<()
     })?;
     let left_out = page
         .write(out, &known(&model), &model.names)
+        .map_err(unwritten)
         .with_context(|| name.to_owned())?;
     tell(path, &left_out, &limits);
     Ok(())
@@ -44,7 +46,7 @@ fn known(model: &Model) -> Known<'_> {
 
 /// Says what the page does not have.
 fn tell(path: &Path, left_out: &LeftOut, limits: &Limits) {
-    let name = path.display();
+    let name = name(path, "input");
     let LeftOut {
         operations,
         namespaces,

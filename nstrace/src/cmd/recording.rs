@@ -2,7 +2,8 @@
 
 use std::{
     fs::File,
-    io::{self, Read},
+    io::{self, Read, Seek as _},
+    os::unix::fs::FileTypeExt as _,
     path::Path,
     thread,
     time::Duration,
@@ -12,7 +13,11 @@ use anyhow::Context as _;
 use jiff::tz::TimeZone;
 use nstrace_common::wire::RecordKind;
 
-use super::{WrongWords, output::say};
+use super::{
+    WrongWords,
+    output::say,
+    trouble::{name, unread},
+};
 use crate::{
     event::Lost,
     moment::{Moment, NoMoment},
@@ -25,19 +30,21 @@ pub type Each<'e> = dyn FnMut(Item) -> anyhow::Result<()> + 'e;
 /// Reads all of it, from standard input if the path is `-`, and says what of it cannot be
 /// read.
 pub fn read(path: &Path, each: &mut Each<'_>) -> anyhow::Result<()> {
-    let name = path.display().to_string();
+    let name = name(path, "input");
     match open(path)? {
-        None => rest(&mut Reader::new(io::stdin().lock()), &name, each),
-        Some(file) => rest(&mut Reader::new(file), &name, each),
+        Input::Pipe(pipe) => rest(&mut Reader::new(pipe), &name, each),
+        Input::File(file) => rest(&mut Reader::new(file), &name, each),
     }
 }
 
 /// Reads the names of containers in a file that will be read again, when what of it cannot be
-/// read is told.
+/// read is told. A pipe is not read twice, and not for them.
 pub fn names(path: &Path, each: &mut dyn FnMut(&[u8], &str)) -> anyhow::Result<()> {
-    let name = path.display().to_string();
-    let mut reader = Reader::new(File::open(path).with_context(|| name.clone())?);
-    while let Some(item) = reader.read().with_context(|| name.clone())? {
+    let Input::File(file) = open(path)? else {
+        return Ok(());
+    };
+    let mut reader = Reader::new(file);
+    while let Some(item) = next(&mut reader, &name(path, "input"))? {
         match item {
             Item::Entry(Entry::Name { id, name }) => each(id, name),
             Item::State(state) => state.names.iter().for_each(|(id, name)| each(id, name)),
@@ -85,17 +92,12 @@ pub fn read_span(
     until: Option<&Moment>,
     each: &mut dyn FnMut(Spanned) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let name = path.display().to_string();
+    let name = name(path, "input");
     let span = |head: &Head, end: Option<u64>| {
         let zone = TimeZone::system();
         let of = |moment: &Moment| {
-            moment.resolve(head, end, &zone).map_err(|error| {
-                let text = format!("{name}: {error}");
-                match error {
-                    NoMoment::NoEnd => anyhow::Error::from(WrongWords(text)),
-                    NoMoment::Outside { .. } => anyhow::Error::msg(text),
-                }
-            })
+            let found = moment.resolve(head, end, &zone);
+            found.map_err(|error| anyhow::Error::from(error).context(name.clone()))
         };
         let span = Span {
             from: from.map_or(Ok(head.mono_ns), of)?,
@@ -109,25 +111,32 @@ pub fn read_span(
         Ok::<_, anyhow::Error>(span)
     };
     match open(path)? {
-        None => {
-            let mut reader = Reader::new(io::stdin().lock());
+        Input::Pipe(pipe) => {
+            let mut moments = from.into_iter().chain(until);
+            if moments.any(|moment| matches!(moment, Moment::FromEnd(_))) {
+                anyhow::bail!(WrongWords(format!("{name}: {}", NoMoment::NoEnd)));
+            }
+            let mut reader = Reader::new(pipe);
             let Found { head, is_there } = head(&mut reader, &name)?;
             if !is_there {
-                anyhow::bail!(
-                    "{name}: its head is missing, and a pipe is read once: write it to a file first"
-                );
+                anyhow::bail!("{name}: {HEADLESS}");
             }
             let span = span(&head, None)?;
             each(Spanned::Item(Item::Head(Box::new(head.clone()))))?;
             each(Spanned::Head(&head, span))?;
             rest(&mut reader, &name, &mut not_after(span.until, each))
         }
-        Some(file) => {
+        Input::File(file) => {
+            let again = file.try_clone().map_err(unread);
+            let mut again = again.with_context(|| name.clone())?;
             let mut reader = Reader::new(file);
             let Found { head, is_there } = head(&mut reader, &name)?;
-            let index = reader.index().with_context(|| name.clone())?;
+            let index = reader.index().map_err(unread);
+            let index = index.with_context(|| name.clone())?;
             if !is_there {
-                reader = Reader::new(File::open(path).with_context(|| name.clone())?);
+                let begun = again.rewind().map_err(unread);
+                begun.with_context(|| name.clone())?;
+                reader = Reader::new(again);
             }
             let end = index.times.map_or(head.mono_ns, |[_, last]| last);
             let span = span(&head, Some(end))?;
@@ -140,9 +149,8 @@ pub fn read_span(
                 u64::MAX
             };
             let first = if from.is_some() { span.from } else { last };
-            reader
-                .seek(&index, first.min(last), last)
-                .with_context(|| name.clone())?;
+            let sought = reader.seek(&index, first.min(last), last);
+            sought.map_err(unread).with_context(|| name.clone())?;
             rest(&mut reader, &name, &mut not_after(last, each))
         }
     }
@@ -158,12 +166,13 @@ pub fn follow(
     const PAUSE: Duration = Duration::from_millis(100);
     /// So many pauses without anything new, and without a writer, are its end.
     const PAUSES: u32 = 20;
-    let name = path.display().to_string();
-    let file = open(path)?;
-    let lock = file.as_ref().and_then(|file| file.try_clone().ok());
-    let input: Box<dyn Read> = match file {
-        None => Box::new(io::stdin().lock()),
-        Some(file) => Box::new(file),
+    let name = name(path, "input");
+    let (input, lock): (Box<dyn Read>, _) = match open(path)? {
+        Input::Pipe(pipe) => (pipe, None),
+        Input::File(file) => {
+            let lock = file.try_clone().ok();
+            (Box::new(file), lock)
+        }
     };
     let (mut reader, mut quiet) = (Reader::new(input).follow(), 0);
     loop {
@@ -196,21 +205,47 @@ pub fn follow(
     }
 }
 
-/// None for standard input.
-fn open(path: &Path) -> anyhow::Result<Option<File>> {
-    match path.as_os_str().as_encoded_bytes() {
-        b"-" => Ok(None),
-        _ => Ok(Some(
-            File::open(path).with_context(|| path.display().to_string())?,
-        )),
+/// What is read.
+enum Input {
+    File(File),
+    /// Is read once, from its beginning.
+    Pipe(Box<dyn Read>),
+}
+
+fn open(path: &Path) -> anyhow::Result<Input> {
+    if path == Path::new("-") {
+        return Ok(Input::Pipe(Box::new(io::stdin().lock())));
     }
+    let file = File::open(path).map_err(unread);
+    let file = file.with_context(|| path.display().to_string())?;
+    // As the shell's <(COMMAND). What is no file at all says so when it is read.
+    let is_file = file.metadata().is_ok_and(|meta| meta.is_file());
+    Ok(match is_file {
+        true => Input::File(file),
+        false => Input::Pipe(Box::new(file)),
+    })
+}
+
+/// Whether it can be read once only.
+pub fn is_pipe(path: &Path) -> bool {
+    path == Path::new("-") || path.metadata().is_ok_and(|meta| meta.file_type().is_fifo())
+}
+
+/// Why what a pipe brings cannot be made sense of.
+pub const HEADLESS: &str = "its head is missing, and a pipe is read once: write it to a file first";
+
+fn next<'r, R: Read>(reader: &'r mut Reader<R>, name: &str) -> anyhow::Result<Option<Item<'r>>> {
+    reader
+        .read()
+        .map_err(unread)
+        .with_context(|| name.to_owned())
 }
 
 /// Reads up to the head. Where that has been damaged, what can be known of it: when the
 /// recording begins, and the clock.
 fn head<R: Read>(reader: &mut Reader<R>, name: &str) -> anyhow::Result<Found> {
     let (mut head, mut begins) = (Head::default(), None);
-    while let Some(item) = reader.read().with_context(|| name.to_owned())? {
+    while let Some(item) = next(reader, name)? {
         match item {
             Item::Head(head) => {
                 return Ok(Found {
@@ -246,21 +281,24 @@ struct Found {
     is_there: bool,
 }
 
-/// The head of a recording in a file, and when that ends; `CLOCK_MONOTONIC` in ns.
-pub fn span(path: &Path) -> anyhow::Result<(Head, u64)> {
+/// The head of a recording in a file, and when that ends, `CLOCK_MONOTONIC` in ns; none of what
+/// can be read once only.
+pub fn span(path: &Path) -> anyhow::Result<Option<(Head, u64)>> {
+    let Input::File(file) = open(path)? else {
+        return Ok(None);
+    };
     let name = path.display().to_string();
-    let file = File::open(path).with_context(|| name.clone())?;
     let mut reader = Reader::new(file);
     let head = head(&mut reader, &name)?.head;
-    let index = reader.index().with_context(|| name.clone())?;
+    let index = reader.index().map_err(unread).context(name)?;
     let end = index.times.map_or(head.mono_ns, |[_, last]| last);
-    Ok((head, end))
+    Ok(Some((head, end)))
 }
 
 /// Reads what is left.
 fn rest<R: Read>(reader: &mut Reader<R>, name: &str, each: &mut Each<'_>) -> anyhow::Result<()> {
     let (mut boot, mut last) = (None, 0);
-    while let Some(item) = reader.read().with_context(|| name.to_owned())? {
+    while let Some(item) = next(reader, name)? {
         tell(&item, name);
         match &item {
             Item::Head(head) => {

@@ -8,6 +8,7 @@ use super::{
     live::{Model, Replayed},
     output::{self, colored, say},
     recording,
+    trouble::name,
 };
 use crate::{
     cli,
@@ -127,7 +128,7 @@ pub fn run(args: &cli::Report) -> anyhow::Result<ExitCode> {
     let filtered = filter.is_set();
     let summed = Summed::read(&args.file, [None, None], filter, format, color)?;
     if filtered && summed.report.operations == 0 {
-        let name = args.file.display();
+        let name = name(&args.file, "input");
         say(&format!("{name}: no operation passes the filters"));
     }
     let tree = TreeFilter::default();
@@ -157,8 +158,7 @@ pub fn run(args: &cli::Report) -> anyhow::Result<ExitCode> {
 /// learnt, which may be at its end: a file is read for them before; a pipe cannot be.
 pub fn filter(args: &cli::Filters, path: &Path) -> anyhow::Result<Filter> {
     let mut filter = args.filter();
-    let is_pipe = path.as_os_str() == "-";
-    if let Some(asked) = filter.container.as_deref().filter(|_| !is_pipe) {
+    if let Some(asked) = filter.container.as_deref() {
         let named = &mut filter.named;
         recording::names(path, &mut |id, name| {
             if name == asked {

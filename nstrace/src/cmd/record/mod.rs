@@ -28,6 +28,7 @@ use super::{
     live::{Live, Model},
     output::say,
     signals::{Signals, end_of},
+    trouble::name,
 };
 use crate::{
     cli::Record,
@@ -150,7 +151,7 @@ async fn follow(args: Record, place: Place, mut child: Option<Child>) -> anyhow:
     let (operations, events) = (sink.operations, sink.events);
     let written = sink.finish(&model, &names)?;
     let (seconds, lost) = (began.elapsed().as_secs_f64(), model.lost);
-    let name = args.output.display();
+    let name = name(&args.output, "output");
     say(&format!(
         "{name}: {operations} operations, {events} events, {written} bytes in {seconds:.1} s, \
          {lost} lost"

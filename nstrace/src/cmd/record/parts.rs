@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, bail};
 
 use crate::{
-    cmd::{WrongWords, file::Output},
+    cmd::{WrongWords, file::Output, trouble::unwritten},
     trace,
 };
 
@@ -30,7 +30,8 @@ impl Parts {
         }
         let (dir, (stem, extension)) = (dir(path), names(path)?);
         let mut there = Vec::new();
-        let entries = fs::read_dir(dir).with_context(|| dir.display().to_string())?;
+        let entries = fs::read_dir(dir).map_err(unwritten);
+        let entries = entries.with_context(|| dir.display().to_string())?;
         for entry in entries.flatten() {
             let name = entry.file_name();
             let number = number(&name, &stem, &extension);
@@ -50,7 +51,8 @@ impl Parts {
         let number = self.there.last().map_or(1, |last| last + 1);
         let mut output = Output::open(&self.name(number)?, "a recording")?;
         output.lock()?;
-        output.begin().with_context(|| output.name().to_owned())?;
+        let begun = output.begin().map_err(unwritten);
+        begun.with_context(|| output.name().to_owned())?;
         self.there.push(number);
         self.forget()?;
         Ok(output)
@@ -64,7 +66,7 @@ impl Parts {
             let name = self.name(number)?;
             match fs::remove_file(&name) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(error).with_context(|| name.display().to_string());
+                    return Err(unwritten(error).context(name.display().to_string()));
                 }
                 _ => {}
             }

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     cgroups::Cgroups,
-    cmd::{file::Output, live::Model, output::say},
+    cmd::{file::Output, live::Model, output::say, trouble::unwritten},
     event::{Event, Operation},
     filter::Filter,
     kernel::{clock, facts},
@@ -121,7 +121,8 @@ impl Sink {
     pub fn new(place: Place, what: What, head: Head) -> anyhow::Result<Sink> {
         let (to, place) = match place {
             Place::One(mut output) => {
-                output.begin().with_context(|| output.name().to_owned())?;
+                let begun = output.begin().map_err(unwritten);
+                begun.with_context(|| output.name().to_owned())?;
                 (To::File(output), Rest::One)
             }
             Place::Parts {
@@ -253,7 +254,7 @@ impl Sink {
     /// Writes, unless that has failed before.
     fn with(&mut self, write: impl FnOnce(&mut Writer<To>) -> io::Result<()>) {
         if self.error.is_none() {
-            self.error = write(&mut self.writer).err().map(anyhow::Error::from);
+            self.error = write(&mut self.writer).err().map(unwritten);
         }
     }
 
@@ -289,7 +290,7 @@ impl Sink {
         match &mut self.place {
             Rest::One => {
                 if self.writer.wants_state() {
-                    self.writer.state(&state)?;
+                    self.writer.state(&state).map_err(unwritten)?;
                 }
             }
             Rest::Parts { parts, size, age } => {
@@ -304,15 +305,15 @@ impl Sink {
                         ..self.head.clone()
                     };
                     let mut next = begin(To::File(parts.next()?), &head)?;
-                    next.state(&state)?;
+                    next.state(&state).map_err(unwritten)?;
                     self.opening = next.written();
                     let mut last = std::mem::replace(&mut self.writer, next);
                     // One ends when the other begins.
-                    last.finish(head.mono_ns)?;
+                    last.finish(head.mono_ns).map_err(unwritten)?;
                     self.done += last.written();
                     self.begun = now;
                 } else if self.writer.wants_state() {
-                    self.writer.state(&state)?;
+                    self.writer.state(&state).map_err(unwritten)?;
                 }
             }
             Rest::Flight {
@@ -321,12 +322,12 @@ impl Sink {
                 trigger,
             } => {
                 if let Some(why) = trigger.take(now, at_end, *span) {
-                    self.writer.flush()?;
+                    self.writer.flush().map_err(unwritten)?;
                     if let To::Memory(flight) = self.writer.get_ref() {
                         let mut output = parts.next()?;
                         let name = output.name().to_owned();
                         let written = flight.write_to(&mut output, clock::monotonic_ns());
-                        let written = written.with_context(|| name.clone())?;
+                        let written = written.map_err(unwritten).with_context(|| name.clone())?;
                         self.done += written;
                         let seconds = flight.age(now).as_secs_f64();
                         say(&format!("{name}: {written} bytes, {seconds:.1} s: {why}"));
@@ -337,11 +338,11 @@ impl Sink {
                     To::File(_) => false,
                 };
                 if is_due {
-                    self.writer.flush()?;
+                    self.writer.flush().map_err(unwritten)?;
                     if let To::Memory(flight) = self.writer.get_mut() {
                         flight.begin(now);
                     }
-                    self.writer.state(&state)?;
+                    self.writer.state(&state).map_err(unwritten)?;
                 }
             }
         }
@@ -371,7 +372,7 @@ impl Sink {
         let ended = match self.error.take() {
             None => {
                 let ended = self.writer.finish(clock::monotonic_ns());
-                ended.map_err(anyhow::Error::from)
+                ended.map_err(unwritten)
             }
             Some(error) => Err(error),
         };
@@ -393,5 +394,6 @@ fn begin(to: To, head: &Head) -> anyhow::Result<Writer<To>> {
         To::File(output) => output.name().to_owned(),
         To::Memory(_) => String::new(),
     };
-    Writer::new(to, head, Options::default()).context(name)
+    let writer = Writer::new(to, head, Options::default());
+    writer.map_err(unwritten).context(name)
 }

@@ -141,7 +141,7 @@ fn full_disk(suite: &Suite, report: &mut Report) -> Result<()> {
     drop(storm);
     report.same("code of a full disk", ended.code(), 1);
     let last = ended.seen.stderr.last();
-    let is_told = last.is_some_and(|line| line.contains(&file) && line.contains("No space left"));
+    let is_told = last.is_some_and(|line| line.contains(&file) && line.contains("no room is left"));
     report.check(is_told, || format!("of a full disk it said {last:?}"));
     let replay = replay(&file)?;
     report.same("code of tail of a full disk", replay.code(), 0);
@@ -195,8 +195,8 @@ fn refusals(report: &mut Report) -> Result<()> {
     let cases = [
         ("/bin/busybox", "it is not a recording of nstrace"),
         (empty, "it is empty"),
-        ("/run", "Is a directory"),
-        ("/run/nothing.nst", "No such file"),
+        ("/run", "it is a directory"),
+        ("/run/nothing.nst", "there is no such file"),
     ];
     for (file, expected) in cases {
         for words in [&["tail"][..], &["tree"], &["leaks"], &["why", "1"]] {
