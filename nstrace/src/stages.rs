@@ -508,6 +508,15 @@ pub fn in_stage(op: &Operation) -> Option<(Function, u64)> {
     }
 }
 
+/// How many mounts a function has copied: copy_mnt_ns alone does. Of an operation that failed
+/// it is not known.
+pub fn mounts_copied(op: &Operation, function: Function) -> u32 {
+    match function {
+        Function::Copy(Kind::Mnt) if op.errno().is_none() => op.record.mounts,
+        _ => 0,
+    }
+}
+
 /// The kinds that an operation was to make, or, for setns, asked for by its flags, in
 /// the order in which they are printed.
 pub fn requested(op: &Operation) -> impl Iterator<Item = Kind> + use<> {

@@ -13,7 +13,7 @@ use crate::{
     cgroups::Cgroups,
     event::{Event, Life, Lost, Now, Operation, Task, record_name},
     explain::{Facts, explain},
-    stages::{self, Stage, stages},
+    stages::{self, Stage, mounts_copied, stages},
 };
 
 /// Appends an event as a line; nothing for a cgroup that was made. `clock` must
@@ -172,7 +172,9 @@ fn operation(out: &mut Text, op: &Operation, view: &View, clock: &mut Clock) {
         }
         object.some("target", record.target);
         pids(object, op.pids);
-        object.objects("stages", stages.iter(), stage);
+        object.objects("stages", stages.iter(), |object, stage| {
+            self::stage(object, op, stage);
+        });
     });
 }
 
@@ -243,11 +245,12 @@ pub(super) fn pids(object: &mut Object, pids: &[PidAt]) {
     }
 }
 
-fn stage(object: &mut Object, stage: &Stage) {
+fn stage(object: &mut Object, op: &Operation, stage: &Stage) {
     object.word("stage", stage.function.name());
     object.number("depth", stage.depth);
     object.number("start_ns", stage.start_ns);
     object.number("took_ns", stage.took_ns);
+    object.some("mounts", mounts_copied(op, stage.function));
     if let Some(name) = stage.errno.and_then(errno::name) {
         object.word("errno", name);
     }

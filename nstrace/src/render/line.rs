@@ -20,7 +20,8 @@ use super::{
     escape,
     out::Short,
     text::{
-        Row, chain, ending, error, kind_name, length, namespace, number, op_name, short_length,
+        Row, chain, ending, error, kind_name, length, mounts, namespace, number, op_name,
+        short_length,
     },
 };
 use crate::{
@@ -137,6 +138,7 @@ fn operation(out: &mut Text, op: &Operation, view: &View, clock: &mut Clock) {
         row.to(SLOWEST);
         row.out.push_str(function.name());
         row.out.push_short(short_length(took_ns).text(" "));
+        mounts(row.out, stages::mounts_copied(op, function), ", ");
     }
     out.push('\n');
     if op.errno().is_some() {

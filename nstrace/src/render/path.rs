@@ -7,11 +7,11 @@ use super::{
     Clock, Text, View,
     color::Style,
     line,
-    text::{Row, chain, error, flags, namespace, number, short_length, task},
+    text::{Row, chain, error, flags, mounts, namespace, number, short_length, task},
 };
 use crate::{
     event::Operation,
-    stages::{Function, Stage, stages},
+    stages::{Function, Stage, mounts_copied, stages},
 };
 
 /// Where a length ends.
@@ -54,7 +54,7 @@ fn head(out: &mut Text, op: &Operation, view: &View, clock: &mut Clock) {
             row.styled(Style::New, |out| {
                 namespace(out, kind, op.after(kind).inum);
             });
-            mounts(row.out, op);
+            mounts(row.out, record.mounts, "   ");
         }
         None => number(row.out, record.ret.unsigned_abs()),
     }
@@ -102,9 +102,7 @@ fn did(row: &mut Row, op: &Operation, function: Function) {
         }
         Function::Copy(kind) => {
             changed(row, op, kind);
-            if kind == Kind::Mnt && op.errno().is_none() {
-                mounts(row.out, op);
-            }
+            mounts(row.out, mounts_copied(op, function), "   ");
         }
         Function::Install(kind) => changed(row, op, kind),
         Function::AllocPid => {
@@ -118,19 +116,6 @@ fn did(row: &mut Row, op: &Operation, function: Function) {
             }
         }
         Function::CopyNamespaces | Function::CreateNewNamespaces | Function::Switch => {}
-    }
-}
-
-fn mounts(out: &mut Text, op: &Operation) {
-    if op.record.mounts != 0 {
-        out.push_str("   ");
-        number(out, op.record.mounts);
-        out.push_str(if op.record.mounts == 1 {
-            " mount"
-        } else {
-            " mounts"
-        });
-        out.push_str(" copied");
     }
 }
 

@@ -352,6 +352,25 @@ fn colours_begin_and_end() {
     );
 }
 
+/// What makes a container's start slow where thousands are mounted.
+#[test]
+fn mounts_that_were_copied_are_in_the_stage_that_copied_them() {
+    let unshare = op(Op::Unshare, CLONE_NEWNS)
+        .marks(&[(10_000, CREATE), (15_000, copy(Kind::Mnt))])
+        .after(&[(Kind::Mnt, 4_026_532_276)])
+        .with(|record| record.mounts = 27);
+    assert_snapshot!(line(&unshare), @"23:01:15.221 4242   runc       unshare +mnt                   ok          2.10ms  copy_mnt_ns 2.08ms, 27 mounts copied");
+    let stage = json(&Event::Op(unshare.get()));
+    let stage = &stage[stage.find("copy_mnt_ns").expect("a stage")..];
+    assert_snapshot!(stage, @r#"
+    copy_mnt_ns",
+    "depth":1,
+    "start_ns":15000,
+    "took_ns":2085000,
+    "mounts":27}]}
+    "#);
+}
+
 #[test]
 fn a_path_has_a_function_on_each_line() {
     let mut out = path(&unshare());

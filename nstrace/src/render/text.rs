@@ -181,6 +181,16 @@ pub(super) fn flags(out: &mut Text, op: Op, flags: u64) {
     }
 }
 
+/// Appends how many mounts were copied, if any were, behind `before`.
+pub(super) fn mounts(out: &mut Text, copied: u32, before: &str) {
+    if copied != 0 {
+        out.push_str(before);
+        number(out, copied);
+        out.push_str(if copied == 1 { " mount" } else { " mounts" });
+        out.push_str(" copied");
+    }
+}
+
 /// Appends how a task ended, from what wait(2) gives.
 pub(super) fn ending(out: &mut Text, status: u32) {
     match ended(status) {

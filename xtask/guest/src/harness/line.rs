@@ -79,6 +79,7 @@ pub struct Stage {
     pub start_ns: u64,
     pub took_ns: u64,
     pub errno: Option<String>,
+    pub mounts: Option<u32>,
 }
 
 /// A task's beginning or end.
@@ -172,6 +173,14 @@ fn well_formed(op: &Op) -> Result<()> {
             stage.start_ns + stage.took_ns <= op.took_ns,
             "stage {} ends after the operation",
             stage.stage
+        );
+        let copied = op.mounts.filter(|_| stage.stage == "copy_mnt_ns");
+        ensure!(
+            stage.mounts == copied,
+            "stage {} copied {:?} mounts, and the operation {:?}",
+            stage.stage,
+            stage.mounts,
+            op.mounts
         );
     }
     let differs = |index: &usize| ret >= 0 && op.before[*index] != op.after[*index];
