@@ -88,9 +88,27 @@ fields! {
     FsRootMnt = "fs_struct", ["root.mnt"], Optional;
     FsRootDentry = "fs_struct", ["root.dentry"], Optional;
     VfsmountRoot = "vfsmount", ["mnt_root"], Optional;
+    VfsmountSb = "vfsmount", ["mnt_sb"], Optional;
+    VfsmountFlags = "vfsmount", ["mnt_flags"], Optional;
     MountMnt = "mount", ["mnt"], Optional;
     MountParent = "mount", ["mnt_parent"], Optional;
     MountPoint = "mount", ["mnt_mountpoint"], Optional;
+    MountId = "mount", ["mnt_id"], Optional;
+    /// From v6.8.
+    MountUnique = "mount", ["mnt_id_unique"], Optional;
+    MountNs = "mount", ["mnt_ns"], Optional;
+    MountDevname = "mount", ["mnt_devname"], Optional;
+    MountPcp = "mount", ["mnt_pcp"], Optional;
+    PcpWriters = "mnt_pcp", ["mnt_writers"], Optional;
+    SbDev = "super_block", ["s_dev"], Optional;
+    SbType = "super_block", ["s_type"], Optional;
+    FsTypeName = "file_system_type", ["name"], Optional;
+    DentryParent = "dentry", ["d_parent"], Optional;
+    DentryName = "dentry", ["d_name.name", "__d_name.name"], Optional;
+    DentryInode = "dentry", ["d_inode"], Optional;
+    InodeNumber = "inode", ["i_ino"], Optional;
+    FileMode = "file", ["f_mode"], Optional;
+    FileMnt = "file", ["f_path.mnt", "__f_path.mnt"], Optional;
     MntNsRoot = "mnt_namespace", ["root"], Optional;
     CredUserNs = "cred", ["user_ns"], Required;
     CredUid = "cred", ["uid"], Required;

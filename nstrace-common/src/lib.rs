@@ -1,7 +1,8 @@
 //! What the kernel side and the user side of nstrace agree on, and nothing else:
 //! the records that cross the ring buffers ([`wire`]), the probes and the kernel
 //! functions they sit on ([`probe`]), the kernel struct members that are read
-//! ([`field`]) and how their offsets get into the programs ([`patch`]).
+//! ([`field`]) and how their offsets get into the programs ([`patch`]). What concerns write
+//! access to mounts stands apart ([`writers`]).
 //!
 //! One place, so that neither side can drift: a layout is proven by its size
 //! asserts at compile time, a probe is one row, a member is one row.
@@ -16,3 +17,4 @@ pub mod numbers;
 pub mod patch;
 pub mod probe;
 pub mod wire;
+pub mod writers;

@@ -5,13 +5,15 @@
 //! too, but then each member that is read takes four instructions more, and there are
 //! sixteen of them at the beginning of each operation.
 //!
-//! The kernel side has a mark where a number belongs, in one of three forms:
+//! The kernel side has a mark where a number belongs, in one of four forms:
 //!
 //! - a load `reg = *(u32 or u64 *)(reg + load_mark)`: the offset of a member takes the
 //!   place of the mark. Marks are odd, and no compiler reads a word at an odd offset.
 //! - a constant `reg = value_mark`, of which the lower 32 bits count: a value of the table takes its place. The
 //!   verifier removes the branches that it rules out.
 //! - a call of [`CAST_MARK`], which becomes a call of the kernel's bpf_rdonly_cast.
+//! - a constant of 64 bits `reg = PER_CPU_MARK ll`, which becomes the variable
+//!   `this_cpu_off` of the kernel, by its BTF id.
 
 use crate::field::FIELDS_LEN;
 
@@ -32,10 +34,18 @@ pub enum Fact {
     MaySkip,
     /// Not 0: where something begins, ends or dies there is a second program, a twin.
     Twins,
+    /// The BTF id of the variable `this_cpu_off`; 0 where BTF does not have it (v5.10).
+    ThisCpuOff,
+    /// The address of `__per_cpu_offset`, where that is needed: its lower half.
+    PerCpuLow,
+    /// Its upper half.
+    PerCpuHigh,
+    /// How many CPUs there can be.
+    Cpus,
 }
 
 /// How many values there are: the offsets, by [`crate::field::Field`], then the facts.
-pub const VALUES: usize = FIELDS_LEN + 6;
+pub const VALUES: usize = FIELDS_LEN + 10;
 
 /// All that can be written.
 pub type Values = [u32; VALUES];
@@ -57,6 +67,9 @@ pub const fn value_mark(index: usize) -> i32 {
 /// What is called in place of bpf_rdonly_cast: a helper that no kernel has.
 pub const CAST_MARK: i32 = VALUE - 1;
 
+/// What is loaded in place of the variable `this_cpu_off`.
+pub const PER_CPU_MARK: i32 = VALUE - 2;
+
 /// The size of an instruction.
 pub const INSTRUCTION: usize = 8;
 
@@ -70,7 +83,11 @@ pub fn apply(code: &mut [u8], values: &Values) -> Result<(), usize> {
     const MOVE_IMM: u8 = 0xb7;
     const CALL: u8 = 0x85;
     const KFUNC: u8 = 2 << 4;
+    // BPF_LD | BPF_IMM | BPF_DW, and BPF_PSEUDO_BTF_ID.
+    const LOAD_IMM64: u8 = 0x18;
+    const BTF_ID: u8 = 3 << 4;
     let cast = values[Fact::Cast as usize];
+    let per_cpu = values[Fact::ThisCpuOff as usize];
     for instruction in code.chunks_exact_mut(INSTRUCTION) {
         match instruction[0] {
             LOAD_U32 | LOAD_U64 => {
@@ -95,6 +112,10 @@ pub fn apply(code: &mut [u8], values: &Values) -> Result<(), usize> {
             CALL if imm(instruction) == CAST_MARK && cast != 0 => {
                 instruction[1] = KFUNC;
                 instruction[4..8].copy_from_slice(&cast.to_ne_bytes());
+            }
+            LOAD_IMM64 if imm(instruction) == PER_CPU_MARK && per_cpu != 0 => {
+                instruction[1] |= BTF_ID;
+                instruction[4..8].copy_from_slice(&per_cpu.to_ne_bytes());
             }
             _ => {}
         }
@@ -158,10 +179,26 @@ mod tests {
         assert_eq!(with[4..], 0x0102_0304u32.to_ne_bytes());
     }
 
+    /// `r3 = imm ll`, of which the second half stays zero.
+    #[test]
+    fn the_variable_of_each_cpu_is_named_by_its_id() {
+        let [a, b, c, d] = PER_CPU_MARK.to_ne_bytes();
+        let mark = [0x18, 3, 0, 0, a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0];
+        let (mut with, mut without) = (mark, mark);
+        let mut values = [0; VALUES];
+        apply(&mut without, &values).unwrap();
+        assert_eq!(without, mark);
+        values[Fact::ThisCpuOff as usize] = 0x0102_0304;
+        apply(&mut with, &values).unwrap();
+        assert_eq!(with[..4], [0x18, 0x33, 0, 0]);
+        assert_eq!(with[4..8], 0x0102_0304u32.to_ne_bytes());
+        assert_eq!(with[8..], [0; 8]);
+    }
+
     #[test]
     fn what_is_no_mark_stays() {
         for (off, imm) in [
-            (0x4000, VALUE - 2),
+            (0x4000, VALUE - 3),
             (0x4002, VALUE + VALUES as i32),
             (load_mark(FIELDS_LEN), i32::MIN),
             (i16::MIN, i32::MAX),

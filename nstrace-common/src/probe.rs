@@ -29,7 +29,7 @@ pub enum At {
 }
 
 /// One probe.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Probe {
     /// The kernel function, or the tracepoint. A name that starts with `sys_` is a
     /// system call: [`symbol`] gives its symbol.
@@ -44,12 +44,19 @@ pub struct Probe {
     pub has_twin: bool,
     /// Attached only where all tasks are told of, for the tree of namespaces.
     pub for_tree: bool,
+    /// Attached only if the function is attached to by kprobe.
+    pub for_kprobe: bool,
     /// What the user loses without it.
     pub without: &'static str,
 }
 
 impl Probe {
-    const fn new(function: &'static str, at: At, need: Need, without: &'static str) -> Self {
+    pub(crate) const fn new(
+        function: &'static str,
+        at: At,
+        need: Need,
+        without: &'static str,
+    ) -> Self {
         Probe {
             function,
             at,
@@ -57,6 +64,7 @@ impl Probe {
             unless: None,
             has_twin: false,
             for_tree: false,
+            for_kprobe: false,
             without,
         }
     }
@@ -71,6 +79,13 @@ impl Probe {
     const fn for_tree(self) -> Self {
         Probe {
             for_tree: true,
+            ..self
+        }
+    }
+
+    pub(crate) const fn for_kprobe(self) -> Self {
+        Probe {
+            for_kprobe: true,
             ..self
         }
     }
@@ -128,6 +143,13 @@ pub const PROBES: &[Probe] = &[
     ),
     // void (ns_common *ns, ns_tree[_root] *)
     Probe::new("__ns_tree_remove", Entry, Optional, "deaths of namespaces").twin(),
+    // void (struct mount *)
+    Probe::new(
+        "cleanup_mnt",
+        Entry,
+        Optional,
+        "mounts that die with writers",
+    ),
     // void (unsigned int inum); namespaces are its only callers
     Probe::new("proc_free_inum", Entry, Optional, "deaths of namespaces")
         .unless("__ns_tree_remove")

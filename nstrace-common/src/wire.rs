@@ -34,11 +34,13 @@ pub enum RecordKind {
     TaskChange = 7,
     /// [`TaskRecord`]: what was left of a task that had exited is gone.
     TaskFree = 8,
+    /// [`crate::writers::MountRecord`]: a mount died whose writer count was not zero.
+    MountDeath = 9,
 }
 
 /// How many slots [`RecordKind`] needs in an array indexed by it; slot 0 counts
 /// the operations for which there was no room to gather them.
-pub const RECORD_KINDS: usize = 9;
+pub const RECORD_KINDS: usize = 10;
 
 /// What a CPU counts, on a cache line of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

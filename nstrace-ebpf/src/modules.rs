@@ -4,6 +4,7 @@ mod emit;
 mod fail;
 mod lives;
 mod maps;
+mod mount;
 mod namespaces;
 mod numbers;
 mod ops;
@@ -12,6 +13,7 @@ mod read;
 mod slot;
 mod stages;
 mod tasks;
+mod unbalanced;
 
 /// fentry, kprobe and most helpers are for programs under the GPL only.
 #[unsafe(no_mangle)]

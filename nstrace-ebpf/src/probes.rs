@@ -11,7 +11,7 @@ use nstrace_common::kind::Kind;
 use crate::{
     lives, ops, slot,
     read::{Fexit, Typed, task},
-    stages, tasks,
+    stages, tasks, unbalanced,
 };
 
 /// Says that a program runs.
@@ -185,6 +185,11 @@ entry!(timens_install_fentry, timens_install_kprobe, |c| {
     stages::install(c, Kind::Time)
 });
 
+entry!(
+    cleanup_mnt_fentry,
+    cleanup_mnt_kprobe,
+    unbalanced::cleanup_mnt
+);
 entry!(
     delayed_free_pidns_fentry,
     delayed_free_pidns_kprobe,

@@ -18,19 +18,19 @@
 
 use core::arch::asm;
 
+use crate::TASK_BTF;
 use aya_ebpf::{
-    EbpfContext as _,
+    EbpfContext,
     bindings::pt_regs,
     helpers::{
         bpf_get_current_task, bpf_get_current_task_btf,
-        generated::{bpf_probe_read_kernel, bpf_task_pt_regs},
+        generated::{bpf_per_cpu_ptr, bpf_probe_read_kernel, bpf_task_pt_regs},
     },
     programs::{FEntryContext, FExitContext, ProbeContext, RetProbeContext},
 };
-use crate::TASK_BTF;
 use nstrace_common::{
     field::{MISSING, Member, member},
-    patch::{CAST_MARK, Fact, load_mark, value_mark},
+    patch::{CAST_MARK, Fact, PER_CPU_MARK, load_mark, value_mark},
 };
 
 /// A value that user space writes into the instructions.
@@ -307,6 +307,12 @@ impl Entry for ProbeContext {
 /// value after the last argument is the same one.
 pub struct Fexit<const N: usize>(pub FExitContext);
 
+impl<const N: usize> EbpfContext for Fexit<N> {
+    fn as_ptr(&self) -> *mut core::ffi::c_void {
+        self.0.as_ptr()
+    }
+}
+
 impl<const N: usize> Exit for Fexit<N> {
     type Ret = Typed;
 
@@ -352,6 +358,36 @@ pub fn user_regs() -> u64 {
             stack + value!(Fact::StackSize as usize) - size_of::<pt_regs>() as u64
         }
     }
+}
+
+/// How many CPUs there can be.
+#[inline(always)]
+pub fn cpus() -> u64 {
+    value!(Fact::Cpus as usize)
+}
+
+/// What to add to the address of a per-CPU variable for that of a CPU. None if there is no
+/// such CPU, or it cannot be told.
+#[inline(always)]
+pub fn per_cpu_offset(cpu: u64) -> Option<u64> {
+    if value!(Fact::ThisCpuOff as usize) != 0 {
+        let variable: u64;
+        // SAFETY: a constant; as a variable of the kernel its type is known to the verifier.
+        unsafe {
+            asm!(
+                "{variable} = {mark} ll",
+                variable = out(reg) variable,
+                mark = const PER_CPU_MARK,
+                options(pure, nomem, nostack, preserves_flags),
+            );
+            let own = bpf_per_cpu_ptr(variable as *const _, cpu as u32);
+            return (!own.is_null()).then(|| core::ptr::read_volatile(own.cast::<u64>()));
+        }
+    }
+    let table = value!(Fact::PerCpuHigh as usize) << 32
+        | value!(Fact::PerCpuLow as usize) & u64::from(u32::MAX);
+    // SAFETY: Raw reads any address.
+    (table != 0).then(|| unsafe { Raw::at(table, cpu * 8) })
 }
 
 /// Whether a pointer that a kernel function returned is an errno (`IS_ERR`).

@@ -51,6 +51,8 @@ pub enum Command {
     Cat(Cat),
     /// Turn a recording into something that other programs read
     Export(Export),
+    /// Watch who takes write access to mounts, and name who does not give it back, or twice
+    Writers(Writers),
     /// Show what this kernel offers to nstrace, what is missing, and what follows
     Doctor(Doctor),
 }
@@ -244,6 +246,10 @@ pub struct Record {
     /// operation that the filters choose, a kernel warning in cleanup_mnt, SIGUSR1
     #[arg(long, value_name = "LENGTH", value_parser = length, group = "parts", conflicts_with_all = ["rotate", "max_size"])]
     pub flight: Option<Duration>,
+    /// Watch who has write access to mounts, for `nstrace writers --from`: all, fs:TYPE,
+    /// mount:PATH, dev:DEVICE or container:NAME, one or several times
+    #[arg(long, value_name = "WHICH", value_parser = which_mounts)]
+    pub writers: Vec<WhichMounts>,
     /// Leave out names of commands and paths
     #[arg(long)]
     pub redact: bool,
@@ -262,6 +268,35 @@ pub struct Record {
     /// Run this command, end when it has ended, and exit with its status
     #[arg(last = true, value_name = "COMMAND")]
     pub run: Vec<OsString>,
+}
+
+/// Mounts whose write access is watched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WhichMounts {
+    /// All.
+    All,
+    /// Those of a type of file system.
+    Fs([u8; 16]),
+    /// That which a path is on.
+    Mount(PathBuf),
+    /// Those on a device.
+    Dev(OsString),
+    /// Those of a container.
+    Container(String),
+}
+
+fn which_mounts(text: &str) -> Result<WhichMounts, String> {
+    let error = || "all, fs:TYPE, mount:PATH, dev:DEVICE or container:NAME".to_owned();
+    if text == "all" {
+        return Ok(WhichMounts::All);
+    }
+    match text.split_once(':').filter(|(_, name)| !name.is_empty()) {
+        Some(("fs", name)) => fs_type(name).map(WhichMounts::Fs),
+        Some(("mount", path)) => Ok(WhichMounts::Mount(path.into())),
+        Some(("dev", name)) => Ok(WhichMounts::Dev(name.into())),
+        Some(("container", name)) => Ok(WhichMounts::Container(name.to_owned())),
+        _ => Err(error()),
+    }
 }
 
 /// When another file is begun.
@@ -401,6 +436,93 @@ pub enum ExportFormat {
     Html,
 }
 
+/// Who has write access to mounts.
+#[derive(Debug, Args)]
+pub struct Writers {
+    /// Which mounts.
+    #[command(flatten)]
+    pub mounts: WatchedMounts,
+    /// Show what this recording has, which was made with --writers; `-` for standard input
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["run", "duration", "attach", "mounts"])]
+    pub from: Option<PathBuf>,
+    /// End after this time
+    #[arg(long, value_name = "LENGTH", value_parser = length)]
+    pub duration: Option<Duration>,
+    /// Print one JSON object per line (see docs/json.md)
+    #[arg(long)]
+    pub json: bool,
+    /// Colour the output
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    pub color: ColorChoice,
+    /// How to attach to kernel functions
+    #[arg(long, value_enum, default_value = "auto", value_name = "HOW")]
+    pub attach: Attach,
+    /// Run this command, end when it has ended, and exit with its status
+    #[arg(last = true, value_name = "COMMAND")]
+    pub run: Vec<OsString>,
+}
+
+/// How many stacks the ledger has room for, if nothing is said.
+const STACKS: u32 = 65536;
+
+/// Mounts whose write access is watched, since that is on a hot path. Each that is named is
+/// added to the others.
+#[derive(Debug, Args)]
+#[group(id = "mounts", multiple = true)]
+pub struct WatchedMounts {
+    /// Those of these types of file systems; overlay: its private clones of upper layers, too
+    #[arg(long, value_name = "TYPE,…", value_delimiter = ',', value_parser = fs_type)]
+    pub fs: Vec<[u8; 16]>,
+    /// The mount that this path is on; of an overlay, its private clone of the upper layer, too
+    #[arg(long, value_name = "PATH")]
+    pub mount: Vec<PathBuf>,
+    /// Those of the file system on this device: /dev/NAME, MAJOR:MINOR, or a path on it
+    #[arg(long, value_name = "DEVICE")]
+    pub dev: Vec<OsString>,
+    /// Those in the mount namespaces of this container, by its name or the beginning of its id
+    #[arg(long, value_name = "NAME|ID", value_parser = NonEmptyStringValueParser::new())]
+    pub container: Vec<String>,
+    /// All
+    #[arg(long = "all")]
+    pub all_mounts: bool,
+    /// How many different stacks the ledger has room for
+    #[arg(long, value_name = "NUMBER", default_value_t = STACKS, value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
+    pub stacks: u32,
+}
+
+impl WatchedMounts {
+    /// Those that `record` names.
+    pub fn of(which: &[WhichMounts]) -> WatchedMounts {
+        let mut mounts = WatchedMounts {
+            fs: Vec::new(),
+            mount: Vec::new(),
+            dev: Vec::new(),
+            container: Vec::new(),
+            all_mounts: false,
+            stacks: STACKS,
+        };
+        for which in which {
+            match which {
+                WhichMounts::All => mounts.all_mounts = true,
+                WhichMounts::Fs(name) => mounts.fs.push(*name),
+                WhichMounts::Mount(path) => mounts.mount.push(path.clone()),
+                WhichMounts::Dev(name) => mounts.dev.push(name.clone()),
+                WhichMounts::Container(name) => mounts.container.push(name.clone()),
+            }
+        }
+        mounts
+    }
+
+    /// Whether none is named.
+    pub fn is_empty(&self) -> bool {
+        self.fs.is_empty()
+            && self.mount.is_empty()
+            && self.dev.is_empty()
+            && self.container.is_empty()
+            && !self.all_mounts
+    }
+}
+
 /// What the kernel offers.
 #[derive(Debug, Args)]
 pub struct Doctor {
@@ -457,6 +579,19 @@ fn kind(name: &str) -> Result<Kind, String> {
         let names = Kind::ALL.map(Kind::name).join(" ");
         format!("there is no such kind of namespaces; there are: {names}")
     })
+}
+
+/// No type of file system has a longer name (v6.12 fs/filesystems.c has no limit; the longest
+/// is `binfmt_misc`).
+fn fs_type(name: &str) -> Result<[u8; 16], String> {
+    let mut bytes = [0; 16];
+    match name.len() {
+        1..=15 => {
+            bytes[..name.len()].copy_from_slice(name.as_bytes());
+            Ok(bytes)
+        }
+        _ => Err("a type of file system has 1 to 15 bytes".to_owned()),
+    }
 }
 
 /// The kernel keeps 15 bytes of a name (`TASK_COMM_LEN`).

@@ -8,10 +8,11 @@ use nstrace_common::{
         CgroupRecord, FailRecord, Head, IDS, LifeRecord, MARKS, Op, OpRecord, PID_LEVELS, PidAt,
         RecordKind, TaskRecord,
     },
+    writers::MountRecord,
 };
 use zerocopy::FromBytes;
 
-use crate::event::{Cgroup, Event, Life, Operation, Task, until_nul};
+use crate::event::{Cgroup, Event, Life, Mount, Operation, Task, until_nul};
 
 /// Why bytes are not a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -41,6 +42,8 @@ pub fn decode(bytes: &[u8]) -> Result<Event<'_>, DecodeError> {
         RecordKind::TaskFree => task(bytes).map(Event::TaskFree),
         RecordKind::Birth => operation(bytes).map(Event::Births),
         RecordKind::Death => life(bytes).map(Event::Death),
+        // Its frames are named by whoever knows the kernel.
+        RecordKind::MountDeath => mount(bytes).map(Event::MountDied),
         RecordKind::Cgroup => {
             let (record, _) = prefix::<CgroupRecord>(bytes)?;
             Ok(Event::Cgroup(Cgroup {
@@ -92,9 +95,15 @@ fn life(bytes: &[u8]) -> Result<Life, DecodeError> {
     })
 }
 
+/// Reads a mount.
+pub fn mount(bytes: &[u8]) -> Result<Mount<'_>, DecodeError> {
+    let (record, _) = prefix::<MountRecord>(bytes)?;
+    Ok(Mount { record, stack: &[] })
+}
+
 /// The kind of record with that number.
 pub fn record_kind(number: u32) -> Result<RecordKind, DecodeError> {
-    const KINDS: [RecordKind; 8] = [
+    const KINDS: [RecordKind; 9] = [
         RecordKind::Op,
         RecordKind::TaskNew,
         RecordKind::TaskExit,
@@ -103,6 +112,7 @@ pub fn record_kind(number: u32) -> Result<RecordKind, DecodeError> {
         RecordKind::Cgroup,
         RecordKind::TaskChange,
         RecordKind::TaskFree,
+        RecordKind::MountDeath,
     ];
     KINDS
         .into_iter()
@@ -110,7 +120,7 @@ pub fn record_kind(number: u32) -> Result<RecordKind, DecodeError> {
         .ok_or(DecodeError::Kind(number))
 }
 
-fn prefix<T>(bytes: &[u8]) -> Result<(&T, &[u8]), DecodeError>
+pub(crate) fn prefix<T>(bytes: &[u8]) -> Result<(&T, &[u8]), DecodeError>
 where
     T: FromBytes + zerocopy::Immutable + zerocopy::KnownLayout,
 {

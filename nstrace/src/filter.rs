@@ -67,6 +67,11 @@ impl Filter {
             | Event::FoundTask(_)
             | Event::FoundHolder(_)
             | Event::SnapshotEnd(_)
+            | Event::MountDied(_)
+            | Event::MountWatched(_)
+            | Event::Access(_)
+            | Event::Balance(_)
+            | Event::Unfiled(_)
             | Event::FoundFree(_) => true,
             Event::Op(op) | Event::Births(op) => {
                 (!self.failed || op.errno().is_some())

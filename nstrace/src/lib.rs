@@ -26,3 +26,4 @@ pub mod screen;
 pub mod stages;
 pub mod trace;
 pub mod world;
+pub mod writers;

@@ -133,6 +133,11 @@ impl Screen {
                     self.print(&Event::Death(life), None);
                 }
             }
+            Event::MountDied(mount) => {
+                if mount.record.count != 0 {
+                    self.print(event, None);
+                }
+            }
             Event::Lost(lost) => {
                 let sum = match lost.record {
                     RecordKind::Op => &mut self.counts.lost,
@@ -142,6 +147,7 @@ impl Screen {
                     | RecordKind::TaskFree
                     | RecordKind::Birth
                     | RecordKind::Death
+                    | RecordKind::MountDeath
                     | RecordKind::Cgroup => &mut self.counts.lost_others,
                 };
                 // A recording may say anything.
@@ -168,6 +174,10 @@ impl Screen {
             | Event::FoundTask(_)
             | Event::FoundHolder(_)
             | Event::SnapshotEnd(_)
+            | Event::MountWatched(_)
+            | Event::Access(_)
+            | Event::Balance(_)
+            | Event::Unfiled(_)
             | Event::FoundFree(_) => {}
         }
     }

@@ -142,7 +142,8 @@ pub struct Member {
 
 impl<'a> Btf<'a> {
     /// Reads `bytes`, and remembers the structs and functions of the given names, and
-    /// typedefs among the functions: those stand for tracepoints (`btf_trace_NAME`).
+    /// typedefs among the functions: those stand for tracepoints (`btf_trace_NAME`); and
+    /// variables, of which BTF has those of each CPU.
     pub fn parse(
         bytes: &'a [u8],
         structs: &[&'a str],
@@ -173,7 +174,9 @@ impl<'a> Btf<'a> {
             self.starts.push(at as u32);
             match ty.kind {
                 KIND_STRUCT => self.structs.note(self.strings, ty.name, id),
-                KIND_FUNC | KIND_TYPEDEF => self.functions.note(self.strings, ty.name, id),
+                KIND_FUNC | KIND_TYPEDEF | KIND_VAR => {
+                    self.functions.note(self.strings, ty.name, id)
+                }
                 _ => {}
             }
             at = end;
@@ -188,17 +191,15 @@ impl<'a> Btf<'a> {
         let found = self.functions.ids.iter();
         let found: Vec<(&[u8], u32)> = found
             .filter_map(|(name, id)| Some((*name, (*id)?)))
+            .filter(|(_, id)| self.kind(*id).is_some_and(|kind| kind != KIND_VAR))
             .collect();
         let last = found.iter().map(|(_, id)| *id).max().unwrap_or(0);
         let mut types = vec![FORWARD; last as usize];
         let mut strings = vec![0];
         for (name, id) in found {
             let at = (id - 1) as usize;
-            let kind = self
-                .starts
-                .get(at)
-                .and_then(|start| self.read(*start as usize).ok());
-            types[at] = [strings.len() as u32, kind.map_or(0, |ty| ty.kind << 24), 0];
+            let kind = self.kind(id).unwrap_or(0);
+            types[at] = [strings.len() as u32, kind << 24, 0];
             strings.extend(name);
             strings.push(0);
         }
@@ -215,6 +216,11 @@ impl<'a> Btf<'a> {
         let mut bytes: Vec<u8> = words.flat_map(|word| word.to_ne_bytes()).collect();
         bytes.extend(strings);
         bytes
+    }
+
+    fn kind(&self, id: u32) -> Option<u32> {
+        let start = self.starts.get(id.checked_sub(1)? as usize)?;
+        Some(self.read(*start as usize).ok()?.kind)
     }
 
     /// Whether there is a function of that name; it must have been asked for.

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use nstrace_common::field::FIELDS;
+use nstrace_common::{field::FIELDS, probe::PROBES};
 
 use super::{Btf, BtfError};
 use crate::kernel::plan::functions;
@@ -23,7 +23,7 @@ kernels!["5.10", "6.1", "6.12", "6.18", "7.3"];
 
 /// Reads BTF as nstrace does at its start.
 pub(crate) fn read(bytes: &[u8]) -> Result<Btf<'_>, BtfError> {
-    static FUNCTIONS: LazyLock<Vec<String>> = LazyLock::new(functions);
+    static FUNCTIONS: LazyLock<Vec<String>> = LazyLock::new(|| functions(PROBES));
     let functions: Vec<&str> = FUNCTIONS.iter().map(String::as_str).collect();
     let structs: Vec<&str> = FIELDS.iter().map(|row| row.strukt).collect();
     Btf::parse(bytes, &structs, &functions)

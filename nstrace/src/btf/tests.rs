@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use super::testing::{KERNELS, read};
 use super::*;
 use crate::kernel::plan::{Attach, plan};
+use nstrace_common::probe::PROBES;
 
 const STRUCT: u32 = KIND_STRUCT << 24;
 /// Members have the widths of bitfields in their upper bytes.
@@ -97,7 +98,7 @@ fn at(offset: u32, element_size: u32) -> Option<Member> {
 fn use_all(bytes: &[u8]) {
     if let Ok(btf) = read(bytes) {
         let _ = offsets(&btf);
-        let _ = plan(Attach::Auto, &btf, true);
+        let _ = plan(PROBES, Attach::Auto, &btf, true);
         for row in FIELDS {
             let _ = btf.member(row.strukt, row.paths[0]);
         }

@@ -38,6 +38,7 @@ pub fn run(args: &Doctor) -> anyhow::Result<ExitCode> {
     );
     let loaded = load::load(&Options {
         attach: args.attach.attach,
+        has_ledger: false,
         config: Config::TREE,
         ring_size: args.attach.ring_size,
     });
@@ -73,7 +74,7 @@ fn release() -> String {
 
 fn probes(text: &mut String, outcomes: &[(Planned, Outcome)]) {
     for (planned, outcome) in outcomes {
-        let probe = planned.probe();
+        let probe = planned.probe;
         let at = match probe.at {
             At::Entry => "entry",
             At::Exit => "return",
@@ -115,7 +116,7 @@ fn verdict(outcomes: &[(Planned, Outcome)]) -> String {
     let attached: BTreeSet<&str> = outcomes
         .iter()
         .filter(|(_, outcome)| matches!(outcome, Outcome::Attached(..)))
-        .map(|(planned, _)| planned.probe().without)
+        .map(|(planned, _)| planned.probe.without)
         .collect();
     let missing: BTreeSet<&str> = outcomes
         .iter()
@@ -124,9 +125,9 @@ fn verdict(outcomes: &[(Planned, Outcome)]) -> String {
                 outcome,
                 Outcome::Failed(_) | Outcome::Skipped(Step::NoFunction)
             );
-            lacks && planned.probe().need == Need::Optional
+            lacks && planned.probe.need == Need::Optional
         })
-        .map(|(planned, _)| planned.probe().without)
+        .map(|(planned, _)| planned.probe.without)
         // Another probe may serve the same end.
         .filter(|without| !attached.contains(without))
         .collect();

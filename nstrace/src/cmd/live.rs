@@ -410,12 +410,14 @@ pub struct Live {
 impl Live {
     /// Attaches everything, then takes a look. Needs a tokio runtime.
     pub fn start(attach: &AttachArgs, watcher: &mut Watcher) -> anyhow::Result<Live> {
-        Live::start_with(attach, |_| Ok(None), watcher)
+        Live::start_with(attach, false, |_| Ok(None), watcher)
     }
 
-    /// The same with somebody who hears of each event, from the first on.
+    /// The same with somebody who hears of each event, from the first on; and with a ledger of
+    /// write access beside it, or not.
     pub fn start_with(
         attach: &AttachArgs,
+        has_ledger: bool,
         tap: impl FnOnce(&mut Kernel) -> anyhow::Result<Option<Tap>>,
         watcher: &mut Watcher,
     ) -> anyhow::Result<Live> {
@@ -431,6 +433,7 @@ impl Live {
         let mut kernel = load::load(&Options {
             attach: attach.attach,
             config: Config::TREE,
+            has_ledger,
             ring_size: attach.ring_size,
         })?;
         let reader = Reader::new(&mut kernel)?;

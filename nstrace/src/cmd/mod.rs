@@ -19,6 +19,7 @@ mod tail;
 mod tree;
 mod trouble;
 mod why;
+mod writers;
 
 use std::{io, process::ExitCode};
 
@@ -40,6 +41,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Some(Command::Cut(args)) => cut::cut(&args),
         Some(Command::Cat(args)) => cut::cat(&args),
         Some(Command::Export(args)) => export::run(&args),
+        Some(Command::Writers(args)) => writers::run(args),
         Some(Command::Doctor(doctor)) => doctor::run(&doctor),
     }
 }

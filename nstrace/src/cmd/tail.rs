@@ -138,6 +138,7 @@ async fn follow(args: Tail, mut child: Option<Child>) -> anyhow::Result<ExitCode
     let filter = args.filters.filter();
     let mut kernel = load::load(&Options {
         attach: args.attach.attach,
+        has_ledger: false,
         config: config(&filter, child.is_some()),
         ring_size: args.attach.ring_size,
     })?;

@@ -110,7 +110,7 @@ fn numbers_that_mean_nothing_are_errors() {
         decode(words.as_bytes()).err()
     };
     assert_eq!(with(0, 0), Some(DecodeError::Kind(0)));
-    assert_eq!(with(0, 9), Some(DecodeError::Kind(9)));
+    assert_eq!(with(0, 10), Some(DecodeError::Kind(10)));
     assert_eq!(with(60, 0), Some(DecodeError::Op(0)));
     assert_eq!(with(60, 9), Some(DecodeError::Op(9)));
     assert_eq!(with(61, 25), Some(DecodeError::Length(25)));

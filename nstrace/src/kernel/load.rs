@@ -18,7 +18,7 @@ use nstrace_common::{
     field::{FIELDS, FIELDS_LEN, Need},
     flags,
     patch::{self, Fact, VALUES, Values},
-    probe::{At, Probe},
+    probe::{At, PROBES, Probe},
     wire::INUMS,
 };
 use object::{Endianness, Object as _, ObjectSection as _, SectionKind, read::elf::ElfFile64};
@@ -28,7 +28,11 @@ use super::{
     KernelError, clock,
     error::{self, errno, refused},
     numbers::Numbers,
-    plan::{Attach, HELPERS, Planned, Step, Way, full, functions, plan, program_name, twin_name},
+    plan::{
+        Attach, CLEANUP, HELPERS, PER_CPU, Planned, Step, Way, full, functions, plan, program_name,
+        twin_name,
+    },
+    symbols::address,
 };
 use crate::btf::{Btf, Missing, offsets};
 
@@ -44,6 +48,8 @@ pub struct Options {
     pub attach: Attach,
     /// Filters; the rest is filled in here.
     pub config: Config,
+    /// Whether mounts that die with writers are told by the ledger of write access.
+    pub has_ledger: bool,
     /// Bytes of the ring of operations; rounded up to a power of two of pages.
     pub ring_size: u32,
 }
@@ -112,23 +118,24 @@ impl Kernel {
 
     fn skipped_where(&self, counts: impl Fn(&Probe) -> bool) -> u64 {
         let attached = self.outcomes.iter().filter_map(|(planned, outcome)| {
-            let probe = planned.probe();
+            let probe = planned.probe;
             match outcome {
                 Outcome::Attached(way, _) if counts(probe) => Some(program_name(probe, *way)),
                 _ => None,
             }
         });
-        attached.filter_map(|name| self.skipped(&name)).sum()
+        attached.filter_map(|name| skipped(&self.bpf, &name)).sum()
     }
+}
 
-    fn skipped(&self, program: &str) -> Option<u64> {
-        let fd = self.bpf.program(program)?.fd().ok()?.as_fd().as_raw_fd();
-        let info = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
-        let misses = info
-            .lines()
-            .find_map(|line| line.strip_prefix("recursion_misses:"))?;
-        misses.trim().parse().ok()
-    }
+/// How often the kernel has skipped a program, if it says so.
+pub(super) fn skipped(bpf: &Ebpf, program: &str) -> Option<u64> {
+    let fd = bpf.program(program)?.fd().ok()?.as_fd().as_raw_fd();
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
+    let misses = info
+        .lines()
+        .find_map(|line| line.strip_prefix("recursion_misses:"))?;
+    misses.trim().parse().ok()
 }
 
 /// Loads and attaches.
@@ -144,8 +151,7 @@ pub fn load(options: &Options) -> Result<Kernel, KernelError> {
     let kernel = load_with(options, has_twins, may_skip)?;
     // What took a kprobe after all can be skipped, and its programs must know.
     let is_required_kprobe = |(planned, outcome): &(Planned, Outcome)| {
-        planned.probe().need == Need::Required
-            && matches!(outcome, Outcome::Attached(Way::Kprobe, _))
+        planned.probe.need == Need::Required && matches!(outcome, Outcome::Attached(Way::Kprobe, _))
     };
     if may_skip || !kernel.outcomes.iter().any(is_required_kprobe) {
         return Ok(kernel);
@@ -156,11 +162,10 @@ pub fn load(options: &Options) -> Result<Kernel, KernelError> {
 
 fn load_with(options: &Options, has_twins: bool, may_skip: bool) -> Result<Kernel, KernelError> {
     let raw = read_btf()?;
-    let names = functions();
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let structs: Vec<&str> = FIELDS.iter().map(|row| row.strukt).collect();
-    let btf = Btf::parse(&raw, &structs, &names)?;
-    let mut values = values(&btf)?;
+    let names = functions(PROBES);
+    let btf = parse_btf(&raw, &names)?;
+    let cpus = cpus()?;
+    let mut values = values(&btf, cpus)?;
     values[Fact::MaySkip as usize] = u32::from(may_skip);
     values[Fact::Twins as usize] = u32::from(has_twins);
     let object = match btf.has_function(HELPERS[0]) {
@@ -169,16 +174,17 @@ fn load_with(options: &Options, has_twins: bool, may_skip: bool) -> Result<Kerne
     };
     let config = configured(options.config, &btf);
     let for_tree = config.tasks == Tasks::All as u32;
-    let mut plan = plan(options.attach, &btf, has_twins);
-    plan.retain(|planned| for_tree || !planned.probe().for_tree);
-    let btf = AyaBtf::parse(&btf.skeleton(), aya::Endianness::default())
-        .map_err(|error| KernelError::AyaBtf(error::chain(&error)))?;
+    let mut plan = plan(PROBES, options.attach, &btf, has_twins);
+    plan.retain(|planned| {
+        let is_told = options.has_ledger && planned.probe.function == CLEANUP;
+        !is_told && (for_tree || !planned.probe.for_tree)
+    });
+    let btf = skeleton(&btf)?;
     drop(raw);
     unlimit_memory();
     let ring_size = ring_bytes(options.ring_size);
     // All of it is allocated at once.
     let tracked = if config.follow != 0 { 65536 } else { 1 };
-    let cpus = nr_cpus().map_err(|(path, error)| KernelError::Cpus(path, error))?;
     let mut bpf = loader()
         .btf(Some(&btf))
         .override_global("CONFIG", config.as_bytes(), true)
@@ -199,8 +205,26 @@ fn load_with(options: &Options, has_twins: bool, may_skip: bool) -> Result<Kerne
     })
 }
 
+/// What the loader asks BTF about.
+pub(super) fn parse_btf<'a>(raw: &'a [u8], names: &'a [String]) -> Result<Btf<'a>, KernelError> {
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let structs: Vec<&str> = FIELDS.iter().map(|row| row.strukt).collect();
+    Ok(Btf::parse(raw, &structs, &names)?)
+}
+
+/// The same for aya.
+pub(super) fn skeleton(btf: &Btf) -> Result<AyaBtf, KernelError> {
+    AyaBtf::parse(&btf.skeleton(), aya::Endianness::default())
+        .map_err(|error| KernelError::AyaBtf(error::chain(&error)))
+}
+
+/// How many CPUs there can be.
+pub(super) fn cpus() -> Result<usize, KernelError> {
+    nr_cpus().map_err(|(path, error)| KernelError::Cpus(path, error))
+}
+
 /// Both can be off while everything attaches without an error.
-fn check_switches(attach: Attach) -> Result<(), KernelError> {
+pub(super) fn check_switches(attach: Attach) -> Result<(), KernelError> {
     let is_off = |path: &str| fs::read_to_string(path).is_ok_and(|text| text.trim() == "0");
     if is_off("/proc/sys/kernel/ftrace_enabled") {
         return Err(KernelError::Off {
@@ -221,7 +245,7 @@ fn check_switches(attach: Attach) -> Result<(), KernelError> {
 
 /// Two descriptors for each probe, and the maps: more than some shells allow, less than
 /// they may.
-fn raise_open_files() {
+pub(super) fn raise_open_files() {
     let mut limit = open_files();
     limit.rlim_cur = limit.rlim_max;
     // SAFETY: a valid pointer. Where it is not allowed, attaching says so.
@@ -237,7 +261,7 @@ fn open_files() -> libc::rlimit {
 
 /// Whether tasks can be preempted in the kernel (v6.12 kernel/sched/debug.c,
 /// sched_dynamic_show). Where that cannot be read they can, if the kernel was built so.
-fn preemptible() -> bool {
+pub(super) fn preemptible() -> bool {
     match fs::read_to_string("/sys/kernel/debug/sched/preempt") {
         Ok(models) => ["(full)", "(lazy)"]
             .iter()
@@ -247,7 +271,7 @@ fn preemptible() -> bool {
     }
 }
 
-fn read_btf() -> Result<Vec<u8>, KernelError> {
+pub(super) fn read_btf() -> Result<Vec<u8>, KernelError> {
     fs::read(VMLINUX).map_err(|error| match error.raw_os_error() {
         Some(libc::ENOENT) if !Path::new("/sys/kernel").exists() => KernelError::NoSys,
         Some(libc::EMFILE) => KernelError::TooFewFiles(open_files().rlim_cur),
@@ -261,7 +285,7 @@ fn read_btf() -> Result<Vec<u8>, KernelError> {
 /// A loader. To make one, aya reads the kernel's BTF as a whole (v0.14 src/bpf.rs,
 /// EbpfLoader::new), which is a tenth of the start; it goes on without if it can open no
 /// file just then.
-fn loader<'a>() -> EbpfLoader<'a> {
+pub(super) fn loader<'a>() -> EbpfLoader<'a> {
     let limit = open_files();
     // SAFETY: valid pointers. There is no other thread yet that could open something.
     unsafe {
@@ -284,7 +308,7 @@ fn rlimit(value: libc::rlim_t) -> libc::rlimit {
 }
 
 /// What is written into the programs.
-fn values(btf: &Btf) -> Result<Values, Missing> {
+pub(super) fn values(btf: &Btf, cpus: usize) -> Result<Values, Missing> {
     let mut values = [0; VALUES];
     values[..FIELDS_LEN].copy_from_slice(&offsets(btf)?);
     values[Fact::TaskPtRegs as usize] = u32::from(btf.has_function(HELPERS[1]));
@@ -295,13 +319,23 @@ fn values(btf: &Btf) -> Result<Values, Missing> {
         values[Fact::Cast as usize] = cast;
         values[Fact::TaskStruct as usize] = task;
     }
+    values[Fact::Cpus as usize] = cpus as u32;
+    match btf.function_id(PER_CPU) {
+        Some(id) => values[Fact::ThisCpuOff as usize] = id,
+        None => {
+            // Where the kernel does not say it, mounts do not say how many writers they have.
+            let table = address("__per_cpu_offset").ok().flatten().unwrap_or(0);
+            values[Fact::PerCpuLow as usize] = table as u32;
+            values[Fact::PerCpuHigh as usize] = (table >> 32) as u32;
+        }
+    }
     // v5.10 arch/x86/include/asm/page_64_types.h: THREAD_SIZE without KASAN.
     values[Fact::StackSize as usize] = 16384;
     Ok(values)
 }
 
 /// The kernel side with the values in place.
-fn object(object: &[u8], values: &Values) -> Result<Vec<u8>, KernelError> {
+pub(super) fn object(object: &[u8], values: &Values) -> Result<Vec<u8>, KernelError> {
     let mut bytes = object.to_vec();
     for range in code(object) {
         patch::apply(&mut bytes[range], values).map_err(|index| {
@@ -337,18 +371,18 @@ fn configured(mut config: Config, btf: &Btf) -> Config {
 }
 
 /// A power of two of whole pages, as a ring buffer must be.
-fn ring_bytes(wanted: u32) -> u32 {
+pub(super) fn ring_bytes(wanted: u32) -> u32 {
     wanted.clamp(4096, 1 << 30).next_power_of_two()
 }
 
 /// Up to v5.10 maps are charged against the limit of locked memory.
-fn unlimit_memory() {
+pub(super) fn unlimit_memory() {
     let limit = rlimit(libc::RLIM_INFINITY);
     // SAFETY: a valid pointer. Where it is not allowed, making the maps says so.
     unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) };
 }
 
-fn attach(
+pub(super) fn attach(
     bpf: &mut Ebpf,
     btf: &AyaBtf,
     plan: Vec<Planned>,
@@ -362,7 +396,7 @@ fn attach(
             Outcome::Skipped(Step::NoFunction) => Some("this kernel has no such function".into()),
             Outcome::Skipped(_) => None,
         };
-        let probe = planned.probe();
+        let probe = planned.probe;
         if let Some(why) = why
             && probe.need == Need::Required
         {
@@ -380,7 +414,7 @@ fn attach_one(bpf: &mut Ebpf, btf: &AyaBtf, planned: &Planned) -> Result<Outcome
     let Step::Attach(first, second) = planned.step else {
         return Ok(Outcome::Skipped(planned.step));
     };
-    let probe = planned.probe();
+    let probe = planned.probe;
     // The one that was attached last runs first (v6.12 kernel/bpf/trampoline.c,
     // __bpf_trampoline_link_prog adds it at the head).
     let attached = match first == Way::Fentry && planned.with_twin {
@@ -417,7 +451,7 @@ fn attach_as(
     way: Way,
     name: &str,
 ) -> Result<(), ProgramError> {
-    let probe = planned.probe();
+    let probe = planned.probe;
     let function = full(probe.function);
     // The table and the object are of one build: a program is not missing.
     let program: &mut Program = bpf

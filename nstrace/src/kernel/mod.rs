@@ -13,5 +13,7 @@ pub mod reader;
 mod shared;
 pub mod snapshot;
 pub mod stall;
+pub mod symbols;
+pub mod writers;
 
 pub use error::KernelError;

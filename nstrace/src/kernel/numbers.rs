@@ -1,14 +1,12 @@
 //! Asks the kernel whether a number of namespaces is in use (the kernel side's
 //! `numbers.rs`): the last word on one that is known, and was not found.
 
-use std::{
-    fs::File,
-    io::{self, BufRead as _, BufReader},
-    os::fd::{AsFd as _, AsRawFd as _},
-};
+use std::os::fd::{AsFd as _, AsRawFd as _};
 
 use aya::{Ebpf, programs::RawTracePoint};
 use nstrace_common::{numbers::FREE, wire::FIRST_INUM};
+
+use super::symbols::address;
 
 /// The program that answers.
 const PROGRAM: &str = "number_in_use";
@@ -38,27 +36,13 @@ impl Numbers {
         let Some(number) = inum.checked_sub(FIRST_INUM) else {
             return false;
         };
-        let answer = run(bpf, [self.allocator, number.into()]);
+        let answer = run(bpf, PROGRAM, [self.allocator, number.into()]);
         answer == Some(FREE)
     }
 }
 
-/// The address of a variable of the kernel.
-fn address(name: &str) -> io::Result<Option<u64>> {
-    for line in BufReader::new(File::open("/proc/kallsyms")?).lines() {
-        let line = line?;
-        let mut words = line.split_ascii_whitespace();
-        let address = words.next();
-        if words.nth(1) == Some(name) && words.next().is_none() {
-            let address = address.and_then(|hex| u64::from_str_radix(hex, 16).ok());
-            return Ok(address.filter(|address| *address != 0));
-        }
-    }
-    Ok(None)
-}
-
-/// Runs the program: what it returns.
-fn run(bpf: &Ebpf, args: [u64; 2]) -> Option<i32> {
+/// Runs a program that is attached nowhere: what it returns.
+pub(super) fn run(bpf: &Ebpf, program: &str, args: [u64; 2]) -> Option<i32> {
     /// `BPF_PROG_TEST_RUN` of include/uapi/linux/bpf.h, and the part of `union bpf_attr`
     /// that it reads.
     const BPF_PROG_TEST_RUN: libc::c_long = 10;
@@ -75,7 +59,7 @@ fn run(bpf: &Ebpf, args: [u64; 2]) -> Option<i32> {
         flags: u32,
         cpu: u32,
     }
-    let program: &RawTracePoint = bpf.program(PROGRAM)?.try_into().ok()?;
+    let program: &RawTracePoint = bpf.program(program)?.try_into().ok()?;
     let mut attr = TestRun {
         program: program.fd().ok()?.as_fd().as_raw_fd().cast_unsigned(),
         result: 0,

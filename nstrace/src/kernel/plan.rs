@@ -3,7 +3,7 @@
 
 use nstrace_common::{
     field::Need,
-    probe::{At, PROBES, Probe, symbol},
+    probe::{At, Probe, symbol},
 };
 
 use crate::btf::Btf;
@@ -45,31 +45,25 @@ pub enum Step {
 /// A probe and what is to become of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Planned {
-    /// Its index in [`PROBES`].
-    pub index: usize,
+    /// The probe.
+    pub probe: &'static Probe,
     /// What to do.
     pub step: Step,
     /// Attach its twin too, if it comes to fentry or fexit.
     pub with_twin: bool,
 }
 
-impl Planned {
-    /// The probe.
-    pub fn probe(&self) -> &'static Probe {
-        &PROBES[self.index]
-    }
-}
-
 /// What [`plan`] and the loader ask BTF about: the kernel's functions, and the types that
 /// stand for tracepoints.
-pub fn functions() -> Vec<String> {
-    PROBES
+pub fn functions(probes: &[Probe]) -> Vec<String> {
+    probes
         .iter()
         .map(|probe| match probe.at {
             At::Tracepoint => format!("btf_trace_{}", probe.function),
             At::Entry | At::Exit => full(probe.function),
         })
         .chain(HELPERS.map(str::to_owned))
+        .chain([PER_CPU.to_owned()])
         .collect()
 }
 
@@ -80,20 +74,30 @@ pub const HELPERS: [&str; 3] = [
     "bpf_rdonly_cast",
 ];
 
+/// Where mounts die.
+pub const CLEANUP: &str = "cleanup_mnt";
+
+/// The variable that says where the others of a CPU are.
+pub const PER_CPU: &str = "this_cpu_off";
+
 /// The symbol of a probe's function.
 pub fn full(function: &str) -> String {
     let (prefix, name) = symbol(function);
     format!("{prefix}{name}")
 }
 
-/// Decides about every probe, in the order of attaching. In a kernel that is
+/// Decides about every probe of a table, in the order of attaching. In a kernel that is
 /// `preemptible` some have twins.
-pub fn plan(attach: Attach, btf: &Btf, preemptible: bool) -> Vec<Planned> {
-    PROBES
+pub fn plan(
+    probes: &'static [Probe],
+    attach: Attach,
+    btf: &Btf,
+    preemptible: bool,
+) -> Vec<Planned> {
+    probes
         .iter()
-        .enumerate()
-        .map(|(index, probe)| Planned {
-            index,
+        .map(|probe| Planned {
+            probe,
             step: step(attach, btf, probe),
             with_twin: probe.has_twin && preemptible,
         })
@@ -106,6 +110,9 @@ fn step(attach: Attach, btf: &Btf, probe: &Probe) -> Step {
     }
     if !btf.has_function(&full(probe.function)) {
         return Step::NoFunction;
+    }
+    if probe.for_kprobe && attach != Attach::Kprobe {
+        return Step::Covered(probe.function);
     }
     if let Some(better) = probe.unless
         && btf.has_function(better)
@@ -139,6 +146,8 @@ pub fn program_name(probe: &Probe, way: Way) -> String {
 // The kernels of the tests are amd64's: their system calls have its prefix.
 #[cfg(all(test, target_arch = "x86_64"))]
 mod tests {
+    use nstrace_common::probe::PROBES;
+
     use super::*;
     use crate::btf::testing::{KERNELS, kernel};
 
@@ -162,10 +171,10 @@ mod tests {
 
     fn step_of(attach: Attach, series: &str, function: &str, at: At) -> Step {
         let is_it = |planned: &&Planned| {
-            let probe = planned.probe();
+            let probe = planned.probe;
             probe.function == function && probe.at == at
         };
-        let steps = plan(attach, &kernel(series), false);
+        let steps = plan(PROBES, attach, &kernel(series), false);
         steps.iter().find(is_it).expect("a probe").step
     }
 
@@ -179,10 +188,10 @@ mod tests {
         );
         for (series, expected) in MISSING {
             for attach in ALL {
-                let mut missing: Vec<&str> = plan(attach, &kernel(series), false)
+                let mut missing: Vec<&str> = plan(PROBES, attach, &kernel(series), false)
                     .iter()
                     .filter(|planned| planned.step == Step::NoFunction)
-                    .map(|planned| planned.probe().function)
+                    .map(|planned| planned.probe.function)
                     .collect();
                 missing.dedup();
                 assert_eq!(missing, expected, "{series} {attach:?}");
@@ -209,9 +218,9 @@ mod tests {
     #[test]
     fn only_deaths_are_covered_by_another_probe() {
         for (series, _) in KERNELS {
-            for planned in plan(Attach::Auto, &kernel(series), false) {
+            for planned in plan(PROBES, Attach::Auto, &kernel(series), false) {
                 if let Step::Covered(_) = planned.step {
-                    assert_eq!(planned.probe().function, "proc_free_inum", "{series}");
+                    assert_eq!(planned.probe.function, "proc_free_inum", "{series}");
                 }
             }
         }
@@ -220,8 +229,8 @@ mod tests {
     #[test]
     fn every_kernel_has_what_nstrace_cannot_do_without() {
         for (series, attach) in KERNELS.iter().flat_map(|(s, _)| ALL.map(|a| (*s, a))) {
-            for planned in plan(attach, &kernel(series), false) {
-                let probe = planned.probe();
+            for planned in plan(PROBES, attach, &kernel(series), false) {
+                let probe = planned.probe;
                 if probe.need == Need::Required {
                     let attached = matches!(planned.step, Step::Attach(..));
                     assert!(attached, "{series} {attach:?} {}", probe.function);
@@ -234,11 +243,11 @@ mod tests {
     fn way_is_the_one_that_was_asked_for() {
         use Way::{Fentry, Kprobe, Tracepoint};
         for (series, attach) in KERNELS.iter().flat_map(|(s, _)| ALL.map(|a| (*s, a))) {
-            for planned in plan(attach, &kernel(series), false) {
+            for planned in plan(PROBES, attach, &kernel(series), false) {
                 let Step::Attach(first, second) = planned.step else {
                     continue;
                 };
-                let probe = planned.probe();
+                let probe = planned.probe;
                 let expected = match (attach, probe.at, probe.need) {
                     (_, At::Tracepoint, _) => (Tracepoint, None),
                     (Attach::Kprobe, _, _) => (Kprobe, None),
@@ -253,15 +262,16 @@ mod tests {
 
     #[test]
     fn plan_is_in_the_order_of_the_table_and_has_all_of_it() {
-        let indexes = plan(Attach::Auto, &kernel("6.12"), false).into_iter();
-        assert!(indexes.map(|planned| planned.index).eq(0..PROBES.len()));
+        let planned = plan(PROBES, Attach::Auto, &kernel("6.12"), false).into_iter();
+        let probes = planned.map(|planned| std::ptr::from_ref(planned.probe));
+        assert!(probes.eq(PROBES.iter().map(std::ptr::from_ref)));
     }
 
     /// What begins or ends something must have one; a stage may be missed.
     #[test]
     fn required_functions_have_twins_where_tasks_are_preempted() {
-        for planned in plan(Attach::Auto, &kernel("7.3"), true) {
-            let probe = planned.probe();
+        for planned in plan(PROBES, Attach::Auto, &kernel("7.3"), true) {
+            let probe = planned.probe;
             let is_function = probe.at != At::Tracepoint;
             if is_function
                 && (probe.need == Need::Required || probe.without.contains("deaths of n"))
@@ -270,7 +280,7 @@ mod tests {
                 assert!(twin_name(probe).ends_with("_twin"));
             }
         }
-        let mut without = plan(Attach::Auto, &kernel("7.3"), false).into_iter();
+        let mut without = plan(PROBES, Attach::Auto, &kernel("7.3"), false).into_iter();
         assert!(without.all(|planned| !planned.with_twin));
     }
 

@@ -16,11 +16,13 @@ use tokio::io::{Interest, unix::AsyncFd};
 use super::{
     KernelError, clock,
     load::Kernel,
+    plan::CLEANUP,
     shared::{Asleep, Counters, LostDeaths},
+    symbols::Symbols,
 };
 use crate::{
     decode::{decode, record_kind},
-    event::{Event, Life, Lost},
+    event::{Event, Life, Lost, Mount},
 };
 
 /// How long records gather after the one that woke the reader.
@@ -43,6 +45,9 @@ pub struct Reader {
     since: u64,
     /// What is later is not handed over.
     until: u64,
+    /// Names of functions, where one was asked for.
+    symbols: Symbols,
+    stack: String,
 }
 
 impl Reader {
@@ -61,6 +66,8 @@ impl Reader {
             lost_looked: clock::monotonic_ns(),
             since: kernel.attached,
             until: u64::MAX,
+            symbols: Symbols::default(),
+            stack: String::new(),
         })
     }
 
@@ -106,11 +113,20 @@ impl Reader {
     /// its birth, looked for once more.
     pub fn records(&mut self, mut each: impl FnMut(Event)) -> Result<(), KernelError> {
         let (events, lives) = (self.events.get_mut(), self.lives.get_mut());
+        let (symbols, stack) = (&mut self.symbols, &mut self.stack);
         let now = clock::monotonic_ns();
         let span = self.since..=self.until;
         let mut each = |record: &[u8]| -> Result<(), KernelError> {
             if span.contains(&time(record)) {
-                each(decode(record)?);
+                each(match decode(record)? {
+                    Event::MountDied(mount) => {
+                        stack.clear();
+                        symbols.name(stack, mount.record, CLEANUP);
+                        let stack = stack.as_bytes();
+                        Event::MountDied(Mount { stack, ..mount })
+                    }
+                    event => event,
+                });
             }
             Ok(())
         };

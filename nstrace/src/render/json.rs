@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     cgroups::Cgroups,
-    event::{Event, Life, Lost, Now, Operation, Task, record_name},
+    event::{Event, Life, Lost, Mount, Now, Operation, Task, record_name, until_nul},
     explain::{Facts, explain},
     stages::{self, Stage, mounts_copied, stages},
 };
@@ -29,6 +29,7 @@ pub(super) fn event(out: &mut Text, event: &Event, view: &View, clock: &mut Cloc
             .for_each(|life| self::life(out, "ns_birth", &life, clock)),
         Event::Death(life) => self::life(out, "ns_death", life, clock),
         Event::Cgroup(_) => {}
+        Event::MountDied(mount) => mount_died(out, mount, view, clock),
         Event::Lost(lost) => self::lost(out, lost, clock),
         Event::Stall(op, now) => stall(out, op, now, view, clock),
         Event::TaskChange(_)
@@ -38,6 +39,10 @@ pub(super) fn event(out: &mut Text, event: &Event, view: &View, clock: &mut Cloc
         | Event::FoundTask(_)
         | Event::FoundHolder(_)
         | Event::SnapshotEnd(_)
+        | Event::MountWatched(_)
+        | Event::Access(_)
+        | Event::Balance(_)
+        | Event::Unfiled(_)
         | Event::FoundFree(_) => {}
     }
 }
@@ -59,6 +64,10 @@ impl Object<'_> {
 
     pub(super) fn number(&mut self, key: &str, value: impl Into<u64>) {
         number(self.key(key), value);
+    }
+
+    pub(super) fn signed(&mut self, key: &str, value: i64) {
+        super::mount::signed(self.key(key), value);
     }
 
     /// A number of which zero stands for nothing.
@@ -86,6 +95,18 @@ impl Object<'_> {
 
     pub(super) fn name(&mut self, key: &str, value: &[u8]) {
         escape::json_name(self.key(key), value);
+    }
+
+    /// Text of nstrace's own, written by `write`.
+    pub(super) fn written(&mut self, key: &str, write: impl FnOnce(&mut Text)) {
+        let out = self.key(key);
+        out.push('"');
+        write(out);
+        out.push('"');
+    }
+
+    pub(super) fn names<'t>(&mut self, key: &str, values: impl Iterator<Item = &'t [u8]>) {
+        list(self.key(key), values, escape::json_name);
     }
 
     pub(super) fn words<'t>(&mut self, key: &str, values: impl Iterator<Item = &'t str>) {
@@ -317,6 +338,23 @@ fn stall(out: &mut Text, op: &Operation, now: &Now, view: &View, clock: &mut Clo
             object.number("stage_took_ns", took.saturating_sub(since));
         }
     });
+}
+
+fn mount_died(out: &mut Text, mount: &Mount, view: &View, clock: &mut Clock) {
+    line(
+        out,
+        "mount_death",
+        mount.record.head.time,
+        clock,
+        |object| {
+            super::mount::json(object, mount);
+            object.number("pid", mount.record.pid);
+            object.number("tid", mount.record.tid);
+            object.name("comm", until_nul(&mount.record.comm));
+            cgroup(object, mount.record.cgroup, view.cgroups);
+            super::mount::json_stack(object, "stack", mount.stack);
+        },
+    );
 }
 
 fn lost(out: &mut Text, lost: &Lost, clock: &mut Clock) {

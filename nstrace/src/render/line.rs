@@ -25,7 +25,7 @@ use super::{
     },
 };
 use crate::{
-    event::{self, Event, Life, Lost, Now, Operation, Task},
+    event::{self, Event, Life, Lost, Mount, Now, Operation, Task},
     explain::{Facts, explain},
     stages,
 };
@@ -79,6 +79,7 @@ pub(super) fn event(out: &mut Text, event: &Event, view: &View, clock: &mut Cloc
             .for_each(|life| self::life(out, &life, "born", view, clock)),
         Event::Birth(_) | Event::Births(_) | Event::Cgroup(_) => {}
         Event::Death(life) => self::life(out, life, "died", view, clock),
+        Event::MountDied(mount) => mount_died(out, mount, view, clock),
         Event::Lost(lost) => self::lost(out, lost, view, clock),
         Event::Stall(op, now) => stall(out, op, now, view, clock),
         Event::TaskChange(_)
@@ -88,6 +89,10 @@ pub(super) fn event(out: &mut Text, event: &Event, view: &View, clock: &mut Cloc
         | Event::FoundTask(_)
         | Event::FoundHolder(_)
         | Event::SnapshotEnd(_)
+        | Event::MountWatched(_)
+        | Event::Access(_)
+        | Event::Balance(_)
+        | Event::Unfiled(_)
         | Event::FoundFree(_) => {}
     }
 }
@@ -218,6 +223,36 @@ fn had(out: &mut Text, count: u32, what: &str) {
     out.push_str(", had ");
     number(out, count);
     out.push_str(what);
+}
+
+/// A mount that died with writers, and how that came about.
+fn mount_died(out: &mut Text, mount: &Mount, view: &View, clock: &mut Clock) {
+    let record = mount.record;
+    let who = Some((record.pid, &record.comm));
+    let mut row = begin(out, view, clock, record.head.time, who);
+    row.to(OP);
+    row.out.push_str("umount");
+    row.to(NAMESPACES);
+    row.styled(Style::Failed, |out| {
+        out.push_str("mount ");
+        number(out, record.id);
+        out.push_str(" died with ");
+        super::mount::writers(out, record.count);
+    });
+    out.push('\n');
+    let mut row = Row::new(out, view.color);
+    row.to(NAMESPACES);
+    row.styled(Style::Reason, |out| super::mount::what(out, mount));
+    out.push('\n');
+    if mount.frames().next().is_some() {
+        let mut row = Row::new(out, view.color);
+        row.to(NAMESPACES);
+        row.styled(Style::Dim, |out| {
+            out.push_str("in ");
+            super::mount::calls(out, NAMESPACES + 3, mount.stack);
+        });
+        out.push('\n');
+    }
 }
 
 fn lost(out: &mut Text, lost: &Lost, view: &View, clock: &mut Clock) {
@@ -357,6 +392,7 @@ pub(super) fn records(record: RecordKind, many: bool) -> &'static str {
         RecordKind::TaskFree => ("end of a task", "ends of tasks"),
         RecordKind::Birth => ("birth of a namespace", "births of namespaces"),
         RecordKind::Death => ("death of a namespace", "deaths of namespaces"),
+        RecordKind::MountDeath => ("death of a mount", "deaths of mounts"),
         RecordKind::Cgroup => ("name of a cgroup", "names of cgroups"),
     };
     if many { several } else { one }

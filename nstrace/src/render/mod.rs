@@ -13,6 +13,7 @@ pub mod escape;
 mod json;
 mod leaks;
 mod line;
+mod mount;
 mod out;
 mod path;
 mod report;
@@ -22,6 +23,7 @@ pub(crate) mod testing;
 mod text;
 mod tree;
 mod why;
+mod writers;
 
 #[cfg(test)]
 mod tests;
@@ -38,6 +40,7 @@ pub use report::{End, Of, report, report_json};
 pub(crate) use text::flag_names;
 pub use tree::{Changes, Recent, TreeFilter, TreeView, tree, tree_json, unseen, watch};
 pub use why::{NotFound, Target, TargetError, is_there, why, why_json};
+pub use writers::{writers, writers_json};
 
 /// What an event is printed as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

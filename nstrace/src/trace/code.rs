@@ -226,7 +226,8 @@ impl Layout {
             | RecordKind::TaskChange
             | RecordKind::TaskFree => Some(&TASK_LAYOUT),
             RecordKind::Death => Some(&LIFE_LAYOUT),
-            RecordKind::Cgroup => None,
+            // Neither is a record in a recording.
+            RecordKind::Cgroup | RecordKind::MountDeath => None,
         }
     }
 }

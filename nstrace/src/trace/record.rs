@@ -6,6 +6,7 @@
 use nstrace_common::{
     kind::{KINDS, Kind},
     wire::{IDS, LifeRecord, NO_KIND, OpRecord, PID_LEVELS, PidAt, RecordKind},
+    writers::{MountRecord, Site},
 };
 use zerocopy::{FromBytes as _, FromZeros as _, IntoBytes as _};
 
@@ -16,8 +17,9 @@ use super::{
 use crate::{
     decode::{self, record_kind},
     event::{
-        Cgroup, Event, FoundFree, FoundHolder, FoundNamespace, FoundTask, Holder, Life, Lost, Now,
-        Ns, Operation, SnapshotEnd, Task, Unseen,
+        Access, Balance, Cgroup, Event, FoundFree, FoundHolder, FoundNamespace, FoundTask, Holder,
+        Life, Lost, Mount, MountKey, Now, Ns, Operation, SnapshotEnd, Task, Unfiled, Unseen,
+        until_nul,
     },
     explain::{Facts, PidsLimit},
 };
@@ -37,10 +39,15 @@ enum Other {
     Name = 40,
     Clock = 41,
     Facts = 42,
+    MountDied = 48,
+    MountWatched = 49,
+    Access = 50,
+    Balance = 51,
+    Unfiled = 52,
 }
 
 impl Other {
-    const ALL: [Other; 11] = [
+    const ALL: [Other; 16] = [
         Other::Lost,
         Other::Stall,
         Other::SnapshotBegin,
@@ -52,6 +59,11 @@ impl Other {
         Other::Name,
         Other::Clock,
         Other::Facts,
+        Other::MountDied,
+        Other::MountWatched,
+        Other::Access,
+        Other::Balance,
+        Other::Unfiled,
     ];
 }
 
@@ -83,6 +95,8 @@ pub struct Codec {
     places: [u32; PLACES],
     lists: Vec<u64>,
     pids: Vec<PidAt>,
+    /// The last mount.
+    mount: Box<MountRecord>,
 }
 
 impl Codec {
@@ -93,6 +107,7 @@ impl Codec {
             places: [0; PLACES],
             lists: Vec::with_capacity(LISTS),
             pids: Vec::with_capacity(PID_LEVELS),
+            mount: Box::new(MountRecord::new_zeroed()),
         }
     }
 
@@ -139,6 +154,34 @@ impl Codec {
             Event::FoundFree(free) => {
                 self.begin(out, Other::FoundFree, free.time);
                 put(out, free.inum.into());
+            }
+            Event::MountDied(mount) => self.mount(out, Other::MountDied, mount),
+            Event::MountWatched(mount) => self.mount(out, Other::MountWatched, mount),
+            Event::Access(access) => {
+                self.begin(out, Other::Access, access.time);
+                put(out, access.mount.address);
+                put(out, access.mount.since);
+                put(out, access.site as u64);
+                put(out, access.number.into());
+                out.push(access.is_cut.into());
+                put_bytes(out, access.stack);
+            }
+            Event::Balance(balance) => {
+                self.begin(out, Other::Balance, balance.time);
+                put(out, balance.number.into());
+                put(out, balance.count);
+            }
+            Event::Unfiled(unfiled) => {
+                self.begin(out, Other::Unfiled, unfiled.time);
+                for count in [
+                    unfiled.mounts,
+                    unfiled.accesses,
+                    unfiled.stacks,
+                    unfiled.deaths,
+                    unfiled.skipped,
+                ] {
+                    put(out, count);
+                }
             }
         }
     }
@@ -239,6 +282,39 @@ impl Codec {
         put_option(out, found.owner_uid.map(u64::from));
     }
 
+    fn mount(&mut self, out: &mut Vec<u8>, kind: Other, mount: &Mount) {
+        let record = mount.record;
+        self.begin(out, kind, record.head.time);
+        for number in [
+            record.address,
+            record.since,
+            record.unique,
+            record.cgroup,
+            record.root_ino,
+        ] {
+            put(out, number);
+        }
+        put_signed(out, record.count.into());
+        for number in [
+            record.id,
+            record.dev,
+            record.flags,
+            record.ns,
+            record.bits,
+            record.pid,
+            record.tid,
+        ] {
+            put(out, number.into());
+        }
+        for text in [&record.comm[..], &record.fs, &record.source] {
+            put_bytes(out, until_nul(text));
+        }
+        for path in [&record.root, &record.point] {
+            put_bytes(out, names(path));
+        }
+        put_bytes(out, mount.stack);
+    }
+
     fn found_task(&mut self, out: &mut Vec<u8>, found: &FoundTask) {
         self.begin(out, Other::FoundTask, found.time);
         put(out, found.time.wrapping_sub(found.start));
@@ -275,6 +351,10 @@ impl Codec {
     pub fn read<'a>(&'a mut self, bytes: &mut Bytes<'a>) -> Option<Entry<'a>> {
         let kind = bytes.byte()?;
         if let Ok(kind) = record_kind(kind.into()) {
+            // Has a number of its own here.
+            if kind == RecordKind::MountDeath {
+                return None;
+            }
             return self.read_record(bytes, kind).map(Entry::Event);
         }
         let kind = Other::ALL.into_iter().find(|other| *other as u8 == kind)?;
@@ -332,6 +412,32 @@ impl Codec {
                 time,
                 inum: bytes.small()?,
             }),
+            Other::MountDied => Event::MountDied(self.read_mount(bytes, time)?),
+            Other::MountWatched => Event::MountWatched(self.read_mount(bytes, time)?),
+            Other::Access => Event::Access(Access {
+                time,
+                mount: MountKey {
+                    address: bytes.number()?,
+                    since: bytes.number()?,
+                },
+                site: Site::from_u32(bytes.small()?)?,
+                number: bytes.small()?,
+                is_cut: bytes.flag()?,
+                stack: bytes.bytes()?,
+            }),
+            Other::Balance => Event::Balance(Balance {
+                time,
+                number: bytes.small()?,
+                count: bytes.number()?,
+            }),
+            Other::Unfiled => Event::Unfiled(Unfiled {
+                time,
+                mounts: bytes.number()?,
+                accesses: bytes.number()?,
+                stacks: bytes.number()?,
+                deaths: bytes.number()?,
+                skipped: bytes.number()?,
+            }),
             Other::Name | Other::Clock | Other::Facts => return None,
         }))
     }
@@ -353,6 +459,39 @@ impl Codec {
         let bytes = words.as_bytes();
         let event = decode::decode(bytes).ok()?;
         (event_kind(&event) == Some(kind)).then_some(event)
+    }
+
+    fn read_mount<'a>(&'a mut self, bytes: &mut Bytes<'a>, time: u64) -> Option<Mount<'a>> {
+        let record = &mut *self.mount;
+        record.head.time = time;
+        record.address = bytes.number()?;
+        record.since = bytes.number()?;
+        record.unique = bytes.number()?;
+        record.cgroup = bytes.number()?;
+        record.root_ino = bytes.number()?;
+        record.count = bytes.signed()?.try_into().ok()?;
+        record.id = bytes.small()?;
+        record.dev = bytes.small()?;
+        record.flags = bytes.small()?;
+        record.ns = bytes.small()?;
+        record.bits = bytes.small()?;
+        record.pid = bytes.small()?;
+        record.tid = bytes.small()?;
+        for text in [
+            &mut record.comm[..],
+            &mut record.fs,
+            &mut record.source,
+            &mut record.root,
+            &mut record.point,
+        ] {
+            let from = bytes.bytes()?;
+            text.fill(0);
+            text.get_mut(..from.len())?.copy_from_slice(from);
+        }
+        Some(Mount {
+            record: &self.mount,
+            stack: bytes.bytes()?,
+        })
     }
 
     fn read_task<'a>(&'a mut self, bytes: &mut Bytes<'a>, time: u64) -> Option<Event<'a>> {
@@ -403,6 +542,17 @@ fn event_kind(event: &Event) -> Option<RecordKind> {
         Event::Death(_) => RecordKind::Death,
         _ => return None,
     })
+}
+
+/// The names of a path, without what is behind them.
+fn names(path: &[u8]) -> &[u8] {
+    let end = path
+        .windows(2)
+        .position(|pair| pair[1] == 0 && pair[0] == 0);
+    match path.first() {
+        None | Some(0) => &[],
+        Some(_) => &path[..end.map_or(path.len(), |end| end + 1)],
+    }
 }
 
 fn facts(bytes: &mut Bytes) -> Option<Facts> {

@@ -7,16 +7,17 @@ use nstrace_common::{
     flags::{CLONE_NEWNET, CLONE_NEWPID},
     kind::{KINDS, Kind},
     wire::{FailRecord, Op, OpRecord, PidAt, RecordKind},
+    writers::{MountRecord, Site},
 };
 use proptest::prelude::*;
-use zerocopy::{FromBytes as _, IntoBytes as _};
+use zerocopy::{FromBytes as _, FromZeros as _, IntoBytes as _};
 
 use super::{Damage, Entry, Head, Item, Options, Reader, TraceError, Writer};
 use crate::{
     decode::decode,
     event::{
-        Cgroup, Event, FoundFree, FoundHolder, FoundNamespace, FoundTask, Holder, Life, Lost, Now,
-        Ns, Operation, SnapshotEnd, Unseen,
+        Access, Balance, Cgroup, Event, FoundFree, FoundHolder, FoundNamespace, FoundTask, Holder,
+        Life, Lost, Mount, MountKey, Now, Ns, Operation, SnapshotEnd, Unfiled, Unseen,
     },
     explain::{Facts, PidsLimit},
     render::testing::{self, Built, FIRST, install},
@@ -96,6 +97,15 @@ fn others() -> Vec<Event<'static>> {
         Holder::Socket { pid: 1, fd: 0 },
         Holder::Proc { mnt: 7, path: b"" },
     ];
+    let mut watched = MountRecord::new_zeroed();
+    watched.head.time = time;
+    watched.since = time;
+    watched.address = 0xffff_8880_0000_1000;
+    watched.count = -4;
+    (watched.id, watched.dev, watched.ns) = (57, 8 << 20 | 1, 4_026_532_300);
+    watched.fs[..5].copy_from_slice(b"tmpfs");
+    watched.root[..7].copy_from_slice(b"b\0\xff\n\0\0\0");
+    let watched: &MountRecord = Box::leak(Box::new(watched));
     let mut events = vec![
         Event::SnapshotBegin(Now { time }),
         Event::Cgroup(Cgroup {
@@ -137,6 +147,38 @@ fn others() -> Vec<Event<'static>> {
             count: u64::MAX,
         }),
         Event::FoundFree(FoundFree { time, inum: 6 }),
+        Event::MountWatched(Mount {
+            record: watched,
+            stack: b"",
+        }),
+        Event::Access(Access {
+            time: time + 1,
+            mount: MountKey {
+                address: 0xffff_8880_0000_1000,
+                since: time,
+            },
+            site: Site::Drop,
+            number: 0,
+            is_cut: true,
+            stack: b"f+0x10 [m]\ng+0x1",
+        }),
+        Event::Balance(Balance {
+            time: time + 2,
+            number: 0,
+            count: 1 << 40,
+        }),
+        Event::Unfiled(Unfiled {
+            time: time + 2,
+            mounts: 1,
+            accesses: 2,
+            stacks: 3,
+            deaths: 4,
+            skipped: 5,
+        }),
+        Event::MountDied(Mount {
+            record: watched,
+            stack: b"cleanup\n0x10",
+        }),
         Event::SnapshotEnd(SnapshotEnd {
             time: time + 1,
             unseen: Unseen {

@@ -158,7 +158,13 @@ impl World {
             Event::FoundHolder(found) => self.found_holder(found, changes),
             Event::SnapshotEnd(end) => self.snapshot_end(end, changes),
             Event::FoundFree(free) => self.found_free(free, changes),
-            Event::Cgroup(_) | Event::Stall(..) => {}
+            Event::Cgroup(_)
+            | Event::Stall(..)
+            | Event::MountDied(_)
+            | Event::MountWatched(_)
+            | Event::Access(_)
+            | Event::Balance(_)
+            | Event::Unfiled(_) => {}
         }
         self.forget(changes);
     }
@@ -202,7 +208,7 @@ impl World {
             | RecordKind::TaskFree
             | RecordKind::Birth
             | RecordKind::Death => {}
-            RecordKind::Cgroup => return,
+            RecordKind::Cgroup | RecordKind::MountDeath => return,
         }
         self.advance(lost.time);
         if self.loss.is_none() && lost.time <= self.whole_until {

@@ -29,20 +29,23 @@ use super::{
     output::say,
     signals::{Signals, end_of},
     trouble::name,
+    writers,
 };
 use crate::{
-    cli::Record,
+    cli::{Record, WatchedMounts},
     engines::{Engines, Feed},
-    event::Event,
+    event::{Event, Mount},
     kernel::{
         clock,
         kmsg::Log,
         load::{Kernel, Outcome},
         plan::program_name,
         stall::Stalls,
+        writers::Ledger as Kept,
     },
     names::Names,
     trace::Head,
+    writers::Ledger,
 };
 
 /// Records until a signal, until the command ends, or until there is enough.
@@ -55,6 +58,7 @@ pub fn run(args: Record) -> anyhow::Result<ExitCode> {
 async fn follow(args: Record, place: Place, mut child: Option<Child>) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::new()?;
     let mut asked_for = signal(SignalKind::user_defined1()).context("signals cannot be caught")?;
+    let has_ledger = !args.writers.is_empty();
     let sink = Rc::new(RefCell::new(None));
     let own = Rc::clone(&sink);
     let mut stalls = None;
@@ -74,7 +78,11 @@ async fn follow(args: Record, place: Place, mut child: Option<Child>) -> anyhow:
         };
         Ok(Some(Box::new(tap) as _))
     };
-    let mut live = Live::start_with(&args.attach, begin, &mut |_, _, _| {})?;
+    let mut live = Live::start_with(&args.attach, has_ledger, begin, &mut |_, _, _| {})?;
+    let mut writers = match has_ledger {
+        true => Some(Writers::load(&args)?),
+        false => None,
+    };
     let with = |act: &mut dyn FnMut(&mut Sink)| sink.borrow_mut().as_mut().map(act);
     let mut names = Names::default();
     with(&mut |sink| {
@@ -99,6 +107,12 @@ async fn follow(args: Record, place: Place, mut child: Option<Child>) -> anyhow:
             waited = live.wait() => {
                 waited?;
                 live.read(&mut |_, _, _| {})?;
+            }
+            waited = Writers::wait(&mut writers) => {
+                waited?;
+                let mut done = Ok(());
+                with(&mut |sink| done = Writers::read(&mut writers, sink));
+                done?;
             }
             () = feed.next(&mut names) => {
                 feed.drain(&mut names);
@@ -132,6 +146,9 @@ async fn follow(args: Record, place: Place, mut child: Option<Child>) -> anyhow:
         with(&mut |sink| {
             sink.tend(&live.model, &names);
             if is_due {
+                if let Some(writers) = &mut writers {
+                    writers.balances(sink);
+                }
                 sink.flush(&names);
             }
             progress.show(sink, &live.model);
@@ -147,6 +164,9 @@ async fn follow(args: Record, place: Place, mut child: Option<Child>) -> anyhow:
         live.reap(child.pid, &mut |_, _, _| {}).await?;
     }
     let model = live.end(&mut |_, _, _| {})?;
+    let mut done = Ok(());
+    with(&mut |sink| done = Writers::end(&mut writers, sink));
+    done?;
     let sink = sink.borrow_mut().take().context("nothing was begun")?;
     let (operations, events) = (sink.operations, sink.events);
     let written = sink.finish(&model, &names)?;
@@ -157,6 +177,58 @@ async fn follow(args: Record, place: Place, mut child: Option<Child>) -> anyhow:
          {lost} lost"
     ));
     Ok(status.unwrap_or(ExitCode::SUCCESS))
+}
+
+/// The ledger of write access.
+struct Writers {
+    kept: Kept,
+    ledger: Ledger,
+}
+
+impl Writers {
+    fn load(args: &Record) -> anyhow::Result<Writers> {
+        let mounts = WatchedMounts::of(&args.writers);
+        writers::check(&mounts)?;
+        Ok(Writers {
+            kept: writers::load(&mounts, args.attach.attach)?,
+            ledger: Ledger::default(),
+        })
+    }
+
+    async fn wait(writers: &mut Option<Writers>) -> anyhow::Result<()> {
+        match writers {
+            Some(writers) => Ok(writers.kept.wait().await?),
+            None => std::future::pending().await,
+        }
+    }
+
+    fn read(writers: &mut Option<Writers>, sink: &mut Sink) -> anyhow::Result<()> {
+        let Some(Writers { kept, ledger }) = writers else {
+            return Ok(());
+        };
+        kept.read(&mut |event| {
+            ledger.event(event);
+            sink.event(event);
+        })?;
+        Ok(())
+    }
+
+    fn balances(&mut self, sink: &mut Sink) {
+        self.kept.balances(&mut |event| sink.event(event));
+    }
+
+    /// Writes down what there is in the end.
+    fn end(writers: &mut Option<Writers>, sink: &mut Sink) -> anyhow::Result<()> {
+        Writers::read(writers, sink)?;
+        if let Some(writers) = writers {
+            writers.balances(sink);
+            for record in writers::counts(&writers.kept, &writers.ledger) {
+                let record = &record;
+                sink.event(&Event::MountWatched(Mount { record, stack: &[] }));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Waits for a warning about a mount, if there is a log.
@@ -216,7 +288,7 @@ fn head(args: &Record, kernel: &Kernel) -> Head {
         let Outcome::Attached(way, _) = outcome else {
             return None;
         };
-        Some(program_name(planned.probe(), *way))
+        Some(program_name(planned.probe, *way))
     });
     Head {
         version: 0,

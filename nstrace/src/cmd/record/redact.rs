@@ -4,15 +4,19 @@ use zerocopy::FromZeros as _;
 
 use crate::{
     cgroups,
-    event::{Cgroup, Event, FoundHolder, FoundTask, Operation, Task},
+    event::{Cgroup, Event, FoundHolder, FoundTask, Mount, Operation, Task},
     explain::Facts,
 };
-use nstrace_common::wire::{OpRecord, RecordKind, TaskRecord};
+use nstrace_common::{
+    wire::{OpRecord, RecordKind, TaskRecord},
+    writers::{MountRecord, PATH},
+};
 
 /// Where a changed record stands while it is written.
 pub struct Room {
     op: OpRecord,
     task: TaskRecord,
+    mount: MountRecord,
 }
 
 impl Default for Room {
@@ -20,6 +24,7 @@ impl Default for Room {
         Room {
             op: OpRecord::new_zeroed(),
             task: TaskRecord::new_zeroed(),
+            mount: MountRecord::new_zeroed(),
         }
     }
 }
@@ -44,12 +49,17 @@ impl Room {
                 holder: found.holder.without_path(),
                 ..found
             }),
+            Event::MountDied(mount) => Event::MountDied(self.mount(mount)),
+            Event::MountWatched(mount) => Event::MountWatched(self.mount(mount)),
             Event::Birth(_)
             | Event::Death(_)
             | Event::Lost(_)
             | Event::SnapshotBegin(_)
             | Event::FoundNamespace(_)
             | Event::SnapshotEnd(_)
+            | Event::Access(_)
+            | Event::Balance(_)
+            | Event::Unfiled(_)
             | Event::FoundFree(_) => *event,
         }
     }
@@ -69,6 +79,17 @@ impl Room {
         Task {
             record: &self.task,
             ..task
+        }
+    }
+
+    fn mount<'a>(&'a mut self, mount: Mount<'a>) -> Mount<'a> {
+        self.mount = *mount.record;
+        self.mount.comm = [0; 16];
+        self.mount.source = [0; 64];
+        (self.mount.root, self.mount.point) = ([0; PATH], [0; PATH]);
+        Mount {
+            record: &self.mount,
+            ..mount
         }
     }
 

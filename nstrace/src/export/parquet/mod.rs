@@ -174,6 +174,11 @@ impl<W: Write + Send> Export for Parquet<W> {
             | Event::FoundTask(_)
             | Event::FoundHolder(_)
             | Event::SnapshotEnd(_)
+            | Event::MountDied(_)
+            | Event::MountWatched(_)
+            | Event::Access(_)
+            | Event::Balance(_)
+            | Event::Unfiled(_)
             | Event::FoundFree(_) => Ok(()),
         }
     }

@@ -361,6 +361,11 @@ impl<W: Write> Export for Perfetto<W> {
             | Event::FoundTask(_)
             | Event::FoundHolder(_)
             | Event::SnapshotEnd(_)
+            | Event::MountDied(_)
+            | Event::MountWatched(_)
+            | Event::Access(_)
+            | Event::Balance(_)
+            | Event::Unfiled(_)
             | Event::FoundFree(_) => {}
         }
         Ok(())

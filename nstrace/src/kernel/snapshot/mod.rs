@@ -58,7 +58,10 @@ use std::{
 
 use nstrace_common::kind::Kind;
 
-pub use self::living::{cgroups, namespaces};
+pub use self::{
+    living::{cgroups, namespaces},
+    parse::unescape,
+};
 use self::{
     mounts::Mounts,
     namespaces::{Namespaces, Opener},

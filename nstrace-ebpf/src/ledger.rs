@@ -1,0 +1,500 @@
+//! The counts, and which mounts they are of.
+
+use core::arch::asm;
+
+use aya_ebpf::{
+    EbpfContext,
+    bindings::BPF_NOEXIST,
+    helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns},
+    macros::map,
+    maps::{Array, HashMap, PerCpuArray, RingBuf},
+};
+use nstrace_common::{
+    field::member,
+    wire::Head,
+    writers::{
+        AccessRecord, FRAMES, FS_NAMES, GONE, KERNEL, Key, Kind, MountRecord, PRIVATE, Root, SITES,
+        Settings, Site, Unfiled,
+    },
+};
+
+use crate::{
+    mount,
+    read::{Entry, Exit, Raw, Reader, offset},
+};
+
+/// Mounts, accesses and deaths. User space sets the size.
+#[map]
+static ACCESSES: RingBuf = RingBuf::with_byte_size(4096, 0);
+
+/// The mounts that the ledger has, by address: since when. User space sets the size.
+#[map]
+static MOUNTS: HashMap<u64, u64> = HashMap::with_max_entries(1, 0);
+
+/// How often something was done. User space sets the size.
+#[map]
+static LEDGER: HashMap<Key, u64> = HashMap::with_max_entries(1, 0);
+
+/// What could not be counted there.
+#[map]
+static UNFILED: Array<Unfiled> = Array::with_max_entries(1, 0);
+
+/// Devices of file systems whose mounts the ledger has.
+#[map]
+static DEVICES: HashMap<u32, u8> = HashMap::with_max_entries(64, 0);
+
+/// Mounts that it has, by their ids.
+#[map]
+static MOUNT_IDS: HashMap<u32, u8> = HashMap::with_max_entries(64, 0);
+
+/// Mount namespaces whose mounts it has.
+#[map]
+static NAMESPACES: HashMap<u32, u8> = HashMap::with_max_entries(64, 0);
+
+/// Roots of private mounts that it has.
+#[map]
+static PRIVATE_ROOTS: HashMap<Root, u8> = HashMap::with_max_entries(64, 0);
+
+/// Room for a record, for each CPU and each function apart: two programs may run on one CPU,
+/// one of which was preempted, but not two of one function. The last is for deaths.
+#[map]
+static ROOM: PerCpuArray<MountRecord> = PerCpuArray::with_max_entries(SITES as u32 + 1, 0);
+
+#[unsafe(no_mangle)]
+static SETTINGS: Settings = Settings::NONE;
+
+/// Addresses of mounts that the ledger does not have, each where its address points to: most
+/// accesses end here. In the map of the zeroed data: no look-up.
+#[unsafe(no_mangle)]
+static mut OTHERS: [u64; OTHERS_LEN] = [0; OTHERS_LEN];
+const OTHERS_LEN: usize = 4096;
+
+/// What a thread last took, where the lower bits of its id point to: what it is to have
+/// taken less if that failed. For kprobes.
+#[unsafe(no_mangle)]
+static mut TAKEN: [Taken; TAKEN_LEN] = [Taken {
+    tid: 0,
+    key: Key {
+        mount: 0,
+        since: 0,
+        stack: 0,
+        site: 0,
+        pad: 0,
+    },
+}; TAKEN_LEN];
+const TAKEN_LEN: usize = 1024;
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Taken {
+    tid: u64,
+    key: Key,
+}
+
+/// A setting.
+macro_rules! setting {
+    ($member:ident) => {{
+        // SAFETY: a static; volatile because it is another value once loaded.
+        unsafe { core::ptr::read_volatile(&raw const (*(&raw const SETTINGS)).$member) }
+    }};
+}
+
+/// Adds atomically. core has no such operation for this target.
+#[inline(always)]
+fn add(counter: *mut u64, value: u64) {
+    // SAFETY: an aligned u64 in a map; this is BPF_XADD, which every kernel has.
+    unsafe {
+        asm!(
+            "lock *(u64 *)({counter} + 0) += {value}",
+            counter = in(reg) counter,
+            value = in(reg) value,
+        );
+    }
+}
+
+/// Counts what cannot be counted in the ledger.
+macro_rules! unfiled {
+    ($member:ident) => {
+        if let Some(unfiled) = UNFILED.get_ptr_mut(0) {
+            let at = core::mem::offset_of!(Unfiled, $member);
+            add(unfiled.cast::<u8>().wrapping_add(at).cast(), 1);
+        }
+    };
+}
+
+#[inline(always)]
+fn head(kind: Kind) -> Head {
+    Head {
+        kind: kind as u32,
+        pad: 0,
+        // SAFETY: no precondition.
+        time: unsafe { bpf_ktime_get_ns() },
+    }
+}
+
+/// The lower half of an address. The verifier lets nobody shift what it knows as a pointer.
+#[inline(always)]
+fn low(pointer: u64) -> u64 {
+    let low;
+    // SAFETY: a move.
+    unsafe {
+        asm!(
+            "w1 = w2",
+            in("r2") pointer,
+            lateout("r1") low,
+            options(pure, nomem, nostack, preserves_flags),
+        )
+    }
+    low
+}
+
+/// The address as a number: what the verifier knows as a pointer must not be reckoned with.
+#[inline(always)]
+fn plain(room: *mut MountRecord, pointer: u64) -> u64 {
+    // SAFETY: in a map, of which nobody else has this part.
+    unsafe {
+        core::ptr::write_volatile(&raw mut (*room).address, pointer);
+        core::ptr::read_volatile(&raw const (*room).address)
+    }
+}
+
+/// Where in [`OTHERS`] an address has its place.
+#[inline(always)]
+fn other(mount: u64) -> *mut u64 {
+    // A `struct mount` takes more than 256 bytes.
+    let at = (low(mount) >> 7) as usize & (OTHERS_LEN - 1);
+    // SAFETY: in the static.
+    unsafe { (&raw mut OTHERS).cast::<u64>().add(at) }
+}
+
+/// `int mnt_get_write_access(struct vfsmount *)` has returned.
+#[inline(always)]
+pub fn took<C: Exit + EbpfContext>(context: &C) {
+    if context.ret() as u32 == 0
+        && let Some(vfsmount) = context.first_arg()
+    {
+        count(context, around(vfsmount), Site::Take, 1);
+    }
+}
+
+/// The same was called.
+#[inline(always)]
+pub fn takes<C: Entry + EbpfContext>(context: &C) {
+    let mount = around(context.arg(0));
+    if let Some(key) = count(context, mount, Site::Take, 0) {
+        let tid = bpf_get_current_pid_tgid() & u64::from(u32::MAX);
+        let taken = taken(tid);
+        // SAFETY: in the static.
+        unsafe { *taken = Taken { tid, key } };
+    }
+}
+
+/// It has returned: what failed was not taken.
+#[inline(always)]
+pub fn takes_not<C: Exit>(context: &C) {
+    if context.ret() as u32 == 0 {
+        return;
+    }
+    let tid = bpf_get_current_pid_tgid() & u64::from(u32::MAX);
+    // SAFETY: in the static.
+    let taken = unsafe { &mut *taken(tid) };
+    if taken.tid != tid {
+        // Of a mount that is not in the ledger; or another thread was there.
+        if taken.tid != 0 {
+            unfiled!(untakes);
+        }
+        return;
+    }
+    taken.tid = 0;
+    let mut key = taken.key;
+    key.site = Site::Untake as u32;
+    one(&key);
+}
+
+#[inline(always)]
+fn taken(tid: u64) -> *mut Taken {
+    // SAFETY: in the static.
+    unsafe {
+        (&raw mut TAKEN)
+            .cast::<Taken>()
+            .add(tid as usize & (TAKEN_LEN - 1))
+    }
+}
+
+/// A function that gives write access to a mount back was called.
+#[inline(always)]
+pub fn gives_back<C: Entry + EbpfContext>(context: &C, site: Site) {
+    count(context, around(context.arg(0)), site, 0);
+}
+
+/// One that gives that of a file back was called. A file that is open for writing has write
+/// access for itself, which stays.
+#[inline(always)]
+pub fn gives_back_file<C: Entry + EbpfContext>(context: &C, site: Site) {
+    /// `FMODE_WRITER` of include/linux/fs.h.
+    const FMODE_WRITER: u32 = 1 << 16;
+    let file = context.arg(0);
+    // SAFETY: the function's argument.
+    let (mode, vfsmount): (u32, u64) = unsafe {
+        (
+            C::Args::get(file, member::FileMode),
+            C::Args::get(file, member::FileMnt),
+        )
+    };
+    if mode & FMODE_WRITER == 0 {
+        count(context, around(vfsmount), site, 0);
+    }
+}
+
+/// `struct mount` around a `struct vfsmount`.
+#[inline(always)]
+fn around(vfsmount: u64) -> u64 {
+    vfsmount - offset(member::MountMnt)
+}
+
+/// Counts an access, which the kernel has counted already or not.
+#[inline(always)]
+fn count<C: EbpfContext>(context: &C, mount: u64, site: Site, counted: i32) -> Option<Key> {
+    // SAFETY: in the static.
+    if unsafe { core::ptr::read_volatile(other(mount)) } == mount {
+        return None;
+    }
+    let room = ROOM.get_ptr_mut(site as u32)?;
+    let mount = plain(room, mount);
+    let since = since(room, mount, counted)?;
+    let access = room.cast::<AccessRecord>();
+    // SAFETY: in the map, of which nobody else has this part; MountRecord is longer.
+    unsafe {
+        let frames = &mut (*access).frames;
+        let len = mount::stack(context, frames);
+        if len == 0 {
+            unfiled!(stacks);
+        }
+        let key = Key {
+            mount,
+            since,
+            stack: hash(frames, len),
+            site: site as u32,
+            pad: 0,
+        };
+        if !add_one(&key) {
+            first(access, &key, len);
+        }
+        Some(key)
+    }
+}
+
+/// Adds one to what is there.
+#[inline(always)]
+fn add_one(key: &Key) -> bool {
+    match LEDGER.get_ptr_mut(key) {
+        Some(count) => {
+            add(count, 1);
+            true
+        }
+        None => false,
+    }
+}
+
+/// Adds one to what is there or not.
+#[inline(always)]
+fn one(key: &Key) {
+    if !add_one(key) && LEDGER.insert(key, &1, u64::from(BPF_NOEXIST)).is_err() && !add_one(key) {
+        unfiled!(accesses);
+    }
+}
+
+/// The first access with that key.
+#[inline(always)]
+unsafe fn first(access: *mut AccessRecord, key: &Key, len: u32) {
+    if LEDGER.insert(key, &1, u64::from(BPF_NOEXIST)).is_err() {
+        // Another CPU was faster, or there is no room.
+        if !add_one(key) {
+            unfiled!(accesses);
+        }
+        return;
+    }
+    // SAFETY: the caller's room.
+    unsafe {
+        (*access).head = head(Kind::Access);
+        (*access).key = *key;
+        (*access).frames_len = len;
+        (*access).pad = 0;
+        if ACCESSES.output::<AccessRecord>(&*access, 0).is_err() {
+            // Without its stack it would say nothing. The next one tries again.
+            let _ = LEDGER.remove(key);
+            unfiled!(accesses);
+        }
+    }
+}
+
+/// A number made of a stack, which another one has by chance once in 2^64.
+#[inline(always)]
+fn hash(frames: &[u64; FRAMES], len: u32) -> u64 {
+    let (mut hash, mut at) = (0_u64, 0_usize);
+    while at < FRAMES && at < len as usize {
+        // SAFETY: within the bounds.
+        let frame = unsafe { core::ptr::read_volatile(frames.as_ptr().add(at)) };
+        hash = (hash.rotate_left(5) ^ frame).wrapping_mul(0x517c_c1b7_2722_0a95);
+        at += 1;
+        // Else the compiler unrolls the loop, and has no stack for it.
+        // SAFETY: moves a register to itself.
+        unsafe { asm!("{0} = {0}", inout(reg) at) };
+    }
+    hash
+}
+
+/// Since when the ledger has a mount: from now on, if it is one that it is to have.
+#[inline(always)]
+fn since(room: *mut MountRecord, mount: u64, counted: i32) -> Option<u64> {
+    if let Some(since) = MOUNTS.get_ptr(&mount) {
+        // SAFETY: in the map.
+        return Some(unsafe { *since });
+    }
+    if !is_wanted(mount) {
+        // What namespace a mount is in can change; what it is else cannot.
+        if setting!(namespaces) == 0 {
+            // SAFETY: in the static.
+            unsafe { core::ptr::write_volatile(other(mount), mount) };
+        }
+        return None;
+    }
+    // SAFETY: no precondition.
+    let now = unsafe { bpf_ktime_get_ns() };
+    if MOUNTS.insert(&mount, &now, u64::from(BPF_NOEXIST)).is_err() {
+        if let Some(since) = MOUNTS.get_ptr(&mount) {
+            // SAFETY: in the map. Another CPU was faster.
+            return Some(unsafe { *since });
+        }
+        unfiled!(mounts);
+        return None;
+    }
+    // SAFETY: in the map, of which nobody else has this part.
+    unsafe {
+        mount::describe(room, head(Kind::Watched), mount);
+        (*room).since = now;
+        (*room).count = mount::writers(mount) - counted;
+        (*room).frames_len = 0;
+        if ACCESSES.output::<MountRecord>(&*room, 0).is_err() {
+            let _ = MOUNTS.remove(&mount);
+            unfiled!(mounts);
+            return None;
+        }
+    }
+    Some(now)
+}
+
+/// Whether the ledger is to have a mount.
+#[inline(always)]
+fn is_wanted(mount: u64) -> bool {
+    if setting!(all) != 0 {
+        return true;
+    }
+    let bits = mount::bits(mount);
+    if bits & KERNEL != 0 {
+        return false;
+    }
+    let file_system = mount::file_system(mount);
+    // SAFETY: Raw reads any address.
+    let dev: u32 = unsafe { Raw::get(file_system, member::SbDev) };
+    if bits & PRIVATE != 0 {
+        if setting!(private) != 0 {
+            return true;
+        }
+        if setting!(private_roots) != 0 {
+            let root = Root {
+                ino: mount::root_ino(mount),
+                dev: dev.into(),
+            };
+            if PRIVATE_ROOTS.get_ptr(&root).is_some() {
+                return true;
+            }
+        }
+    }
+    if setting!(devices) != 0 && DEVICES.get_ptr(&dev).is_some() {
+        return true;
+    }
+    if setting!(ids) != 0 {
+        // SAFETY: Raw reads any address.
+        let id: u32 = unsafe { Raw::get(mount, member::MountId) };
+        if MOUNT_IDS.get_ptr(&id).is_some() {
+            return true;
+        }
+    }
+    if setting!(namespaces) != 0 && NAMESPACES.get_ptr(&mount::namespace(mount)).is_some() {
+        return true;
+    }
+    setting!(fs_len) != 0 && has_wanted_type(file_system)
+}
+
+#[inline(always)]
+fn has_wanted_type(file_system: u64) -> bool {
+    let mut name = [0; 16];
+    mount::type_name(file_system, &mut name);
+    let len = setting!(fs_len);
+    (0..FS_NAMES).any(|at| {
+        // SAFETY: a static, as for other settings.
+        let wanted =
+            unsafe { core::ptr::read_volatile(&raw const (*(&raw const SETTINGS)).fs[at]) };
+        (at as u32) < len && words(&wanted) == words(&name)
+    })
+}
+
+#[inline(always)]
+fn words(bytes: &[u8; 16]) -> [u64; 2] {
+    // SAFETY: as long, and every bit pattern is a number.
+    unsafe { core::mem::transmute(*bytes) }
+}
+
+/// The writers of a mount, for who runs this: it is attached nowhere.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "raw_tracepoint")]
+extern "C" fn mount_writers(args: *const u64) -> i32 {
+    // SAFETY: the arguments of the program's caller: the mount, and since when the ledger has
+    // it. As long as it does, it lives.
+    let (mount, since) = unsafe { (*args, *args.add(1)) };
+    match MOUNTS.get_ptr(&mount) {
+        // SAFETY: in the map.
+        Some(own) if unsafe { *own } == since => mount::writers(mount),
+        _ => GONE,
+    }
+}
+
+/// `void cleanup_mnt(struct mount *)`, called: nobody else has the mount any more, and its
+/// address is free from here on.
+#[inline(always)]
+pub fn dies<C: Entry + EbpfContext>(context: &C) {
+    let mount = context.arg(0);
+    let other = other(mount);
+    // SAFETY: in the static.
+    unsafe {
+        if core::ptr::read_volatile(other) == mount {
+            core::ptr::write_volatile(other, 0);
+        }
+    }
+    let Some(room) = ROOM.get_ptr_mut(SITES as u32) else {
+        return;
+    };
+    let mount = plain(room, mount);
+    let since = match MOUNTS.get_ptr(&mount) {
+        // SAFETY: in the map.
+        Some(since) => unsafe { *since },
+        None => 0,
+    };
+    let count = mount::writers(mount);
+    if since == 0 && count == 0 {
+        return;
+    }
+    let _ = MOUNTS.remove(&mount);
+    // SAFETY: in the map, of which nobody else has this part.
+    unsafe {
+        mount::describe(room, head(Kind::Died), mount);
+        (*room).bits = mount::bits_at_death((*room).bits, (*room).flags);
+        (*room).since = since;
+        (*room).count = count;
+        (*room).frames_len = mount::stack(context, &mut (*room).frames);
+        if ACCESSES.output::<MountRecord>(&*room, 0).is_err() {
+            unfiled!(deaths);
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! What a mount is, for the record of one that dies with writers or is watched.
+//!
+//! All by helpers: such a record is rare.
+
+use core::arch::asm;
+
+use aya_ebpf::{
+    EbpfContext,
+    helpers::{
+        bpf_get_current_comm, bpf_get_current_pid_tgid,
+        generated::{bpf_get_current_cgroup_id, bpf_get_stack, bpf_probe_read_kernel_str},
+    },
+};
+use nstrace_common::{
+    field::member,
+    wire::Head,
+    writers::{FRAMES, KERNEL, MountRecord, NAME, PATH, PATH_NAMES, PRIVATE},
+};
+
+use crate::read::{Raw, Reader, cpus, has, offset, per_cpu_offset};
+
+/// The most names of a path.
+const NAMES: usize = 24;
+
+/// `MNT_INTERNAL` of include/linux/mount.h.
+const MNT_INTERNAL: u32 = 0x4000;
+
+/// `MNT_UMOUNT` of it: what was in a namespace has it when it dies.
+const MNT_UMOUNT: u32 = 0x800_0000;
+
+/// `MNT_NS_INTERNAL` of fs/mount.h: in place of a namespace.
+const NS_INTERNAL: u64 = (-22_i64) as u64;
+
+/// The writers of a mount, over all CPUs; what cannot be told counts as none.
+#[inline(always)]
+pub fn writers(mount: u64) -> i32 {
+    if !has(member::MountPcp) || !has(member::PcpWriters) {
+        return 0;
+    }
+    let mut sum = 0_i32;
+    // SAFETY: Raw reads any address.
+    unsafe {
+        let base: u64 = Raw::get(mount, member::MountPcp);
+        let base = base + offset(member::PcpWriters);
+        for cpu in 0..cpus() {
+            let Some(own) = per_cpu_offset(cpu) else {
+                break;
+            };
+            sum = sum.wrapping_add(Raw::at(base, own));
+        }
+    }
+    sum
+}
+
+/// `struct vfsmount` in a `struct mount`.
+#[inline(always)]
+fn within(mount: u64) -> u64 {
+    mount + offset(member::MountMnt)
+}
+
+/// Its bits: see [`MountRecord::bits`].
+#[inline(always)]
+pub fn bits(mount: u64) -> u32 {
+    // SAFETY: Raw reads any address.
+    let (ns, flags): (u64, u32) = unsafe {
+        (
+            Raw::get(mount, member::MountNs),
+            Raw::get(within(mount), member::VfsmountFlags),
+        )
+    };
+    match (ns == NS_INTERNAL, flags & MNT_INTERNAL != 0) {
+        (true, false) => PRIVATE,
+        (_, true) => KERNEL,
+        _ => 0,
+    }
+}
+
+/// The same of one that dies, which is in no namespace any more.
+#[inline(always)]
+pub fn bits_at_death(bits: u32, flags: u32) -> u32 {
+    match bits == 0 && flags & MNT_UMOUNT == 0 {
+        true => PRIVATE,
+        false => bits,
+    }
+}
+
+/// The inum of its mount namespace; 0 if it is in none.
+#[inline(always)]
+pub fn namespace(mount: u64) -> u32 {
+    // SAFETY: as above.
+    unsafe {
+        let ns: u64 = Raw::get(mount, member::MountNs);
+        match ns == 0 || ns == NS_INTERNAL {
+            true => 0,
+            false => Raw::get(ns, member::MntInum),
+        }
+    }
+}
+
+/// The address of its file system.
+#[inline(always)]
+pub fn file_system(mount: u64) -> u64 {
+    // SAFETY: as above.
+    unsafe { Raw::get(within(mount), member::VfsmountSb) }
+}
+
+/// Reads the name of a type of file system.
+#[inline(always)]
+pub fn type_name(file_system: u64, name: &mut [u8; 16]) {
+    // SAFETY: as above; the helper writes no more than there is room for.
+    unsafe {
+        let ty: u64 = Raw::get(file_system, member::SbType);
+        let from: u64 = Raw::get(ty, member::FsTypeName);
+        bpf_probe_read_kernel_str(name.as_mut_ptr().cast(), 16, from as *const _);
+    }
+}
+
+/// The inode number of its root.
+#[inline(always)]
+pub fn root_ino(mount: u64) -> u64 {
+    // SAFETY: as above.
+    unsafe {
+        let root: u64 = Raw::get(within(mount), member::VfsmountRoot);
+        let inode: u64 = Raw::get(root, member::DentryInode);
+        Raw::get(inode, member::InodeNumber)
+    }
+}
+
+/// Fills in what is to be said of a mount, but for `count` and `frames`.
+///
+/// # Safety
+///
+/// `record` must be in a map.
+#[inline(always)]
+pub unsafe fn describe(record: *mut MountRecord, head: Head, mount: u64) {
+    // SAFETY: Raw reads any address, and each member is written as what it is.
+    unsafe {
+        let vfsmount = within(mount);
+        let file_system = file_system(mount);
+        let ids = bpf_get_current_pid_tgid();
+        (*record).head = head;
+        (*record).address = mount;
+        (*record).since = 0;
+        (*record).unique = match has(member::MountUnique) {
+            true => Raw::get(mount, member::MountUnique),
+            false => 0,
+        };
+        (*record).cgroup = bpf_get_current_cgroup_id();
+        (*record).root_ino = root_ino(mount);
+        (*record).id = Raw::get(mount, member::MountId);
+        (*record).dev = Raw::get(file_system, member::SbDev);
+        (*record).flags = Raw::get(vfsmount, member::VfsmountFlags);
+        (*record).ns = namespace(mount);
+        (*record).bits = bits(mount);
+        (*record).pid = (ids >> 32) as u32;
+        (*record).tid = ids as u32;
+        (*record).comm = bpf_get_current_comm().unwrap_or_default();
+        (*record).fs = [0; 16];
+        type_name(file_system, &mut (*record).fs);
+        let source: u64 = Raw::get(mount, member::MountDevname);
+        (*record).source[0] = 0;
+        bpf_probe_read_kernel_str((*record).source.as_mut_ptr().cast(), 64, source as *const _);
+        let root: u64 = Raw::get(vfsmount, member::VfsmountRoot);
+        path(&mut (*record).root, &raw mut (*record).pad, root, 0);
+        let parent: u64 = Raw::get(mount, member::MountParent);
+        (*record).point[0] = 0;
+        if parent != mount && (*record).ns != 0 {
+            path(
+                &mut (*record).point,
+                &raw mut (*record).pad,
+                Raw::get(mount, member::MountPoint),
+                parent,
+            );
+        }
+        (*record).pad = 0;
+    }
+}
+
+/// Writes the names of a path, the last first: up to the root of the file system, or, with
+/// the mount that the path is in, to that of its namespace.
+///
+/// `length` is in a map, where the length is kept meanwhile: of what it reads there the verifier
+/// knows nothing, so that each turn begins like the one before, and it need not follow all ways
+/// in which several can be passed through.
+#[inline(always)]
+unsafe fn path(out: &mut [u8; PATH], length: *mut u32, dentry: u64, mount: u64) {
+    let (mut dentry, mut mount) = (dentry, mount);
+    let mut at = 0_usize;
+    // SAFETY: Raw reads any address; the helper writes no more than is left.
+    unsafe {
+        for _ in 0..NAMES {
+            if mount != 0 && dentry == Raw::get(within(mount), member::VfsmountRoot) {
+                let parent: u64 = Raw::get(mount, member::MountParent);
+                if parent == mount {
+                    break;
+                }
+                dentry = Raw::get(mount, member::MountPoint);
+                mount = parent;
+                continue;
+            }
+            let parent: u64 = Raw::get(dentry, member::DentryParent);
+            if parent == dentry || at >= PATH_NAMES {
+                break;
+            }
+            let name: u64 = Raw::get(dentry, member::DentryName);
+            // Else the compiler may mask one register and compare another.
+            asm!("{0} = {0}", inout(reg) at);
+            let to = out.as_mut_ptr().add(at & (PATH_NAMES - 1));
+            let len = bpf_probe_read_kernel_str(to.cast(), NAME as u32, name as *const _);
+            if len <= 0 || len > NAME as i64 {
+                break;
+            }
+            core::ptr::write_volatile(length, (at + len as usize) as u32);
+            at = core::ptr::read_volatile(length) as usize;
+            dentry = parent;
+        }
+        // The end, whatever was there before.
+        asm!("{0} = {0}", inout(reg) at);
+        if at < PATH {
+            out[at] = 0;
+        }
+    }
+}
+
+/// Takes the kernel stack down; gives how many frames there are.
+#[inline(always)]
+pub fn stack<C: EbpfContext>(context: &C, frames: &mut [u64; FRAMES]) -> u32 {
+    const LEN: u32 = 8 * FRAMES as u32;
+    // SAFETY: the helper writes no more than there is room for.
+    let len = unsafe { bpf_get_stack(context.as_ptr(), frames.as_mut_ptr().cast(), LEN, 0) };
+    match len {
+        1..=0x7fff_ffff => (len as u32).min(LEN) / 8,
+        _ => 0,
+    }
+}

@@ -1,0 +1,270 @@
+//! `nstrace writers`: who unbalances the writer count of a mount.
+
+mod wanted;
+
+use std::{
+    path::Path,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail};
+use jiff::tz::TimeZone;
+use nstrace_common::writers::FS_NAMES;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{
+    child::Child,
+    output::{self, colored, say},
+    recording,
+    signals::{Signals, end_of},
+};
+use crate::{
+    cgroups::Cgroups,
+    cli::{WatchedMounts, Writers},
+    event::{Event, Mount},
+    kernel::{
+        clock,
+        writers::{Ledger as Kept, Sizes},
+    },
+    render::{Clock, Text, View, writers, writers_json},
+    trace::{Entry, Item},
+    writers::{Death, Ledger},
+};
+
+/// Watches until a signal, until the command ends, or as long as was said; then says what
+/// lives unbalanced.
+pub fn run(args: Writers) -> anyhow::Result<ExitCode> {
+    if let Some(path) = &args.from {
+        return replay(&args, path);
+    }
+    check(&args.mounts)?;
+    let child = Child::of(&args.run)?;
+    super::block_on(follow(args, child))
+}
+
+/// Refuses what cannot be meant.
+pub fn check(mounts: &WatchedMounts) -> anyhow::Result<()> {
+    if mounts.is_empty() {
+        bail!(
+            "which mounts? The count is on a hot path, so they are to be named: --fs, --mount, \
+             --dev, --container or --all"
+        );
+    }
+    if mounts.fs.len() > FS_NAMES {
+        bail!("--fs takes {FS_NAMES} types at most: --all takes any");
+    }
+    Ok(())
+}
+
+/// Begins to watch.
+pub fn load(mounts: &WatchedMounts, attach: crate::kernel::plan::Attach) -> anyhow::Result<Kept> {
+    /// Mounts that are watched at once: each takes 72 bytes.
+    const MOUNTS: u32 = 131_072;
+    /// Stacks on their way: some 10,000.
+    const RING: u32 = 4 << 20;
+    let wanted = wanted::wanted(mounts)?;
+    let sizes = Sizes {
+        ring: RING,
+        mounts: MOUNTS,
+        stacks: mounts.stacks,
+    };
+    Ok(Kept::load(attach, &wanted, &sizes)?)
+}
+
+async fn follow(args: Writers, mut child: Option<Child>) -> anyhow::Result<ExitCode> {
+    let mut signals = Signals::new()?;
+    let mut asked_for = signal(SignalKind::user_defined1()).context("signals cannot be caught")?;
+    let mut kept = load(&args.mounts, args.attach)?;
+    let mut page = Page::new(&args);
+    output::release_memory();
+    say("ready");
+    if let Some(child) = &mut child {
+        child.start()?;
+    }
+    let began = Instant::now();
+    let mut tick = tokio::time::interval(TICK);
+    let (mut status, mut asked) = (None, false);
+    while status.is_none() {
+        tokio::select! {
+            waited = kept.wait() => {
+                waited?;
+                page.read(&mut kept)?;
+            }
+            _ = tick.tick() => {
+                if args.duration.is_some_and(|most| began.elapsed() >= most) {
+                    status = Some(ExitCode::SUCCESS);
+                }
+            }
+            _ = asked_for.recv() => page.living(&mut kept).await?,
+            end = signals.next() => status = end_of(end, child.as_ref(), &mut asked)?,
+        }
+    }
+    page.living(&mut kept).await?;
+    page.summary();
+    Ok(status.unwrap_or(ExitCode::SUCCESS))
+}
+
+/// How often it is looked for what cannot be waited for.
+const TICK: Duration = Duration::from_millis(100);
+
+/// How long what is on the way may take.
+const SETTLE: Duration = Duration::from_millis(100);
+
+fn replay(args: &Writers, path: &Path) -> anyhow::Result<ExitCode> {
+    let mut page = Page::new(args);
+    let mut is_there = false;
+    recording::read(path, &mut |item: Item| {
+        match item {
+            Item::Head(head) => page.wall_offset_ns = head.wall_offset_ns,
+            Item::Entry(Entry::Clock(offset)) => page.wall_offset_ns = offset,
+            Item::Entry(Entry::Event(Event::Cgroup(cgroup))) => page.cgroups.made(&cgroup),
+            Item::Entry(Entry::Event(event)) => {
+                is_there |= matches!(event, Event::MountWatched(_));
+                page.event(&event);
+            }
+            _ => {}
+        }
+        output::write(&mut page.text)
+    })?;
+    if !is_there {
+        let name = path.display();
+        say(&format!(
+            "{name}: no write access was watched when it was recorded: nstrace record --writers \
+             does that"
+        ));
+    }
+    page.unbalanced();
+    output::write(&mut page.text)?;
+    page.summary();
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What is printed.
+struct Page {
+    ledger: Ledger,
+    cgroups: Cgroups,
+    clock: Clock,
+    wall_offset_ns: i64,
+    color: bool,
+    json: bool,
+    text: Text,
+    watched: u64,
+    unbalanced: u64,
+}
+
+impl Page {
+    fn new(args: &Writers) -> Page {
+        let zone = match args.json {
+            true => TimeZone::UTC,
+            false => TimeZone::system(),
+        };
+        Page {
+            ledger: Ledger::default(),
+            cgroups: Cgroups::default(),
+            clock: Clock::new(zone),
+            wall_offset_ns: clock::wall_offset_ns(),
+            color: colored(args.color),
+            json: args.json,
+            text: Text::new(),
+            watched: 0,
+            unbalanced: 0,
+        }
+    }
+
+    fn read(&mut self, kept: &mut Kept) -> anyhow::Result<()> {
+        self.wall_offset_ns = clock::wall_offset_ns();
+        kept.read(&mut |event| self.event(event))?;
+        output::write(&mut self.text)
+    }
+
+    fn event(&mut self, event: &Event) {
+        self.watched += u64::from(matches!(event, Event::MountWatched(_)));
+        if let Some(death) = self.ledger.event(event) {
+            self.print(&death, true);
+        }
+    }
+
+    /// Prints what lives unbalanced. What is only on the way does not stay so.
+    async fn living(&mut self, kept: &mut Kept) -> anyhow::Result<()> {
+        self.read(kept)?;
+        kept.balances(&mut |event| self.event(event));
+        counts(kept, &self.ledger)
+            .iter()
+            .for_each(|mount| self.seen(mount));
+        if !self.ledger.unbalanced().is_empty() {
+            tokio::time::sleep(SETTLE).await;
+            self.read(kept)?;
+            kept.balances(&mut |event| self.event(event));
+            counts(kept, &self.ledger)
+                .iter()
+                .for_each(|mount| self.seen(mount));
+        }
+        self.unbalanced();
+        output::write(&mut self.text)
+    }
+
+    fn seen(&mut self, mount: &nstrace_common::writers::MountRecord) {
+        let mount = Mount {
+            record: mount,
+            stack: &[],
+        };
+        self.ledger.event(&Event::MountWatched(mount));
+    }
+
+    fn unbalanced(&mut self) {
+        for death in self.ledger.unbalanced() {
+            self.print(&death, false);
+        }
+    }
+
+    fn print(&mut self, death: &Death, is_dead: bool) {
+        let view = View {
+            wall_offset_ns: self.wall_offset_ns,
+            cgroups: &self.cgroups,
+            facts: None,
+            color: self.color,
+            all: false,
+        };
+        self.unbalanced += 1;
+        let print = if self.json { writers_json } else { writers };
+        print(&mut self.text, death, is_dead, &view, &mut self.clock);
+    }
+
+    fn summary(&self) {
+        let Page {
+            watched,
+            unbalanced,
+            ..
+        } = self;
+        let unfiled = self.ledger.unfiled();
+        let missing = match unfiled.mounts + unfiled.accesses + unfiled.deaths {
+            0 => String::new(),
+            missing => format!(", {missing} accesses or deaths found no room"),
+        };
+        let skipped = match unfiled.skipped {
+            0 => String::new(),
+            skipped => format!(", {skipped} runs skipped by the kernel"),
+        };
+        say(&format!(
+            "{watched} mounts watched, {unbalanced} unbalanced{missing}{skipped}"
+        ));
+    }
+}
+
+/// The mounts that live, with how many writers each has now.
+pub fn counts(kept: &Kept, ledger: &Ledger) -> Vec<nstrace_common::writers::MountRecord> {
+    let living = ledger.living();
+    let counted = living.filter_map(|watched| {
+        let mut record = *watched.first;
+        let key = Mount {
+            record: &record,
+            stack: &[],
+        }
+        .key();
+        let count = kept.writers(key)?;
+        record.count = count;
+        Some(record)
+    });
+    counted.collect()
+}

@@ -1,0 +1,189 @@
+//! From what the user names to what the kernel knows a mount by.
+
+use std::{
+    ffi::{CString, OsStr},
+    fs, io,
+    os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
+    path::Path,
+};
+
+use anyhow::{Context as _, anyhow, bail};
+
+use super::super::live::Model;
+use crate::{
+    cli::WatchedMounts,
+    kernel::{snapshot::unescape, writers::Wanted},
+};
+
+/// The type whose upper layers have private clones.
+const OVERLAY: &[u8] = b"overlay";
+
+/// What to watch.
+pub fn wanted(mounts: &WatchedMounts) -> anyhow::Result<Wanted> {
+    let mut wanted = Wanted {
+        all: mounts.all_mounts,
+        fs: mounts.fs.clone(),
+        private: mounts.fs.iter().any(|name| name.starts_with(OVERLAY)),
+        ..Wanted::default()
+    };
+    for path in &mounts.mount {
+        mount(&mut wanted, path)?;
+    }
+    for name in &mounts.dev {
+        wanted.devices.push(device(name)?);
+    }
+    for name in &mounts.container {
+        container(&mut wanted, name)?;
+    }
+    Ok(wanted)
+}
+
+/// The mount that a path is on.
+fn mount(wanted: &mut Wanted, path: &Path) -> anyhow::Result<()> {
+    let id = mount_id(path).with_context(|| {
+        format!(
+            "{}: the mount that it is on cannot be found: name a path that is there",
+            path.display()
+        )
+    })?;
+    wanted.ids.push(id);
+    for line in mountinfo("self")?.split(|byte| *byte == b'\n') {
+        if let Some(line) = Line::of(line)
+            && line.id == id
+        {
+            upper(wanted, &line);
+        }
+    }
+    Ok(())
+}
+
+/// The private clone of the upper layer of an overlay: by the directory that is its root.
+fn upper(wanted: &mut Wanted, line: &Line) {
+    if line.fs != OVERLAY {
+        return;
+    }
+    let mut options = line.options.split(|byte| *byte == b',');
+    let Some(dir) = options.find_map(|option| option.strip_prefix(b"upperdir=")) else {
+        return;
+    };
+    let dir = unescape(dir);
+    // It may have been mounted elsewhere, where this path leads to something else.
+    match fs::metadata(OsStr::from_bytes(&dir)) {
+        Ok(metadata) => wanted
+            .private_roots
+            .push((metadata.ino(), kernel_dev(metadata.dev()))),
+        Err(_) => wanted.private = true,
+    }
+}
+
+/// A line of mountinfo, as far as it matters.
+struct Line<'l> {
+    id: u32,
+    fs: &'l [u8],
+    options: &'l [u8],
+}
+
+impl<'l> Line<'l> {
+    fn of(line: &'l [u8]) -> Option<Line<'l>> {
+        let mut words = line.split(|byte| *byte == b' ');
+        let id = std::str::from_utf8(words.next()?).ok()?.parse().ok()?;
+        words.by_ref().find(|word| *word == b"-")?;
+        let fs = words.next()?;
+        let options = words.nth(1)?;
+        Some(Line { id, fs, options })
+    }
+}
+
+fn mountinfo(process: &str) -> anyhow::Result<Vec<u8>> {
+    let path = format!("/proc/{process}/mountinfo");
+    fs::read(&path).with_context(|| format!("{path}: the mounts cannot be read"))
+}
+
+/// The id of the mount that a path is on, as in mountinfo.
+fn mount_id(path: &Path) -> io::Result<u32> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: all zeroes are a value of it.
+    let mut found: libc::statx = unsafe { std::mem::zeroed() };
+    // SAFETY: valid pointers.
+    let ret = unsafe {
+        libc::statx(
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            libc::AT_NO_AUTOMOUNT,
+            libc::STATX_MNT_ID,
+            &raw mut found,
+        )
+    };
+    if ret != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if found.stx_mask & libc::STATX_MNT_ID == 0 {
+        return Err(io::Error::other("statx(2) does not tell it (before v5.8)"));
+    }
+    Ok(found.stx_mnt_id as u32)
+}
+
+/// A device by its name, its numbers, or a path on its file system.
+fn device(name: &OsStr) -> anyhow::Result<u32> {
+    let numbers = name.to_str().and_then(|name| {
+        let (major, minor) = name.split_once(':')?;
+        Some((major.parse::<u32>().ok()?, minor.parse::<u32>().ok()?))
+    });
+    if let Some((major, minor)) = numbers {
+        if major >= 1 << 12 || minor >= 1 << 20 {
+            bail!("{}: no device has such numbers", name.display());
+        }
+        return Ok(major << 20 | minor);
+    }
+    let metadata = fs::metadata(name).with_context(|| {
+        format!(
+            "{}: no device, and no path: a device is /dev/NAME or MAJOR:MINOR",
+            name.display()
+        )
+    })?;
+    let is_block = metadata.mode() & libc::S_IFMT == libc::S_IFBLK;
+    Ok(kernel_dev(if is_block {
+        metadata.rdev()
+    } else {
+        metadata.dev()
+    }))
+}
+
+/// A device number as the kernel has it.
+fn kernel_dev(dev: u64) -> u32 {
+    libc::major(dev) << 20 | libc::minor(dev)
+}
+
+/// The mount namespaces of a container, and the upper layers of the overlays in them.
+fn container(wanted: &mut Wanted, name: &str) -> anyhow::Result<()> {
+    let model = Model::of(None, None)?;
+    let is_it = |cgroup: u64| {
+        model
+            .cgroups
+            .container(cgroup)
+            .is_some_and(|id| id.starts_with(name.as_bytes()) || model.names.get(id) == Some(name))
+    };
+    let mut namespaces = Vec::new();
+    for (_, task) in model.world.tasks().filter(|(_, task)| is_it(task.cgroup)) {
+        // It may have ended.
+        if let Ok(metadata) = fs::metadata(format!("/proc/{}/ns/mnt", task.tid)) {
+            namespaces.push((metadata.ino() as u32, task.tid));
+        }
+    }
+    namespaces.sort_unstable();
+    namespaces.dedup_by_key(|(inum, _)| *inum);
+    if namespaces.is_empty() {
+        return Err(anyhow!(
+            "no container {name} is here: nstrace tree shows those that are"
+        ));
+    }
+    for (inum, tid) in namespaces {
+        wanted.namespaces.push(inum);
+        // It may have ended.
+        let mounts = mountinfo(&tid.to_string()).unwrap_or_default();
+        for line in mounts.split(|byte| *byte == b'\n').filter_map(Line::of) {
+            upper(wanted, &line);
+        }
+    }
+    Ok(())
+}

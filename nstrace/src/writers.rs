@@ -1,0 +1,209 @@
+//! Who unbalanced the writer count of a mount: the ledger of write access, and the verdict.
+//!
+//! The kernel warns in cleanup_mnt when a mount dies with a writer count that is not zero
+//! (v6.12 fs/namespace.c). Then somebody took write access and did not give it back, or gave
+//! it back twice; who did is not in the warning. The ledger has, for each mount that is
+//! watched, how often each kernel stack took or gave back. [`verdict`] finds the function in
+//! which they do not pair.
+//!
+//! This is pure: it is told events, of the running kernel or of a recording.
+
+mod tree;
+mod verdict;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashMap};
+
+use nstrace_common::writers::{MountRecord, Site};
+
+use crate::event::{Access, Event, Mount, MountKey, Unfiled};
+
+pub use verdict::{Doubt, Guilty, Line, Verdict, function, verdict};
+
+/// What is told of mounts, and what it comes to.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    mounts: BTreeMap<MountKey, Watched>,
+    /// Of which mount each stack is.
+    of: HashMap<u32, MountKey>,
+    unfiled: Unfiled,
+}
+
+/// A mount that is watched.
+#[derive(Debug)]
+pub struct Watched {
+    /// What it was when the first access was seen; its count is that before it, or with it.
+    pub first: Box<MountRecord>,
+    /// How many writers it had when that was last asked for.
+    pub last: Option<i64>,
+    /// What was done to it.
+    pub accesses: BTreeMap<u32, Entry>,
+    /// What was not counted anywhere when it was first seen.
+    unfiled: Unfiled,
+}
+
+/// Write access that was taken or given back with one stack.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// By which function.
+    pub site: Site,
+    /// Who called that, the innermost first: `FUNCTION+0xOFFSET [MODULE]`.
+    pub stack: Vec<Vec<u8>>,
+    /// Whether there are more callers than are known.
+    pub is_cut: bool,
+    /// How often.
+    pub count: u64,
+}
+
+/// A mount that has died, and what is to be said of it.
+#[derive(Debug)]
+pub struct Death {
+    /// What it was in the end.
+    pub mount: Box<MountRecord>,
+    /// Where that was, a line for each frame.
+    pub stack: Vec<u8>,
+    /// What was done to it, if it was watched.
+    pub verdict: Option<Verdict>,
+}
+
+/// So many stacks of all mounts are kept; a recording may have any number.
+const ENTRIES_MAX: usize = 1 << 20;
+
+impl Ledger {
+    /// Takes an event in. Of a mount that dies with writers gives what is to be said.
+    pub fn event(&mut self, event: &Event) -> Option<Death> {
+        match event {
+            Event::MountWatched(mount) => self.watched(mount),
+            Event::Access(access) => self.access(access),
+            Event::Balance(balance) => {
+                if let Some(key) = self.of.get(&balance.number)
+                    && let Some(watched) = self.mounts.get_mut(key)
+                    && let Some(entry) = watched.accesses.get_mut(&balance.number)
+                {
+                    entry.count = balance.count;
+                }
+            }
+            Event::Unfiled(unfiled) => self.unfiled = *unfiled,
+            Event::MountDied(mount) => return self.died(mount),
+            _ => {}
+        }
+        None
+    }
+
+    fn watched(&mut self, mount: &Mount) {
+        // Told again: to say how many writers it has.
+        if let Some(watched) = self.mounts.get_mut(&mount.key()) {
+            watched.last = Some(mount.record.count.into());
+            return;
+        }
+        let watched = Watched {
+            first: Box::new(*mount.record),
+            last: None,
+            accesses: BTreeMap::new(),
+            unfiled: self.unfiled,
+        };
+        self.mounts.insert(mount.key(), watched);
+    }
+
+    fn access(&mut self, access: &Access) {
+        if self.of.len() >= ENTRIES_MAX {
+            self.unfiled.accesses = self.unfiled.accesses.saturating_add(1);
+            return;
+        }
+        let Some(watched) = self.mounts.get_mut(&access.mount) else {
+            return;
+        };
+        self.of.insert(access.number, access.mount);
+        let stack = crate::event::frames(access.stack);
+        watched.accesses.insert(
+            access.number,
+            Entry {
+                site: access.site,
+                stack: stack.map(<[u8]>::to_vec).collect(),
+                is_cut: access.is_cut,
+                count: 1,
+            },
+        );
+    }
+
+    fn died(&mut self, mount: &Mount) -> Option<Death> {
+        let watched = self.mounts.remove(&mount.key());
+        if let Some(watched) = &watched {
+            for number in watched.accesses.keys() {
+                self.of.remove(number);
+            }
+        }
+        // Where it was: it is there no more.
+        let place = watched
+            .as_ref()
+            .map(|watched| (watched.first.ns, watched.first.point));
+        let verdict = watched.map(|watched| self.judge(&watched, mount.record.count.into(), true));
+        // Balanced mounts die all the time.
+        if mount.record.count == 0 && verdict.as_ref().is_none_or(Verdict::is_balanced) {
+            return None;
+        }
+        let mut record = Box::new(*mount.record);
+        if let Some((ns, point)) = place {
+            (record.ns, record.point) = (ns, point);
+        }
+        Some(Death {
+            mount: record,
+            stack: mount.stack.to_vec(),
+            verdict,
+        })
+    }
+
+    /// What is to be said of a mount whose writer count is `count`, if it is not balanced.
+    fn judge(&self, watched: &Watched, count: i64, is_dead: bool) -> Verdict {
+        let since = |all: u64, then: u64| all.saturating_sub(then);
+        let unfiled = Unfiled {
+            time: self.unfiled.time,
+            mounts: since(self.unfiled.mounts, watched.unfiled.mounts),
+            accesses: since(self.unfiled.accesses, watched.unfiled.accesses),
+            stacks: since(self.unfiled.stacks, watched.unfiled.stacks),
+            deaths: since(self.unfiled.deaths, watched.unfiled.deaths),
+            skipped: since(self.unfiled.skipped, watched.unfiled.skipped),
+        };
+        let entries = watched.accesses.values();
+        verdict(
+            entries,
+            watched.first.count.into(),
+            count,
+            is_dead,
+            &unfiled,
+        )
+    }
+
+    /// The mounts that are watched and alive.
+    pub fn living(&self) -> impl Iterator<Item = &Watched> {
+        self.mounts.values()
+    }
+
+    /// What is to be said of the living ones: of those whose writers are not those of files
+    /// that are open.
+    pub fn unbalanced(&self) -> Vec<Death> {
+        let mut unbalanced = Vec::new();
+        for watched in self.mounts.values() {
+            let Some(count) = watched.last else { continue };
+            let verdict = self.judge(watched, count, false);
+            if verdict.unowned() == 0 {
+                continue;
+            }
+            let mut mount = watched.first.clone();
+            mount.count = i32::try_from(count).unwrap_or(i32::MAX);
+            unbalanced.push(Death {
+                mount,
+                stack: Vec::new(),
+                verdict: Some(verdict),
+            });
+        }
+        unbalanced
+    }
+
+    /// What is in no balance.
+    pub fn unfiled(&self) -> &Unfiled {
+        &self.unfiled
+    }
+}
