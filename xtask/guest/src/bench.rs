@@ -9,6 +9,7 @@
 
 mod clock;
 mod tracer;
+mod writers;
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -47,6 +48,8 @@ pub enum Bench {
     Unshare(LoadArgs),
     /// Two setns: to a uts namespace and back
     Setns(LoadArgs),
+    /// Open, append and close, with and without the ledger of write access
+    Writers,
     /// Measure one tracer with all loads
     Tracer {
         /// Which
@@ -88,6 +91,7 @@ pub fn run(bench: &Bench) -> Result<()> {
         Bench::Unshare(args) => print_cost(Load::Unshare, args),
         Bench::Setns(args) => print_cost(Load::Setns, args),
         Bench::Tracer { kind } => measure(*kind),
+        Bench::Writers => writers::measure(),
     }
 }
 

@@ -161,7 +161,7 @@ fn script(entry: &str, exit: &str) -> String {
     probes.concat()
 }
 
-fn wait_for_ready(stderr: &mut impl BufRead) -> Result<()> {
+pub(super) fn wait_for_ready(stderr: &mut impl BufRead) -> Result<()> {
     let mut line = String::new();
     while stderr.read_line(&mut line)? > 0 {
         if line.ends_with("ready\n") {

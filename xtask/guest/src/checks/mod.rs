@@ -18,6 +18,7 @@ mod tools;
 mod tree_runc;
 mod warnings;
 mod why;
+mod writers;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -168,6 +169,18 @@ const TESTS: &[Test] = &[
         run: warnings::run,
     },
     Test {
+        name: "writers module",
+        run: writers::module,
+    },
+    Test {
+        name: "writers overlay",
+        run: writers::overlay,
+    },
+    Test {
+        name: "writers balanced",
+        run: writers::balanced,
+    },
+    Test {
         name: "tree one look",
         run: storm::one_look,
     },
@@ -203,7 +216,15 @@ const TESTS: &[Test] = &[
 
 /// The kernel modules that tests need (xtask/src/kbuild.rs has them), by the test's name: the
 /// guest is given them, and where there is none for its kernel the test is not run.
-const MODULES: &[(&str, &[&str])] = &[("mount warnings", &["nstrace_writers"])];
+const MODULES: &[(&str, &[&str])] = &[
+    ("mount warnings", &["nstrace_writers"]),
+    ("writers module", &["nstrace_writers"]),
+    (
+        "writers overlay",
+        &["overlay_copy_up_drop", "overlay_xattr_leak"],
+    ),
+    ("writers balanced", &["overlay"]),
+];
 
 impl Test {
     fn modules(&self) -> impl Iterator<Item = &'static str> {

@@ -1,0 +1,277 @@
+//! Who unbalanced the writer count of a mount: what `nstrace writers` says, held against what
+//! a module was told to do, and what an overlayfs with a known mistake does.
+
+use std::fs;
+use std::io::Read;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
+
+use super::{Suite, Verdict, may_skip};
+use crate::act;
+use crate::harness::kernel_log::{KernelLog, Unbalanced};
+use crate::harness::module::Inserted;
+use crate::harness::report::Report;
+use crate::harness::watch::Watch;
+use crate::sys;
+
+/// The commands of xtask/modules/writers.
+const COMMANDS: &str = "/sys/kernel/debug/nstrace_writers";
+
+const MOUNT: &str = "/run/nstrace-writers";
+
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Functions, and what they take more than they give back.
+type Functions = &'static [(&'static str, i64)];
+
+/// What to have the module do, the count that is left, and the functions that do not pair.
+const CASES: [(&[&str], i64, Functions); 9] = [
+    (&["drop 4"], -4, &[("nswtest_extra_drop", -4)]),
+    (&["take 3"], 3, &[("nswtest_leak_take", 3)]),
+    (&["pair 5"], 0, &[]),
+    (&["split 5"], 0, &[]),
+    (&["forget 5"], 1, &[("nswtest_forget", 1)]),
+    (&["takefile 2"], 2, &[("nswtest_leak_take_file", 2)]),
+    (&["dropfile 1"], -1, &[("nswtest_extra_drop_file", -1)]),
+    (&["pairfile 3"], 0, &[]),
+    (
+        &["pair 7", "drop 4", "split 2", "forget 5"],
+        -3,
+        &[("nswtest_extra_drop", -4), ("nswtest_forget", 1)],
+    ),
+];
+
+/// A line of `nstrace writers --json`, as far as it matters.
+#[derive(Debug, Deserialize)]
+struct Death {
+    #[serde(rename = "type")]
+    kind: String,
+    writers: i64,
+    fs: String,
+    #[serde(default)]
+    private: bool,
+    verdict: Option<Verdicts>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Verdicts {
+    guilty: Vec<Guilty>,
+    sum: i64,
+    doubts: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Guilty {
+    function: String,
+    balance: i64,
+    path: Vec<String>,
+}
+
+/// nstrace writers, at work.
+struct Ledger(Watch);
+
+impl Ledger {
+    fn start(suite: &Suite, words: &[&str]) -> Result<Self> {
+        let own = ["writers", "--json", "--attach", suite.attach];
+        let watch = Watch::start(&[&own[..], words].concat())?;
+        watch.wait_for(PATIENCE, |said| {
+            said.stderr.iter().any(|line| line.contains("ready"))
+        })?;
+        Ok(Ledger(watch))
+    }
+
+    fn finish(self) -> Result<Vec<Death>> {
+        self.0.signal(libc::SIGINT)?;
+        let ended = self.0.finish(PATIENCE)?;
+        anyhow::ensure!(ended.code == Some(0), "it ended with {:?}", ended.code);
+        read(&ended.stdout)
+    }
+}
+
+fn read(lines: &[String]) -> Result<Vec<Death>> {
+    let deaths = lines.iter().map(|line| {
+        serde_json::from_str(line).with_context(|| format!("no line of docs/json.md: {line}"))
+    });
+    deaths.collect()
+}
+
+/// The function's name alone, without its module.
+fn named(death: &Death) -> Vec<(&str, i64)> {
+    let guilty = death.verdict.iter().flat_map(|verdict| &verdict.guilty);
+    guilty
+        .map(|guilty| {
+            let name = guilty.function.split(' ').next().unwrap_or_default();
+            (name, guilty.balance)
+        })
+        .collect()
+}
+
+/// Each mistake of the module is told with its count and its function; no mistake is not told.
+pub fn module(suite: &mut Suite) -> Result<Verdict> {
+    let mut report = Report::default();
+    let module = Inserted::new("nstrace_writers")?;
+    fs::create_dir_all(MOUNT)?;
+    let mut log = KernelLog::open()?;
+    let ledger = Ledger::start(suite, &["--fs", "tmpfs"])?;
+    let file = "/run/nstrace-writers.nst";
+    let words = [
+        "-o",
+        file,
+        "--writers",
+        "fs:tmpfs",
+        "--attach",
+        suite.attach,
+    ];
+    let recorder = Watch::start(&[&["record"], &words[..]].concat())?;
+    recorder.wait_for(PATIENCE, |said| {
+        said.stderr.iter().any(|line| line.contains("ready"))
+    })?;
+    let mut warned = 0;
+    for (commands, _, _) in CASES {
+        sys::mount("tmpfs", MOUNT, "tmpfs", 0).context("cannot mount a tmpfs")?;
+        fs::write(format!("{MOUNT}/file"), "x")?;
+        for command in commands {
+            let done = fs::write(COMMANDS, format!("{command} {MOUNT}/file"));
+            done.with_context(|| format!("{COMMANDS}: {command}"))?;
+        }
+        sys::unmount(MOUNT).with_context(|| format!("{MOUNT}: cannot unmount"))?;
+        warned += Unbalanced::all(&log.read()?).len();
+    }
+    let deaths = ledger.finish()?;
+    recorder.signal(libc::SIGINT)?;
+    recorder.finish(PATIENCE)?;
+    let replayed = crate::harness::watch::run(&["writers", "--json", "--from", file], PATIENCE)?;
+    let may_skip = may_skip(suite.attach);
+    check(&mut report, "live", &deaths, warned, may_skip);
+    let replayed = read(&replayed.stdout)?;
+    check(&mut report, "replayed", &replayed, warned, may_skip);
+    fs::remove_file(file)?;
+    fs::remove_dir(MOUNT)?;
+    module.remove()?;
+    Ok(Verdict::Ran(report))
+}
+
+fn check(report: &mut Report, how: &str, deaths: &[Death], warned: usize, may_skip: bool) {
+    let unbalanced = CASES.iter().filter(|(_, left, _)| *left != 0);
+    report.same(
+        format!("{how}: deaths, as the kernel warned"),
+        deaths.len(),
+        warned,
+    );
+    for ((commands, left, guilty), death) in unbalanced.zip(deaths) {
+        let what = format!("{how}: {commands:?}");
+        report.same(format!("{what}: type"), death.kind.as_str(), "mount_death");
+        report.same(format!("{what}: writers"), death.writers, *left);
+        report.same(format!("{what}: file system"), death.fs.as_str(), "tmpfs");
+        let named = named(death);
+        let Some(verdict) = &death.verdict else {
+            report.add(format!("{what}: no verdict"));
+            continue;
+        };
+        // What was skipped is said, and nobody is named for it.
+        let is_doubtful = |doubt: &String| ["skipped", "sum"].contains(&doubt.as_str());
+        if may_skip && verdict.doubts.iter().any(is_doubtful) {
+            let is_right = named.iter().all(|one| guilty.contains(one));
+            report.check(is_right, || {
+                format!("{what}: {named:?} of {guilty:?}: {verdict:?}")
+            });
+            continue;
+        }
+        report.same(format!("{what}: functions"), named, guilty.to_vec());
+        report.same(format!("{what}: sum"), verdict.sum, *left);
+        report.same(format!("{what}: doubts"), verdict.doubts.len(), 0);
+    }
+}
+
+/// An overlayfs with a mistake, and a part of the name of the function that has it.
+const MISTAKES: [(&str, &[&str], &str); 2] = [
+    ("overlay_copy_up_drop", &["--files", "4"], "copy_up"),
+    (
+        "overlay_xattr_leak",
+        &["--files", "1", "--attributes", "3"],
+        "xattr",
+    ),
+];
+
+/// The mistake of an overlayfs is told, of the private clone of its upper layer.
+pub fn overlay(suite: &mut Suite) -> Result<Verdict> {
+    let mut report = Report::default();
+    for (name, words, part) in MISTAKES {
+        let module = Inserted::new(name)?;
+        let mut log = KernelLog::open()?;
+        let ledger = Ledger::start(suite, &["--fs", "overlay"])?;
+        run_act(&[&["act", "copy-up"], words].concat())?;
+        let deaths = ledger.finish()?;
+        let warnings = Unbalanced::all(&log.read()?);
+        report.same(
+            format!("{name}: deaths, as the kernel warned"),
+            deaths.len(),
+            warnings.len(),
+        );
+        report.check(!deaths.is_empty(), || format!("{name}: no death"));
+        for death in &deaths {
+            report.check(death.private, || {
+                format!("{name}: of no private clone: {death:?}")
+            });
+            let is_of = |warning: &Unbalanced| {
+                i32::try_from(death.writers).is_ok_and(|count| warning.is_of(count))
+            };
+            report.check(warnings.iter().any(is_of), || {
+                format!(
+                    "{name}: the kernel counts {warnings:?}, not {}",
+                    death.writers
+                )
+            });
+            let found = named(death);
+            let is_named = found.len() == 1 && found[0].0.contains(part);
+            report.check(
+                is_named && found.first().is_some_and(|one| one.1 == death.writers),
+                || format!("{name}: named {found:?}: {:?}", death.verdict),
+            );
+            let guilty = death.verdict.iter().flat_map(|verdict| &verdict.guilty);
+            for guilty in guilty {
+                let is_call = guilty
+                    .path
+                    .iter()
+                    .any(|name| name.starts_with("__x64_sys_"))
+                    || guilty
+                        .path
+                        .iter()
+                        .any(|name| name.contains("do_syscall_64"));
+                report.check(is_call, || format!("{name}: path {:?}", guilty.path));
+            }
+        }
+        module.remove()?;
+    }
+    Ok(Verdict::Ran(report))
+}
+
+/// Everything that can be done to an overlay that has no mistake: nobody is named, and no
+/// access is missed.
+pub fn balanced(suite: &mut Suite) -> Result<Verdict> {
+    let mut report = Report::default();
+    let module = Inserted::new("overlay")?;
+    let mut log = KernelLog::open()?;
+    let ledger = Ledger::start(suite, &["--fs", "overlay,tmpfs"])?;
+    run_act(&["act", "overlay-load", "--rounds", "4"])?;
+    let deaths = ledger.finish()?;
+    let warnings = Unbalanced::all(&log.read()?);
+    report.same("warnings of the kernel", warnings.len(), 0);
+    report.check(deaths.is_empty(), || format!("it told {deaths:?}"));
+    module.remove()?;
+    Ok(Verdict::Ran(report))
+}
+
+/// Runs an act to its end.
+fn run_act(words: &[&str]) -> Result<()> {
+    let mut child = act::start(words)?;
+    let mut said = String::new();
+    if let Some(stdout) = &mut child.stdout {
+        stdout.read_to_string(&mut said)?;
+    }
+    let status = child.wait()?;
+    anyhow::ensure!(status.success(), "{words:?}: {status}: {said}");
+    Ok(())
+}
