@@ -10,9 +10,17 @@ use nstrace::{
     btf::{Btf, offsets},
     kernel::plan::{Attach, functions, plan},
 };
-use nstrace_common::field::FIELDS;
+use nstrace_common::{
+    field::FIELDS,
+    probe::{PROBES, Probe},
+    writers,
+};
 
-static FUNCTIONS: LazyLock<Vec<String>> = LazyLock::new(functions);
+/// Each object's table of probes.
+const TABLES: [&[Probe]; 2] = [PROBES, writers::PROBES];
+
+static FUNCTIONS: LazyLock<Vec<String>> =
+    LazyLock::new(|| TABLES.into_iter().flat_map(functions).collect());
 
 fuzz_target!(|bytes: &[u8]| {
     let structs: Vec<&str> = FIELDS.iter().map(|row| row.strukt).collect();
@@ -27,5 +35,7 @@ fuzz_target!(|bytes: &[u8]| {
             let _ = btf.member(row.strukt, path.trim_start_matches('#'));
         }
     }
-    assert!(!plan(Attach::Auto, &btf, true).is_empty());
+    for probes in TABLES {
+        assert!(!plan(probes, Attach::Auto, &btf, true).is_empty());
+    }
 });
