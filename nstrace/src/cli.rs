@@ -232,11 +232,13 @@ pub struct Record {
     /// End after this time
     #[arg(long, value_name = "LENGTH", value_parser = length)]
     pub duration: Option<Duration>,
-    /// End when so much is written, for instance 100M
+    /// End when so much is written, for instance 100M; no more is. At least 16K, and twice
+    /// what is known of the machine when it begins
     #[arg(long, value_name = "SIZE", value_parser = large_size)]
     pub max_size: Option<u64>,
     /// Begin another file when one is so large, or so old: 100M, 1h. FILE.nst is
-    /// FILE.000001.nst and so on
+    /// FILE.000001.nst and so on. None is larger, unless what is known of the machine has grown
+    /// to nearly as much. At least as for --max-size
     #[arg(long, value_name = "SIZE|LENGTH", value_parser = rotate, group = "parts")]
     pub rotate: Vec<Rotate>,
     /// Keep so many files, and remove the oldest
@@ -646,8 +648,8 @@ fn size(text: &str) -> Result<u32, String> {
 /// The same, of a file.
 fn large_size(text: &str) -> Result<u64, String> {
     bytes(text)
-        .filter(|bytes| *bytes >= 4096)
-        .ok_or_else(|| "a size is a number of bytes, 4096 or more, with K, M, G or T".to_owned())
+        .filter(|bytes| *bytes >= 16 << 10)
+        .ok_or_else(|| "a size is a number of bytes, 16K or more, with K, M, G or T".to_owned())
 }
 
 fn bytes(text: &str) -> Option<u64> {
@@ -674,5 +676,5 @@ fn rotate(text: &str) -> Result<Rotate, String> {
         return Ok(Rotate::Age(age));
     }
     let size = large_size(text).map(Rotate::Size);
-    size.map_err(|_| "a size from 4096 bytes on as 100M or 2G, or a length as 10m or 1h".to_owned())
+    size.map_err(|_| "a size from 16K on as 100M or 2G, or a length as 10m or 1h".to_owned())
 }

@@ -219,7 +219,7 @@ impl Copy {
             if let (Event::Op(op), Some(facts)) = (event, facts)
                 && op.errno().is_some()
             {
-                writer.facts(facts);
+                writer.facts(facts)?;
             }
             writer.event(event)
         })?;

@@ -178,6 +178,15 @@ impl Output {
         self.file.is_some()
     }
 
+    /// Nothing has come of it: a file goes.
+    pub fn remove(&self) {
+        if let Some(file) = &self.file
+            && file.metadata().is_ok_and(|meta| meta.is_file())
+        {
+            let _ = fs::remove_file(&self.name);
+        }
+    }
+
     /// Cuts off what is behind so many bytes, if it can be cut.
     pub fn cut(&self, len: u64) {
         if let Some(file) = &self.file {

@@ -79,8 +79,8 @@ struct Then {
     wall_offset_ns: i64,
 }
 
-/// Is told each event.
-pub type Tap = Box<dyn FnMut(&Event)>;
+/// Is told each event, and what is known before it.
+pub type Tap = Box<dyn FnMut(&Model, &Event)>;
 
 /// Is told what each event changed, and when that was.
 pub type Watcher<'w> = dyn FnMut(&Model, &[Change], u64) + 'w;
@@ -336,8 +336,9 @@ impl Model {
     }
 
     fn apply(&mut self, event: &Event, watcher: &mut Watcher) {
-        if let Some(tap) = &mut self.tap {
-            tap(event);
+        if let Some(mut tap) = self.tap.take() {
+            tap(self, event);
+            self.tap = Some(tap);
         }
         match event {
             Event::Cgroup(cgroup) => self.cgroups.made(cgroup),
@@ -450,11 +451,11 @@ impl Live {
             unheld: HashSet::default(),
         };
         snapshot::cgroups(&mut live.model.cgroups);
-        let Model { tap, cgroups, .. } = &mut live.model;
-        if let Some(tap) = tap {
-            for (id, path) in cgroups.iter() {
-                tap(&Event::Cgroup(Cgroup { id, path }));
+        if let Some(mut tap) = live.model.tap.take() {
+            for (id, path) in live.model.cgroups.iter() {
+                tap(&live.model, &Event::Cgroup(Cgroup { id, path }));
             }
+            live.model.tap = Some(tap);
         }
         live.look(watcher)?;
         live.read(watcher)?;

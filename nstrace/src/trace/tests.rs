@@ -1,5 +1,6 @@
 //! What is written is read again; what is cut or damaged is told, and the rest is read.
 
+mod limits;
 mod replay;
 mod states;
 
@@ -288,10 +289,10 @@ fn what_the_machine_says_of_failures_is_kept() {
     };
     let mut writer = Writer::new(Vec::new(), &Head::default(), Options::default()).expect("memory");
     for facts in [&all, &all, &unlimited, &Facts::NONE] {
-        writer.facts(facts);
+        writer.facts(facts).expect("memory");
     }
     writer.flush().expect("memory");
-    writer.facts(&Facts::NONE);
+    writer.facts(&Facts::NONE).expect("memory");
     writer.finish(0).expect("memory");
     let expected = [all, unlimited, Facts::NONE, Facts::NONE];
     let expected = expected.map(|facts| format!("{:?}", Entry::Facts(facts)));

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use super::{
-    block::{self, Kind, PAYLOAD_MAX},
+    block::{self, HEAD, Kind, PAYLOAD_MAX},
     head::{Head, VERSION},
     index::{Index, Place},
     record::Codec,
@@ -46,10 +46,16 @@ pub struct Writer<W> {
     /// What stands in the payload already.
     facts: Option<Facts>,
     written: u64,
+    /// So many bytes are written at most.
+    most: u64,
+    is_full: bool,
     index: Index,
     /// The bytes that were written before the next state is due.
     next_state: u64,
 }
+
+/// So many bytes the end has at most for each state.
+const PLACE_MAX: usize = 20;
 
 /// What stands at the end of a recording that is put together from blocks, and ends then.
 pub fn end(time: u64) -> Vec<u8> {
@@ -72,6 +78,8 @@ impl<W: Write> Writer<W> {
             clock: head.wall_offset_ns,
             facts: None,
             written: 0,
+            most: u64::MAX,
+            is_full: false,
             index: Index::default(),
             next_state: options.state_every,
         };
@@ -91,9 +99,22 @@ impl<W: Write> Writer<W> {
         self.block(Kind::Head)
     }
 
+    /// Not more than so many bytes are written from here on, the end among them: what has no
+    /// room is left out.
+    pub fn limit(&mut self, most: u64) {
+        self.most = most;
+    }
+
+    /// Whether there was no room for something, and none is for what comes.
+    pub fn is_full(&self) -> bool {
+        self.is_full
+    }
+
     /// Adds an event.
     pub fn event(&mut self, event: &Event) -> io::Result<()> {
-        self.codec.write(&mut self.payload, event);
+        if !self.put(|codec, payload| codec.write(payload, event))? {
+            return Ok(());
+        }
         self.events += 1;
         if let Some(time) = event.time() {
             let [first, last] = self.times.unwrap_or([time; 2]);
@@ -104,7 +125,7 @@ impl<W: Write> Writer<W> {
 
     /// Adds what an engine calls a container.
     pub fn name(&mut self, id: &[u8], name: &str) -> io::Result<()> {
-        self.codec.write_name(&mut self.payload, id, name);
+        self.put(|codec, payload| codec.write_name(payload, id, name))?;
         self.close_when_full()
     }
 
@@ -113,17 +134,19 @@ impl<W: Write> Writer<W> {
         if std::mem::replace(&mut self.clock, offset_ns) == offset_ns {
             return Ok(());
         }
-        self.codec.write_clock(&mut self.payload, offset_ns);
+        self.put(|codec, payload| codec.write_clock(payload, offset_ns))?;
         self.close_when_full()
     }
 
     /// Notes what the machine says about the failure that is the next event. It stands for
     /// those that follow in the same block, too.
-    pub fn facts(&mut self, facts: &Facts) {
-        if self.facts.as_ref() != Some(facts) {
-            self.codec.write_facts(&mut self.payload, facts);
+    pub fn facts(&mut self, facts: &Facts) -> io::Result<()> {
+        if self.facts.as_ref() != Some(facts)
+            && self.put(|codec, payload| codec.write_facts(payload, facts))?
+        {
             self.facts = Some(facts.clone());
         }
+        Ok(())
     }
 
     /// Whether it is time to write what is known of the machine.
@@ -132,23 +155,63 @@ impl<W: Write> Writer<W> {
     }
 
     /// Writes what is known of the machine after all events up to here. What is too large
-    /// for a block is left out.
+    /// for a block, or for the limit, is left out.
     pub fn state(&mut self, state: &StateOf) -> io::Result<()> {
         self.write_out()?;
         let (offset, time) = (self.written, state.world.now());
         state.write(&mut self.codec, self.clock, &mut self.payload);
-        if self.payload.len() > PAYLOAD_MAX {
-            self.payload.clear();
-            self.codec.reset();
-        } else {
+        let is_short = self.payload.len() <= PAYLOAD_MAX;
+        if is_short {
             self.times = Some([time; 2]);
+            self.pack(Kind::State);
+        }
+        self.begin_block();
+        if is_short && self.has_room(self.block.len() + PLACE_MAX) {
             self.index.push(Place { offset, time });
-            self.block(Kind::State)?;
+            self.emit()?;
         }
         let len = self.written - offset;
         self.next_state =
             self.written + self.options.state_every.max(len * self.options.state_share);
         Ok(())
+    }
+
+    /// Adds an entry. Near the limit a block is closed before it is full, and takes less room
+    /// than it could have when it has been packed; says whether there is room.
+    fn put(&mut self, write: impl Fn(&mut Codec, &mut Vec<u8>)) -> io::Result<bool> {
+        if self.is_full {
+            return Ok(false);
+        }
+        let before = self.payload.len();
+        write(&mut self.codec, &mut self.payload);
+        if self.payload_fits() {
+            return Ok(true);
+        }
+        self.payload.truncate(before);
+        let facts = self.facts.take();
+        self.write_out()?;
+        self.begin_block();
+        if let Some(facts) = facts {
+            self.codec.write_facts(&mut self.payload, &facts);
+            self.facts = Some(facts);
+        }
+        write(&mut self.codec, &mut self.payload);
+        if !self.payload_fits() {
+            self.begin_block();
+            self.is_full = true;
+        }
+        Ok(!self.is_full)
+    }
+
+    /// Whether the payload has room as it is.
+    fn payload_fits(&self) -> bool {
+        self.has_room(HEAD + self.payload.len())
+    }
+
+    /// Whether so many bytes have room, and the end behind them.
+    fn has_room(&self, len: usize) -> bool {
+        let end = HEAD + self.index.states.len() * PLACE_MAX;
+        (len + end) as u64 <= self.most.saturating_sub(self.written)
     }
 
     fn close_when_full(&mut self) -> io::Result<()> {
@@ -201,7 +264,24 @@ impl<W: Write> Writer<W> {
         self.written
     }
 
+    /// The latest time of an event so far; 0 if there is none.
+    pub fn latest(&self) -> u64 {
+        let times = [self.times, self.index.times];
+        times
+            .into_iter()
+            .flatten()
+            .map(|[_, last]| last)
+            .max()
+            .unwrap_or(0)
+    }
+
     fn block(&mut self, kind: Kind) -> io::Result<()> {
+        self.pack(kind);
+        self.emit()
+    }
+
+    /// Makes a block of the payload.
+    fn pack(&mut self, kind: Kind) {
         self.block.clear();
         let times = self.times.take().unwrap_or_default();
         if kind == Kind::Events {
@@ -209,9 +289,17 @@ impl<W: Write> Writer<W> {
         }
         let events = std::mem::take(&mut self.events);
         block::append(&mut self.block, kind, &self.payload, times, events);
+        self.begin_block();
+    }
+
+    fn begin_block(&mut self) {
         self.payload.clear();
         self.codec.reset();
         self.facts = None;
+    }
+
+    /// Writes the block.
+    fn emit(&mut self) -> io::Result<()> {
         self.out.write_all(&self.block)?;
         self.written += self.block.len() as u64;
         Ok(())

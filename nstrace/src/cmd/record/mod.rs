@@ -71,9 +71,9 @@ async fn follow(args: Record, place: Place, mut child: Option<Child>) -> anyhow:
             redacts: args.redact,
         };
         *own.borrow_mut() = Some(Sink::new(place, what, head(&args, kernel))?);
-        let tap = move |event: &Event| {
+        let tap = move |model: &Model, event: &Event| {
             if let Some(sink) = &mut *own.borrow_mut() {
-                sink.event(event);
+                sink.event(model, event);
             }
         };
         Ok(Some(Box::new(tap) as _))
@@ -85,10 +85,13 @@ async fn follow(args: Record, place: Place, mut child: Option<Child>) -> anyhow:
     };
     let with = |act: &mut dyn FnMut(&mut Sink)| sink.borrow_mut().as_mut().map(act);
     let mut names = Names::default();
+    let mut limited = None;
     with(&mut |sink| {
-        sink.tend(&live.model, &names);
+        sink.tend(&live.model);
         sink.flush(&names);
+        limited = Some(sink.limit(&live.model, args.max_size));
     });
+    limited.transpose()?;
     // Where there is none, there are no warnings in it.
     let mut log = args.flight.and_then(|_| Log::open().ok());
     say("ready");
@@ -111,7 +114,7 @@ async fn follow(args: Record, place: Place, mut child: Option<Child>) -> anyhow:
             waited = Writers::wait(&mut writers) => {
                 waited?;
                 let mut done = Ok(());
-                with(&mut |sink| done = Writers::read(&mut writers, sink));
+                with(&mut |sink| done = Writers::read(&mut writers, &live.model, sink));
                 done?;
             }
             () = feed.next(&mut names) => {
@@ -124,7 +127,7 @@ async fn follow(args: Record, place: Place, mut child: Option<Child>) -> anyhow:
             _ = look.tick() => {
                 if let Some(stalls) = &mut stalls {
                     stalls.look(|event| {
-                        with(&mut |sink| sink.event(&event));
+                        with(&mut |sink| sink.event(&live.model, &event));
                     })?;
                 }
             }
@@ -144,17 +147,16 @@ async fn follow(args: Record, place: Place, mut child: Option<Child>) -> anyhow:
             flushed = Instant::now();
         }
         with(&mut |sink| {
-            sink.tend(&live.model, &names);
+            sink.tend(&live.model);
             if is_due {
                 if let Some(writers) = &mut writers {
-                    writers.balances(sink);
+                    writers.balances(&live.model, sink);
                 }
                 sink.flush(&names);
             }
             progress.show(sink, &live.model);
             let is_long = args.duration.is_some_and(|most| began.elapsed() >= most);
-            let is_large = args.max_size.is_some_and(|most| sink.written() >= most);
-            if is_long || is_large || sink.has_failed() {
+            if is_long || sink.has_ended() {
                 status = status.or(Some(ExitCode::SUCCESS));
             }
         });
@@ -165,7 +167,7 @@ async fn follow(args: Record, place: Place, mut child: Option<Child>) -> anyhow:
     }
     let model = live.end(&mut |_, _, _| {})?;
     let mut done = Ok(());
-    with(&mut |sink| done = Writers::end(&mut writers, sink));
+    with(&mut |sink| done = Writers::end(&mut writers, &model, sink));
     done?;
     let sink = sink.borrow_mut().take().context("nothing was begun")?;
     let (operations, events) = (sink.operations, sink.events);
@@ -202,29 +204,30 @@ impl Writers {
         }
     }
 
-    fn read(writers: &mut Option<Writers>, sink: &mut Sink) -> anyhow::Result<()> {
+    fn read(writers: &mut Option<Writers>, model: &Model, sink: &mut Sink) -> anyhow::Result<()> {
         let Some(Writers { kept, ledger }) = writers else {
             return Ok(());
         };
         kept.read(&mut |event| {
             ledger.event(event);
-            sink.event(event);
+            sink.event(model, event);
         })?;
         Ok(())
     }
 
-    fn balances(&mut self, sink: &mut Sink) {
-        self.kept.balances(&mut |event| sink.event(event));
+    fn balances(&mut self, model: &Model, sink: &mut Sink) {
+        self.kept.balances(&mut |event| sink.event(model, event));
     }
 
     /// Writes down what there is in the end.
-    fn end(writers: &mut Option<Writers>, sink: &mut Sink) -> anyhow::Result<()> {
-        Writers::read(writers, sink)?;
+    fn end(writers: &mut Option<Writers>, model: &Model, sink: &mut Sink) -> anyhow::Result<()> {
+        Writers::read(writers, model, sink)?;
         if let Some(writers) = writers {
-            writers.balances(sink);
+            writers.balances(model, sink);
             for record in writers::counts(&writers.kept, &writers.ledger) {
                 let record = &record;
-                sink.event(&Event::MountWatched(Mount { record, stack: &[] }));
+                let mount = Mount { record, stack: &[] };
+                sink.event(model, &Event::MountWatched(mount));
             }
         }
         Ok(())

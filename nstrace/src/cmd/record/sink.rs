@@ -5,8 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Context as _;
-use foldhash::HashSet;
+use anyhow::{Context as _, bail};
 
 use super::{
     flight::{Flight, Trigger},
@@ -15,8 +14,9 @@ use super::{
 };
 use crate::{
     cgroups::Cgroups,
-    cmd::{file::Output, live::Model, output::say, trouble::unwritten},
+    cmd::{WrongWords, file::Output, live::Model, output::say, trouble::unwritten},
     event::{Event, Operation},
+    explain::Facts,
     filter::Filter,
     kernel::{clock, facts},
     names::Names,
@@ -95,7 +95,12 @@ pub struct Sink {
     done: u64,
     /// Bytes of what is known when a part begins.
     opening: u64,
-    named: HashSet<Box<[u8]>>,
+    /// So many are written in all.
+    most: Option<u64>,
+    /// Whether they are.
+    is_full: bool,
+    /// What engines call containers, as far as it is written.
+    names: Names,
     /// For what is said about failures, and for the filter.
     cgroups: Cgroups,
     rooms: (Room, Room),
@@ -154,17 +159,74 @@ impl Sink {
             events: 0,
             done: 0,
             opening: 0,
-            named: HashSet::default(),
+            most: None,
+            is_full: false,
+            names: Names::default(),
             cgroups: Cgroups::default(),
             rooms: Default::default(),
         })
     }
 
-    /// Writes an event, or what is wanted of it.
-    pub fn event(&mut self, event: &Event) {
+    /// Sees to it that no more than so many bytes are written in all, and that no part is
+    /// larger than it is to be: once what is known when it begins is in the first.
+    pub fn limit(&mut self, model: &Model, most: Option<u64>) -> anyhow::Result<()> {
+        let mut opening = Writer::new(io::sink(), &self.head, Options::default())?;
+        opening.state(&state(model, &self.names, &self.what))?;
+        self.opening = opening.written().max(self.writer.written());
+        self.most = most;
+        let size = match &self.place {
+            Rest::Parts { size, .. } => *size,
+            Rest::One | Rest::Flight { .. } => None,
+        };
+        let least = 2 * self.opening;
+        for (name, asked) in [("--max-size", most), ("--rotate", size)] {
+            if let Some(asked) = asked.filter(|asked| *asked < least) {
+                self.remove();
+                bail!(WrongWords(format!(
+                    "{name} of {asked} bytes is too small: what is known of this machine takes \
+                     {} in each file: say {}K or more",
+                    self.opening,
+                    least.next_power_of_two() >> 10,
+                )));
+            }
+        }
+        self.writer.limit(self.room(0));
+        Ok(())
+    }
+
+    /// The bytes that a part has at least: one that is small beside what is known when it
+    /// begins would be nothing else.
+    fn least(&self) -> u64 {
+        const EVENTS: u64 = 8 << 10;
+        self.opening + EVENTS.max(self.opening / 4)
+    }
+
+    /// The bytes that a part may have, if so many are in those before it.
+    fn room(&self, done: u64) -> u64 {
+        let own = match &self.place {
+            Rest::Parts {
+                size: Some(size), ..
+            } => (*size).max(self.least()),
+            Rest::Parts { .. } | Rest::One | Rest::Flight { .. } => u64::MAX,
+        };
+        own.min(self.most.map_or(u64::MAX, |most| most.saturating_sub(done)))
+    }
+
+    /// Nothing has come of it.
+    fn remove(&self) {
+        if let To::File(output) = self.writer.get_ref() {
+            output.remove();
+        }
+    }
+
+    /// Writes an event that comes after what the model knows, or what is wanted of it.
+    pub fn event(&mut self, model: &Model, event: &Event) {
+        if self.is_full {
+            return;
+        }
         self.events += 1;
         match event {
-            Event::Op(op) => return self.operation(op),
+            Event::Op(op) => return self.operation(model, op),
             Event::Stall(op, _) => {
                 if !self.what.filter.matches(event, &self.cgroups) {
                     return;
@@ -174,17 +236,17 @@ impl Sink {
             Event::Cgroup(cgroup) => self.cgroups.made(cgroup),
             _ => {}
         }
-        self.put(event);
+        self.put(model, event, None);
     }
 
-    fn operation(&mut self, op: &Operation) {
+    fn operation(&mut self, model: &Model, op: &Operation) {
         let event = Event::Op(*op);
         if self.filters && !self.what.filter.matches(&event, &self.cgroups) {
             if !self.flies() {
                 // What failed has done nothing to the tree.
                 if op.errno().is_none() {
                     let mut room = std::mem::take(&mut self.rooms.1);
-                    self.put(&room.births(op));
+                    self.put(model, &room.births(op), None);
                     self.rooms.1 = room;
                 }
                 return;
@@ -199,18 +261,13 @@ impl Sink {
                 },
             );
         }
-        self.operations += 1;
-        if op.errno().is_some() {
-            let mut facts = facts::facts(op, &self.cgroups);
-            if self.what.redacts {
-                facts = redact::facts(facts);
-            }
-            self.with(|writer| {
-                writer.facts(&facts);
-                Ok(())
-            });
-        }
-        self.put(&event);
+        let facts = op.errno().map(|_| facts::facts(op, &self.cgroups));
+        let facts = facts.map(|facts| match self.what.redacts {
+            true => redact::facts(facts),
+            false => facts,
+        });
+        self.put(model, &event, facts.as_ref());
+        self.operations += u64::from(!self.is_full);
     }
 
     /// Whether what is filtered is the reason to write, not what is written.
@@ -239,16 +296,26 @@ impl Sink {
         }
     }
 
-    fn put(&mut self, event: &Event) {
-        match self.what.redacts {
-            false => self.with(|writer| writer.event(event)),
-            true => {
-                let mut room = std::mem::take(&mut self.rooms.0);
-                let event = room.redacted(event);
-                self.with(|writer| writer.event(&event));
-                self.rooms.0 = room;
+    fn put(&mut self, model: &Model, event: &Event, facts: Option<&Facts>) {
+        let mut room = std::mem::take(&mut self.rooms.0);
+        let event = match self.what.redacts {
+            true => room.redacted(event),
+            false => *event,
+        };
+        let write = |writer: &mut Writer<To>| {
+            if let Some(facts) = facts {
+                writer.facts(facts)?;
             }
+            writer.event(&event)
+        };
+        self.with(write);
+        if self.writer.is_full() && self.error.is_none() {
+            // What comes next is of about that time.
+            let time = self.writer.latest().max(model.world.now());
+            self.error = self.turn(model, time).err();
+            self.with(write);
         }
+        self.rooms.0 = room;
     }
 
     /// Writes, unless that has failed before.
@@ -261,7 +328,8 @@ impl Sink {
     /// Writes out what has gathered, and the names that are new.
     pub fn flush(&mut self, names: &Names) {
         for (id, name) in names.iter() {
-            if !self.what.redacts && self.named.insert(id.into()) {
+            if !self.what.redacts && self.names.get(id) != Some(name) {
+                self.names.learn(id, name);
                 self.with(|writer| writer.name(id, name));
             }
         }
@@ -273,46 +341,55 @@ impl Sink {
 
     /// Between events: begins the next file if it is time, notes what is known of the
     /// machine now and then, and writes what was waited for.
-    pub fn tend(&mut self, model: &Model, names: &Names) {
+    pub fn tend(&mut self, model: &Model) {
         if self.error.is_none() {
-            self.error = self.try_tend(model, names, false).err();
+            self.error = self.try_tend(model, false).err();
         }
     }
 
-    fn try_tend(&mut self, model: &Model, names: &Names, at_end: bool) -> anyhow::Result<()> {
-        let no_names = Names::default();
-        let state = StateOf {
-            names: if self.what.redacts { &no_names } else { names },
-            redacts: self.what.redacts,
-            ..model.state()
-        };
-        let now = Instant::now();
-        match &mut self.place {
-            Rest::One => {
-                if self.writer.wants_state() {
-                    self.writer.state(&state).map_err(unwritten)?;
-                }
+    /// Begins the next part, with what is known, if there may be one; `time` is
+    /// `CLOCK_MONOTONIC`, in ns.
+    fn turn(&mut self, model: &Model, time: u64) -> anyhow::Result<()> {
+        let next = self.done + self.writer.written() + self.least();
+        let parts = match &mut self.place {
+            Rest::Parts { parts, .. } if self.most.is_none_or(|most| next <= most) => parts,
+            _ => {
+                self.is_full = self.writer.is_full();
+                return Ok(());
             }
-            Rest::Parts { parts, size, age } => {
-                // One that is small beside what is known when it begins would be nothing else.
-                let least = 2 * self.opening;
-                let is_large = size.is_some_and(|size| self.writer.written() >= size.max(least));
-                let is_old = age.is_some_and(|age| now - self.begun >= age);
-                if is_large || is_old {
-                    let head = Head {
-                        mono_ns: clock::monotonic_ns(),
-                        wall_offset_ns: clock::wall_offset_ns(),
-                        ..self.head.clone()
-                    };
-                    let mut next = begin(To::File(parts.next()?), &head)?;
-                    next.state(&state).map_err(unwritten)?;
-                    self.opening = next.written();
-                    let mut last = std::mem::replace(&mut self.writer, next);
-                    // One ends when the other begins.
-                    last.finish(head.mono_ns).map_err(unwritten)?;
-                    self.done += last.written();
-                    self.begun = now;
-                } else if self.writer.wants_state() {
+        };
+        let head = Head {
+            mono_ns: time,
+            wall_offset_ns: clock::wall_offset_ns(),
+            ..self.head.clone()
+        };
+        let mut next = begin(To::File(parts.next()?), &head)?;
+        let state = state(model, &self.names, &self.what);
+        next.state(&state).map_err(unwritten)?;
+        self.opening = next.written();
+        let mut last = std::mem::replace(&mut self.writer, next);
+        // One ends when the other begins.
+        last.finish(time).map_err(unwritten)?;
+        self.done += last.written();
+        self.begun = Instant::now();
+        self.writer.limit(self.room(self.done));
+        Ok(())
+    }
+
+    fn try_tend(&mut self, model: &Model, at_end: bool) -> anyhow::Result<()> {
+        let now = Instant::now();
+        let is_old = match &self.place {
+            Rest::Parts { age, .. } => age.is_some_and(|age| now - self.begun >= age),
+            Rest::One | Rest::Flight { .. } => false,
+        };
+        // What is new of names and clocks may be what had no room.
+        if is_old || self.writer.is_full() && !self.is_full {
+            return self.turn(model, clock::monotonic_ns());
+        }
+        let state = state(model, &self.names, &self.what);
+        match &mut self.place {
+            Rest::One | Rest::Parts { .. } => {
+                if self.writer.wants_state() {
                     self.writer.state(&state).map_err(unwritten)?;
                 }
             }
@@ -357,9 +434,9 @@ impl Sink {
         }
     }
 
-    /// Whether no more is written.
-    pub fn has_failed(&self) -> bool {
-        self.error.is_some()
+    /// Whether no more is written, because there is enough or because that has failed.
+    pub fn has_ended(&self) -> bool {
+        self.is_full || self.error.is_some()
     }
 
     /// Ends it; says how many bytes were written. What is behind the last whole block,
@@ -367,11 +444,16 @@ impl Sink {
     pub fn finish(mut self, model: &Model, names: &Names) -> anyhow::Result<u64> {
         self.flush(names);
         if self.flies() && self.error.is_none() {
-            self.error = self.try_tend(model, names, true).err();
+            self.error = self.try_tend(model, true).err();
         }
         let ended = match self.error.take() {
             None => {
-                let ended = self.writer.finish(clock::monotonic_ns());
+                // It is not known what comes after the last that had room.
+                let end = match self.is_full {
+                    true => 0,
+                    false => clock::monotonic_ns(),
+                };
+                let ended = self.writer.finish(end);
                 ended.map_err(unwritten)
             }
             Some(error) => Err(error),
@@ -386,6 +468,15 @@ impl Sink {
         }
         ended.with_context(|| format!("{name}: the recording ends after {whole} bytes"))?;
         Ok(written)
+    }
+}
+
+/// What is known, as far as it is wanted.
+fn state<'a>(model: &'a Model, names: &'a Names, what: &What) -> StateOf<'a> {
+    StateOf {
+        names,
+        redacts: what.redacts,
+        ..model.state()
     }
 }
 

@@ -51,7 +51,9 @@ fn a_replay_prints_what_was_printed() {
             if let Event::Op(op) = event
                 && op.errno().is_some()
             {
-                writer.facts(&facts(op, &Cgroups::default()));
+                writer
+                    .facts(&facts(op, &Cgroups::default()))
+                    .expect("memory");
             }
             writer.event(event).expect("memory");
             live.event(event);
