@@ -403,5 +403,8 @@ pub fn told(damage: Damage) -> String {
         Damage::Cut { offset, len } => format!(
             "the recording was cut off: {len} bytes at {offset} are a part of what came next"
         ),
+        Damage::Behind { offset, len } => {
+            format!("{len} bytes at {offset}, behind the end of the recording, are no block")
+        }
     }
 }

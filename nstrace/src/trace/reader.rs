@@ -57,6 +57,13 @@ pub enum Damage {
         /// How many.
         len: u64,
     },
+    /// The recording was ended, and these bytes behind its end are no block.
+    Behind {
+        /// Where they begin in the file.
+        offset: u64,
+        /// How many.
+        len: u64,
+    },
 }
 
 /// What is next.
@@ -237,7 +244,10 @@ impl<R: Read> Reader<R> {
         }
         let offset = self.bad.take().unwrap_or(here);
         let len = here - offset;
-        Ok(Some(Step::Damage(Damage::Cut { offset, len })))
+        Ok(Some(Step::Damage(match self.has_ended {
+            true => Damage::Behind { offset, len },
+            false => Damage::Cut { offset, len },
+        })))
     }
 
     /// Takes a block that is whole. None if there is nothing in it that is wanted.

@@ -319,6 +319,19 @@ fn a_cut_recording_gives_its_whole_blocks() {
     assert_eq!(most, whole.entries.len());
 }
 
+/// What stands behind the end does not make a recording one that was cut.
+#[test]
+fn bytes_behind_the_end_are_told_as_such() {
+    let (bytes, written) = sample(200);
+    let offset = bytes.len() as u64;
+    for behind in [&b"x"[..], &[0; 5000], &bytes[..50]] {
+        let contents = read(&[&bytes, behind].concat()).expect("a recording");
+        let len = behind.len() as u64;
+        assert_eq!(contents.damage, [Damage::Behind { offset, len }]);
+        assert_eq!(contents.entries, written);
+    }
+}
+
 /// A flipped bit anywhere loses one block, which is told.
 #[test]
 fn a_damaged_recording_loses_one_block() {
