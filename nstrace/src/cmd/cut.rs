@@ -16,7 +16,7 @@ use crate::{
     cli::{Cat, Cut},
     event::Event,
     explain::Facts,
-    trace::{Entry, Head, Item, Options, State, Writer},
+    trace::{Entry, Gap, Head, Item, Options, State, Writer},
 };
 
 /// Writes a part of a recording, as a recording.
@@ -87,7 +87,7 @@ pub fn cat(args: &Cat) -> anyhow::Result<ExitCode> {
         recording::read(file, &mut |item| {
             let head = match &item {
                 Item::Head(head) => Some((**head).clone()),
-                Item::Damage(_) => None,
+                Item::Damage(_) | Item::Gap(_) => None,
                 // It has been damaged.
                 _ if !is_begun => match recording::span(file)? {
                     Some((head, _)) => Some(head),
@@ -99,7 +99,10 @@ pub fn cat(args: &Cat) -> anyhow::Result<ExitCode> {
                 is_begun = true;
                 match copy.is_begun() {
                     false => copy.begin(&head)?,
-                    true => copy.next = Some(head),
+                    true => {
+                        copy.head = head.clone();
+                        copy.next = Some(head);
+                    }
                 }
             }
             match item {
@@ -120,6 +123,8 @@ struct Copy {
     known: State,
     /// What the machine said about failures.
     facts: Option<Facts>,
+    /// Of what is read.
+    head: Head,
     /// The head of what comes next, if it is not known yet whether that goes on where the
     /// last ended.
     next: Option<Head>,
@@ -137,6 +142,7 @@ impl Copy {
             writer: None,
             known: State::default(),
             facts: None,
+            head: Head::default(),
             next: None,
             from: 0,
             end: 0,
@@ -155,6 +161,7 @@ impl Copy {
         });
         self.writer = begun.transpose().map_err(unwritten).context(name)?;
         self.known.wall_offset_ns = head.wall_offset_ns;
+        (self.head, self.next) = (head.clone(), None);
         Ok(())
     }
 
@@ -187,8 +194,16 @@ impl Copy {
                 return write(&mut self.writer, &self.name, |writer| writer.clock(offset));
             }
             Item::Entry(Entry::Facts(facts)) => self.facts = Some(facts),
+            // What is missing here is missing there, and a state that makes it good is read.
+            Item::Gap(Gap::Missing(lost)) if self.next.is_none() => {
+                self.next = Some(Head {
+                    mono_ns: lost.time,
+                    wall_offset_ns: self.known.wall_offset_ns,
+                    ..self.head.clone()
+                });
+            }
             Item::End(time) => self.end = time,
-            Item::Head(_) | Item::Damage(_) => {}
+            Item::Head(_) | Item::Damage(_) | Item::Gap(_) => {}
         }
         Ok(())
     }

@@ -30,7 +30,7 @@ use crate::{
     moment::Moment,
     names::Names,
     render::{NotFound, TreeFilter, TreeView, unseen},
-    trace::{Damage, Entry, Head, Item, State, StateOf},
+    trace::{Damage, Entry, Gap, Head, Item, State, StateOf},
     world::{Change, Namespace, NsKey, World},
 };
 
@@ -150,27 +150,25 @@ impl Model {
             ..Model::default()
         };
         let mut is_whole = false;
-        let (mut boot, mut gap) = (None, recording::Gap::default());
         let take = &mut |item: Item| {
-            if let Some(lost) = gap.before(&item) {
-                let lost = Event::Lost(lost);
-                model.apply(&lost, &mut |_, _, _| {});
-                each(&model, Replayed::Event(&lost, &model.changes))?;
-            }
             let moment = model.moment.get_or_insert_default();
             match item {
                 Item::Head(head) => {
                     moment.now_ns = head.mono_ns;
                     moment.wall_offset_ns = head.wall_offset_ns;
-                    model.begin(&head, &mut boot);
                     each(&model, Replayed::Head(&head))?;
                 }
                 Item::Entry(Entry::Event(event)) => {
                     is_whole |= matches!(event, Event::SnapshotEnd(_));
-                    moment.now_ns = moment.now_ns.max(event.time().unwrap_or(0));
-                    model.apply(&event, &mut |_, _, _| {});
-                    each(&model, Replayed::Event(&event, &model.changes))?;
+                    model.replayed(&event, each)?;
                 }
+                Item::Gap(Gap::Missing(lost)) => model.replayed(&Event::Lost(lost), each)?,
+                Item::Gap(Gap::Boot) => {
+                    model.world = World::default();
+                    model.cgroups = Cgroups::default();
+                    model.names = Names::default();
+                }
+                Item::Gap(Gap::Earlier) => {}
                 Item::Entry(Entry::Name { id, name }) => model.names.learn(id, name),
                 Item::Entry(Entry::Clock(offset)) => moment.wall_offset_ns = offset,
                 Item::Entry(Entry::Facts(facts)) => each(&model, Replayed::Facts(facts))?,
@@ -198,14 +196,16 @@ impl Model {
         Ok(model)
     }
 
-    /// Another recording begins: if it is of another boot, nothing is known any more.
-    fn begin(&mut self, head: &Head, boot: &mut Option<String>) {
-        let before = boot.replace(head.boot_id.clone());
-        if before.is_some_and(|before| before != head.boot_id) {
-            self.world = World::default();
-            self.cgroups = Cgroups::default();
-            self.names = Names::default();
-        }
+    /// An event that was recorded.
+    fn replayed(
+        &mut self,
+        event: &Event,
+        each: &mut dyn FnMut(&Model, Replayed) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let moment = self.moment.get_or_insert_default();
+        moment.now_ns = moment.now_ns.max(event.time().unwrap_or(0));
+        self.apply(event, &mut |_, _, _| {});
+        each(self, Replayed::Event(event, &self.changes))
     }
 
     /// What is known of the machine where nothing of it was.

@@ -11,7 +11,6 @@ use std::{
 
 use anyhow::Context as _;
 use jiff::tz::TimeZone;
-use nstrace_common::wire::RecordKind;
 
 use super::{
     WrongWords,
@@ -19,9 +18,8 @@ use super::{
     trouble::{name, unread},
 };
 use crate::{
-    event::Lost,
     moment::{Moment, NoMoment},
-    trace::{Damage, Entry, Head, Item, Reader},
+    trace::{Damage, Entry, Gap, Head, Item, Reader},
 };
 
 /// Is told what is in it. An error ends it.
@@ -259,7 +257,7 @@ fn head<R: Read>(reader: &mut Reader<R>, name: &str) -> anyhow::Result<Found> {
                 begins = begins.or(Some(state.world.now()));
                 head.wall_offset_ns = state.wall_offset_ns;
             }
-            Item::Entry(_) | Item::End(_) | Item::Damage(_) => {}
+            Item::Entry(_) | Item::End(_) | Item::Damage(_) | Item::Gap(_) => {}
         }
         if let Some(begins) = begins
             && head.wall_offset_ns != 0
@@ -297,73 +295,11 @@ pub fn span(path: &Path) -> anyhow::Result<Option<(Head, u64)>> {
 
 /// Reads what is left.
 fn rest<R: Read>(reader: &mut Reader<R>, name: &str, each: &mut Each<'_>) -> anyhow::Result<()> {
-    let (mut boot, mut last) = (None, 0);
     while let Some(item) = next(reader, name)? {
         tell(&item, name);
-        match &item {
-            Item::Head(head) => {
-                let before = boot.replace(head.boot_id.clone());
-                if before.is_some_and(|before| before != head.boot_id) {
-                    say(&format!(
-                        "{name}: what comes next is of another machine, or of another boot of it"
-                    ));
-                } else if head.mono_ns < last {
-                    say(&format!(
-                        "{name}: what comes next is from before: nstrace cat joins in order"
-                    ));
-                }
-                last = head.mono_ns;
-            }
-            Item::Entry(Entry::Event(event)) => last = last.max(event.time().unwrap_or(0)),
-            _ => {}
-        }
         each(item)?;
     }
     Ok(())
-}
-
-/// What is missing between what has been read and what comes next.
-#[derive(Debug, Default)]
-pub struct Gap {
-    boot: Option<String>,
-    since: Option<u64>,
-    last: u64,
-}
-
-impl Gap {
-    /// That an unknown number of events is missing before this, if so.
-    pub fn before(&mut self, item: &Item) -> Option<Lost> {
-        let time = match item {
-            Item::Head(head) => {
-                let before = self.boot.replace(head.boot_id.clone());
-                match before == self.boot {
-                    true => self.since = self.since.or(Some(self.last)),
-                    false => (self.since, self.last) = (None, 0),
-                }
-                return None;
-            }
-            Item::Damage(Damage::Skipped { .. }) if self.last > 0 => {
-                self.since = self.since.or(Some(self.last));
-                return None;
-            }
-            Item::State(state) => {
-                let time = state.world.now();
-                // It goes on where the last has ended.
-                self.since = self.since.filter(|_| time != self.last);
-                time
-            }
-            Item::Entry(Entry::Event(event)) => event.time()?,
-            _ => return None,
-        };
-        self.last = self.last.max(time);
-        let since = self.since.take()?;
-        Some(Lost {
-            time: time.max(since),
-            since,
-            record: RecordKind::Op,
-            count: 0,
-        })
-    }
 }
 
 /// The same without events of later times.
@@ -376,7 +312,8 @@ fn not_after<'e>(
             Item::Entry(Entry::Event(event)) => event.time(),
             Item::State(state) => Some(state.world.now()),
             Item::Head(head) => Some(head.mono_ns),
-            Item::Entry(_) | Item::End(_) | Item::Damage(_) => None,
+            Item::Gap(Gap::Missing(lost)) => Some(lost.time),
+            Item::Entry(_) | Item::End(_) | Item::Damage(_) | Item::Gap(_) => None,
         };
         match time.is_some_and(|time| time > until) {
             true => Ok(()),
@@ -386,9 +323,17 @@ fn not_after<'e>(
 }
 
 fn tell(item: &Item, name: &str) {
-    if let Item::Damage(damage) = item {
-        say(&format!("{name}: {}", told(*damage)));
-    }
+    let what = match item {
+        Item::Damage(damage) => told(*damage),
+        Item::Gap(Gap::Boot) => {
+            "what comes next is of another machine, or of another boot of it".to_owned()
+        }
+        Item::Gap(Gap::Earlier) => {
+            "what comes next is from before: nstrace cat joins in order".to_owned()
+        }
+        _ => return,
+    };
+    say(&format!("{name}: {what}"));
 }
 
 /// What cannot be read, in words.

@@ -29,7 +29,7 @@ use crate::{
     },
     render::{Format, Text},
     screen::{self, Counts, Screen},
-    trace::{Entry, Item},
+    trace::{Entry, Gap, Item},
 };
 
 /// Runs until a signal, or until the command ends.
@@ -89,13 +89,9 @@ fn through(
         let (screen, write) = &mut *out.borrow_mut();
         write(&mut screen.text)
     };
-    let mut gap = recording::Gap::default();
     let each = &mut |item: Item| {
         let is_full = {
             let screen = &mut out.borrow_mut().0;
-            if let Some(lost) = gap.before(&item) {
-                screen.event(&Event::Lost(lost));
-            }
             take(screen, item);
             screen.text.len() > output::TEXT_MAX
         };
@@ -121,7 +117,11 @@ fn take(screen: &mut Screen, item: Item) {
         }
         Item::Entry(Entry::Clock(offset)) => screen.wall_offset_ns = offset,
         Item::Entry(Entry::Facts(facts)) => screen.facts(facts),
-        Item::Entry(Entry::Event(_) | Entry::Name { .. }) | Item::End(_) | Item::Damage(_) => {}
+        Item::Gap(Gap::Missing(lost)) => screen.event(&Event::Lost(lost)),
+        Item::Entry(Entry::Event(_) | Entry::Name { .. })
+        | Item::End(_)
+        | Item::Damage(_)
+        | Item::Gap(_) => {}
     }
 }
 

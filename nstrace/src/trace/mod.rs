@@ -17,6 +17,7 @@
 mod block;
 pub(crate) mod bytes;
 mod code;
+mod gap;
 mod head;
 mod index;
 mod reader;
@@ -54,6 +55,7 @@ pub fn is_one(path: &std::path::Path) -> bool {
 }
 
 pub use self::{
+    gap::Gap,
     head::Head,
     index::{Index, Place},
     reader::{Damage, Item, Reader, TraceError},

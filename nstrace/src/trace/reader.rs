@@ -5,6 +5,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use super::{
     block::{BlockHead, HEAD, Kind, MAGIC, PAYLOAD_MAX},
     bytes::Bytes,
+    gap::{Gap, Past},
     head::{Head, VERSION},
     index::Index,
     record::{Codec, Entry},
@@ -80,6 +81,8 @@ pub enum Item<'a> {
     End(u64),
     /// Something cannot be read.
     Damage(Damage),
+    /// What comes next does not go on where what came before ended.
+    Gap(Gap),
 }
 
 /// Reads a recording from its beginning to its end.
@@ -98,6 +101,9 @@ pub struct Reader<R> {
     is_told: bool,
     /// Whether what came before is not known.
     is_blind: bool,
+    past: Past,
+    /// What comes behind a gap.
+    behind_gap: Option<Step>,
     /// Nothing is wanted of later times.
     until: u64,
     /// More may be written to the file: it is not at its end before it has been ended.
@@ -130,6 +136,8 @@ impl<R: Read> Reader<R> {
             has_ended: false,
             is_told: false,
             is_blind: true,
+            past: Past::default(),
+            behind_gap: None,
             until: u64::MAX,
             follows: false,
             payload: Vec::new(),
@@ -163,8 +171,12 @@ impl<R: Read> Reader<R> {
                 Some(Step::Head(head)) => return Ok(Some(Item::Head(head))),
                 Some(Step::End(time)) => return Ok(Some(Item::End(time))),
                 Some(Step::State(state)) => return Ok(Some(Item::State(state))),
+                Some(Step::Gap(gap)) => return Ok(Some(Item::Gap(gap))),
                 Some(Step::Damage(damage)) => {
                     self.is_blind = true;
+                    if matches!(damage, Damage::Skipped { .. }) {
+                        self.past.damage();
+                    }
                     return Ok(Some(Item::Damage(damage)));
                 }
             }
@@ -177,6 +189,7 @@ impl<R: Read> Reader<R> {
             Some(_) => before - bytes.0.len(),
             None => {
                 self.is_blind = true;
+                self.past.damage();
                 before
             }
         };
@@ -191,6 +204,9 @@ impl<R: Read> Reader<R> {
 
     /// Goes on to the next block.
     fn block(&mut self) -> Result<Option<Step>, TraceError> {
+        if let Some(step) = self.behind_gap.take() {
+            return Ok(Some(step));
+        }
         loop {
             let here = self.offset + self.used as u64;
             match self.look()? {
@@ -272,20 +288,21 @@ impl<R: Read> Reader<R> {
                 return Ok(Some(Step::Damage(damage)));
             };
             self.is_blind = true;
-            return match head.version {
-                1..=VERSION => Ok(Some(Step::Head(Box::new(head)))),
-                found => Err(TraceError::Newer { found }),
-            };
+            if !(1..=VERSION).contains(&head.version) {
+                let found = head.version;
+                return Err(TraceError::Newer { found });
+            }
+            let gap = self.past.head(&head);
+            return Ok(Some(self.behind(gap, Step::Head(Box::new(head)))));
         }
         self.has_ended = head.kind == Kind::End as u8;
         if head.kind == Kind::State as u8 && self.is_blind {
-            return Ok(Some(match State::read(&payload) {
-                Some(state) => {
-                    self.is_blind = false;
-                    Step::State(Box::new(state))
-                }
-                None => Step::Damage(damage),
-            }));
+            let Some(state) = State::read(&payload) else {
+                return Ok(Some(Step::Damage(damage)));
+            };
+            self.is_blind = false;
+            let gap = self.past.state(head.times[1]);
+            return Ok(Some(self.behind(gap, Step::State(Box::new(state)))));
         }
         if self.has_ended {
             return Ok(Some(Step::End(head.times[1])));
@@ -296,7 +313,19 @@ impl<R: Read> Reader<R> {
         self.is_blind = false;
         self.codec.reset();
         self.payload = payload;
-        Ok(Some(Step::Payload))
+        let gap = self.past.events(head.times);
+        Ok(Some(gap.map_or(Step::Payload, Step::Gap)))
+    }
+
+    /// A gap if there is one, and then the step.
+    fn behind(&mut self, gap: Option<Gap>, step: Step) -> Step {
+        match gap {
+            Some(gap) => {
+                self.behind_gap = Some(step);
+                Step::Gap(gap)
+            }
+            None => step,
+        }
     }
 
     /// What stands where nothing has been used yet.
@@ -381,6 +410,8 @@ impl<R: Read + Seek> Reader<R> {
             (self.used, self.offset, self.at_end) = (0, place.offset, false);
             (self.payload, self.at) = (Vec::new(), 0);
             (self.bad, self.is_blind) = (None, true);
+            self.behind_gap = None;
+            self.past.skip();
         }
         self.until = until.saturating_add(DISORDER_NS);
         Ok(())
@@ -406,4 +437,5 @@ enum Step {
     State(Box<State>),
     End(u64),
     Damage(Damage),
+    Gap(Gap),
 }

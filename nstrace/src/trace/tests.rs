@@ -1,5 +1,6 @@
 //! What is written is read again; what is cut or damaged is told, and the rest is read.
 
+mod gaps;
 mod limits;
 mod replay;
 mod states;
@@ -42,7 +43,7 @@ fn read(bytes: &[u8]) -> Result<Contents, TraceError> {
             Item::Entry(entry) => contents.entries.push(format!("{entry:?}")),
             Item::Damage(damage) => contents.damage.push(damage),
             Item::State(_) => contents.states += 1,
-            Item::End(_) => {}
+            Item::End(_) | Item::Gap(_) => {}
         }
     }
     Ok(contents)
@@ -446,7 +447,7 @@ fn a_file_that_grows_is_followed() {
             match item {
                 Item::Entry(entry) => entries.push(format!("{entry:?}")),
                 Item::Damage(damage) => panic!("{damage:?}"),
-                Item::Head(_) | Item::State(_) | Item::End(_) => {}
+                Item::Head(_) | Item::State(_) | Item::End(_) | Item::Gap(_) => {}
             }
         }
     }
@@ -485,8 +486,8 @@ fn version_1_is_read_for_ever() {
         .map(|(name, n)| format!("{name} {n}"))
         .collect();
     let expected = "Cgroup 2, Clock 30, Death 300, End 1, Facts 2, FoundHolder 8, FoundNamespace 32, \
-                    FoundTask 210, Head 2, Op 225, SnapshotBegin 3, SnapshotEnd 3, State 1, \
-                    TaskChange 50, TaskExit 164, TaskFree 167, TaskNew 165";
+                    FoundTask 210, Gap 1, Head 2, Op 225, SnapshotBegin 3, SnapshotEnd 3, \
+                    State 1, TaskChange 50, TaskExit 164, TaskFree 167, TaskNew 165";
     assert_eq!(counts.join(", "), expected);
     let (world, names) = (&known.world, &known.names);
     let lives = (world.living_len(), world.tasks_len(), names.iter().count());

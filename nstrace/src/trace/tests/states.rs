@@ -75,7 +75,7 @@ fn at(bytes: &[u8], time: u64) -> (World, usize) {
                 events += 1;
                 world.apply(&event, &mut Vec::new());
             }
-            Item::Entry(_) | Item::Head(_) | Item::End(_) => {}
+            Item::Entry(_) | Item::Head(_) | Item::End(_) | Item::Gap(_) => {}
             Item::Damage(damage) => panic!("{damage:?} behind {events} at {time}"),
         }
     }
@@ -137,7 +137,7 @@ fn a_state_makes_good_what_was_damaged() {
             }
             Item::Entry(Entry::Event(event)) => world.apply(&event, &mut Vec::new()),
             Item::Damage(_) => seen.1 += 1,
-            Item::Entry(_) | Item::Head(_) | Item::End(_) => {}
+            Item::Entry(_) | Item::Head(_) | Item::End(_) | Item::Gap(_) => {}
         }
     }
     assert_eq!(seen, (1, 1));
