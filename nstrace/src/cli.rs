@@ -103,6 +103,20 @@ pub struct AttachArgs {
     pub ring_size: u32,
 }
 
+/// A moment of what is read by `--from`.
+#[derive(Debug, Args)]
+pub struct At {
+    /// Show what it was at this moment: 12:03:07 by the clock, +12.5s from the beginning,
+    /// -30s from the end
+    #[arg(
+        long = "at",
+        value_name = "MOMENT",
+        requires = "from",
+        allow_hyphen_values = true
+    )]
+    pub moment: Option<Moment>,
+}
+
 /// All namespaces.
 #[derive(Debug, Args)]
 pub struct Tree {
@@ -112,15 +126,9 @@ pub struct Tree {
     /// Show the tree at the end of this recording, without any right; `-` for standard input
     #[arg(long, value_name = "FILE", conflicts_with_all = ["watch", "run", "attach", "ring_size"])]
     pub from: Option<PathBuf>,
-    /// Show what it was at this moment: 12:03:07 by the clock, +12.5s from the beginning,
-    /// -30s from the end
-    #[arg(
-        long,
-        value_name = "MOMENT",
-        requires = "from",
-        allow_hyphen_values = true
-    )]
-    pub at: Option<Moment>,
+    /// When.
+    #[command(flatten)]
+    pub at: At,
     /// Trace the kernel, and show the tree as it changes: on a terminal as one screen, else
     /// a line for each change
     #[arg(long)]
@@ -176,15 +184,9 @@ pub struct Why {
     /// Answer from this recording, as it is at its end; `-` for standard input
     #[arg(long, value_name = "FILE")]
     pub from: Option<PathBuf>,
-    /// Show what it was at this moment: 12:03:07 by the clock, +12.5s from the beginning,
-    /// -30s from the end
-    #[arg(
-        long,
-        value_name = "MOMENT",
-        requires = "from",
-        allow_hyphen_values = true
-    )]
-    pub at: Option<Moment>,
+    /// When.
+    #[command(flatten)]
+    pub at: At,
     /// Print one JSON object per line (see docs/json.md)
     #[arg(long)]
     pub json: bool,
@@ -203,15 +205,9 @@ pub struct Leaks {
     /// Those at the end of this recording; `-` for standard input
     #[arg(long, value_name = "FILE", conflicts_with_all = ["attach", "ring_size"])]
     pub from: Option<PathBuf>,
-    /// Show what it was at this moment: 12:03:07 by the clock, +12.5s from the beginning,
-    /// -30s from the end
-    #[arg(
-        long,
-        value_name = "MOMENT",
-        requires = "from",
-        allow_hyphen_values = true
-    )]
-    pub at: Option<Moment>,
+    /// When.
+    #[command(flatten)]
+    pub at: At,
     /// Print one JSON object per line (see docs/json.md)
     #[arg(long)]
     pub json: bool,

@@ -1,13 +1,14 @@
 //! Files that commands write: for their owner alone, and not what somebody else put there.
 
 use std::{
-    ffi::{CStr, CString, OsString},
+    ffi::{CStr, CString, OsStr, OsString},
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, IsTerminal as _, Write},
     os::{
         fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd},
-        unix::fs::{
-            DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+        unix::{
+            ffi::OsStrExt as _,
+            fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
         },
     },
     path::{Path, PathBuf},
@@ -27,8 +28,8 @@ pub struct Output {
     name: String,
     /// Whether the file is there for this alone, and nothing is in it yet.
     is_new: bool,
-    /// What it is called until it is whole.
-    temporary: Option<PathBuf>,
+    /// What has its name only when it is whole.
+    unfinished: Option<Unfinished>,
 }
 
 impl Output {
@@ -48,7 +49,7 @@ impl Output {
                 file: None,
                 name,
                 is_new: false,
-                temporary: None,
+                unfinished: None,
             });
         }
         let mut options = OpenOptions::new();
@@ -67,7 +68,7 @@ impl Output {
             file,
             name,
             is_new,
-            temporary: None,
+            unfinished: None,
         })
     }
 
@@ -85,31 +86,25 @@ impl Output {
             }
             return Output::open(path, what);
         };
-        let mut hidden = OsString::from(".");
-        hidden.push(name);
-        hidden.push(format!(".{}", std::process::id()));
-        let hidden = path.with_file_name(hidden);
-        // What an nstrace of that process id has left behind.
-        let _ = fs::remove_file(&hidden);
-        let mut options = OpenOptions::new();
-        options.write(true).create_new(true).mode(0o600);
-        options.custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC);
-        let name = path.display().to_string();
-        let file = options.open(&hidden).map_err(unwritten);
-        let file = file.with_context(|| name.clone())?;
+        let shown = path.display().to_string();
+        let parent = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+        let made = open_dir(parent.unwrap_or(Path::new(".")), 0)
+            .and_then(|dir| Unfinished::make(dir, name))
+            .and_then(|unfinished| Ok((unfinished.file()?, unfinished)));
+        let (file, unfinished) = made.map_err(unwritten).with_context(|| shown.clone())?;
         Ok(Output {
             file: Some(file),
-            name,
+            name: shown,
             is_new: false,
-            temporary: Some(hidden),
+            unfinished: Some(unfinished),
         })
     }
 
     /// It is whole: it has its name from now on.
     pub fn finish(mut self) -> io::Result<()> {
         self.flush()?;
-        match self.temporary.take() {
-            Some(temporary) => fs::rename(temporary, &self.name),
+        match self.unfinished.take() {
+            Some(unfinished) => unfinished.finish(),
             None => Ok(()),
         }
     }
@@ -216,15 +211,12 @@ impl Dir {
             }
             _ => {}
         }
-        let mut options = OpenOptions::new();
-        options.read(true);
-        options.custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_CLOEXEC);
-        let dir = options.open(&path);
+        let dir = open_dir(&path, libc::O_NOFOLLOW);
         let dir = dir.map_err(|error| match path.is_symlink() {
             true => anyhow::anyhow!(LINK),
             false => unwritten(error),
         });
-        let dir = dir.with_context(|| name.clone())?.into();
+        let dir = dir.with_context(|| name.clone())?;
         Ok(Dir { dir, name })
     }
 
@@ -234,45 +226,56 @@ impl Dir {
     }
 
     /// Makes a file that will be called so, for its owner alone.
-    pub fn make(&self, name: &str) -> io::Result<Unfinished<'_>> {
-        let temporary = format!(".{name}.{}", std::process::id());
-        let path = CString::new(temporary)?;
+    pub fn make(&self, name: &str) -> io::Result<Unfinished> {
+        Unfinished::make(self.dir.try_clone()?, OsStr::new(name))
+    }
+}
+
+/// One whose files need not be listed.
+fn open_dir(path: &Path, flags: i32) -> io::Result<OwnedFd> {
+    let mut options = OpenOptions::new();
+    options.read(true);
+    options.custom_flags(libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC | flags);
+    Ok(options.open(path)?.into())
+}
+
+/// A file that is being written; if it comes to nothing, it is removed.
+pub struct Unfinished {
+    dir: OwnedFd,
+    file: File,
+    /// What it is called until it is whole.
+    temporary: CString,
+    name: CString,
+}
+
+impl Unfinished {
+    /// Makes a file in a directory, for its owner alone.
+    fn make(dir: OwnedFd, name: &OsStr) -> io::Result<Unfinished> {
+        let mut temporary = OsString::from(".");
+        temporary.push(name);
+        temporary.push(format!(".{}", std::process::id()));
+        let (name, temporary) = (
+            CString::new(name.as_bytes())?,
+            CString::new(temporary.as_bytes())?,
+        );
         // What an nstrace of that process id has left behind.
-        let _ = self.remove(&path);
+        let _ = remove(&dir, &temporary);
         let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_CLOEXEC;
         // SAFETY: the path ends with a NUL, and lives.
-        let fd = unsafe { libc::openat(self.dir.as_raw_fd(), path.as_ptr(), flags, 0o600) };
+        let fd = unsafe { libc::openat(dir.as_raw_fd(), temporary.as_ptr(), flags, 0o600) };
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
         // SAFETY: it was opened just now, and nobody else has it.
         let file = unsafe { File::from_raw_fd(fd) };
         Ok(Unfinished {
-            dir: self,
+            dir,
             file,
-            temporary: path,
-            name: CString::new(name)?,
+            temporary,
+            name,
         })
     }
 
-    fn remove(&self, name: &CStr) -> io::Result<()> {
-        // SAFETY: the path ends with a NUL, and lives.
-        match unsafe { libc::unlinkat(self.dir.as_raw_fd(), name.as_ptr(), 0) } {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
-        }
-    }
-}
-
-/// A file that is being written; if it comes to nothing, it is removed.
-pub struct Unfinished<'d> {
-    dir: &'d Dir,
-    file: File,
-    temporary: CString,
-    name: CString,
-}
-
-impl Unfinished<'_> {
     /// Another descriptor of it, to write to.
     pub fn file(&self) -> io::Result<File> {
         self.file.try_clone()
@@ -280,7 +283,7 @@ impl Unfinished<'_> {
 
     /// Gives it its name; what has that already is replaced, be it a symbolic link.
     pub fn finish(self) -> io::Result<()> {
-        let dir = self.dir.dir.as_raw_fd();
+        let dir = self.dir.as_raw_fd();
         // SAFETY: both paths end with a NUL, and live.
         match unsafe { libc::renameat(dir, self.temporary.as_ptr(), dir, self.name.as_ptr()) } {
             0 => Ok(()),
@@ -289,10 +292,18 @@ impl Unfinished<'_> {
     }
 }
 
-impl Drop for Unfinished<'_> {
+impl Drop for Unfinished {
     /// Once it has its name, there is nothing under the other.
     fn drop(&mut self) {
-        let _ = self.dir.remove(&self.temporary);
+        let _ = remove(&self.dir, &self.temporary);
+    }
+}
+
+fn remove(dir: &OwnedFd, name: &CStr) -> io::Result<()> {
+    // SAFETY: the path ends with a NUL, and lives.
+    match unsafe { libc::unlinkat(dir.as_raw_fd(), name.as_ptr(), 0) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 
@@ -301,9 +312,6 @@ impl Drop for Output {
     fn drop(&mut self) {
         if self.is_new {
             let _ = fs::remove_file(&self.name);
-        }
-        if let Some(temporary) = &self.temporary {
-            let _ = fs::remove_file(temporary);
         }
     }
 }

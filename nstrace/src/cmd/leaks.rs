@@ -16,7 +16,7 @@ use crate::{
 /// Looks once; or, if they are to be of some age, traces the kernel for as long.
 pub fn run(args: &Leaks) -> anyhow::Result<ExitCode> {
     if args.older_than.is_zero() || args.from.is_some() {
-        let model = Model::of(args.from.as_deref(), args.at.as_ref())?;
+        let model = Model::of(args.from.as_deref(), args.at.moment.as_ref())?;
         let since = (!args.older_than.is_zero()).then(|| model.now().saturating_sub(age(args)));
         return print(args, &model, since);
     }

@@ -29,7 +29,7 @@ use crate::{
 /// Prints the tree; with `--watch` until a signal, with a command when it has ended.
 pub fn run(args: Tree) -> anyhow::Result<ExitCode> {
     if !args.watch && args.run.is_empty() {
-        let model = Model::of(args.from.as_deref(), args.at.as_ref())?;
+        let model = Model::of(args.from.as_deref(), args.at.moment.as_ref())?;
         check_there(&args, &model).map_err(|error| model.absent(error))?;
         print(&args, &model, &mut Text::new())?;
         return Ok(ExitCode::SUCCESS);

@@ -13,7 +13,7 @@ use crate::{
 
 /// Takes one look at the machine, and answers.
 pub fn run(args: &Why) -> anyhow::Result<ExitCode> {
-    let model = Model::of(args.from.as_deref(), args.at.as_ref())?;
+    let model = Model::of(args.from.as_deref(), args.at.moment.as_ref())?;
     let filter = TreeFilter::default();
     let mut view = model.view(&filter, colored(args.color));
     view.width = output::size().map(|(width, _)| width);
