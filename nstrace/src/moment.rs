@@ -3,9 +3,9 @@
 
 use std::{str::FromStr, time::Duration};
 
-use jiff::{Timestamp, civil, tz::TimeZone};
+use jiff::{Timestamp, Zoned, civil, tz::TimeZone};
 
-use crate::trace::Head;
+use crate::trace::{Clocks, Head};
 
 /// A moment of a recording.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,55 +66,117 @@ pub enum NoMoment {
     },
 }
 
+/// To the second, so that what is printed of both ends of a recording can be said.
+const SLACK_NS: i128 = 1_000_000_000;
+
 impl Moment {
     /// The moment by `CLOCK_MONOTONIC`, in ns, of a recording that ends then, if that is
-    /// known; `zone` is that of the reader.
-    pub fn resolve(&self, head: &Head, end: Option<u64>, zone: &TimeZone) -> Result<u64, NoMoment> {
+    /// known, and whose clock was set at those times; `zone` is that of the reader.
+    pub fn resolve(
+        &self,
+        head: &Head,
+        clocks: &Clocks,
+        end: Option<u64>,
+        zone: &TimeZone,
+    ) -> Result<u64, NoMoment> {
         let begin = head.mono_ns;
-        let wall = |mono: u64| i128::from(mono) + i128::from(head.wall_offset_ns);
-        let zoned = |mono: u64| {
-            let time = Timestamp::from_nanosecond(wall(mono)).unwrap_or_default();
-            time.to_zoned(zone.clone())
+        let last = end.unwrap_or(u64::MAX / 2).max(begin);
+        let shown = Shown {
+            clocks,
+            ends: [begin, last],
+            first: head.wall_offset_ns,
+            zone,
         };
-        let of_date = |date: civil::DateTime| date.to_zoned(zone.clone());
         let found = match *self {
-            Moment::FromStart(length) => wall(begin) + length.as_nanos() as i128,
+            Moment::FromStart(length) => Some(i128::from(begin) + length.as_nanos() as i128),
             Moment::FromEnd(length) => {
-                wall(end.ok_or(NoMoment::NoEnd)?) - length.as_nanos() as i128
+                let end = end.ok_or(NoMoment::NoEnd)?;
+                Some(i128::from(end) - length.as_nanos() as i128)
             }
-            Moment::At(time) => time.as_nanosecond(),
-            Moment::Date(date) => {
-                of_date(date).map_or(i128::MIN, |time| time.timestamp().as_nanosecond())
-            }
-            Moment::Clock(time) => {
-                let began = zoned(begin);
-                let days = [
-                    began.date(),
-                    began.date().tomorrow().unwrap_or(began.date()),
-                ];
-                // What is said to the second may be the second in which it begins.
-                let first = wall(begin) - 1_000_000_000;
-                let times = days.map(|day| of_date(day.to_datetime(time)));
-                let times = times.into_iter().flatten();
-                let mut times = times.map(|time| time.timestamp().as_nanosecond());
-                times.find(|time| *time > first).unwrap_or(i128::MIN)
-            }
+            Moment::At(time) => shown.when(time),
+            Moment::Date(date) => shown.timestamp(date).and_then(|time| shown.when(time)),
+            Moment::Clock(time) => shown.when_clock(time),
         };
-        let last = end.unwrap_or(u64::MAX / 2);
-        // To the second, so that what is printed of both ends can be said.
-        let slack = 1_000_000_000;
-        if found < wall(begin) - slack || found > wall(last) + slack {
-            let (from, until) = (zoned(begin), zoned(last));
-            return Err(NoMoment::Outside {
-                from: from.strftime("%F %T").to_string(),
-                until: until.strftime("%F %T").to_string(),
-                len: last.saturating_sub(begin) as f64 / 1e9,
-            });
+        let within = i128::from(begin) - SLACK_NS..=i128::from(last) + SLACK_NS;
+        match found.filter(|found| within.contains(found)) {
+            Some(found) => Ok(u64::try_from(found).unwrap_or(0).clamp(begin, last)),
+            None => {
+                let told = |mono: u64| shown.at(mono, clocks.at(mono, shown.first));
+                Err(NoMoment::Outside {
+                    from: told(begin).strftime("%F %T").to_string(),
+                    until: told(last).strftime("%F %T").to_string(),
+                    len: (last - begin) as f64 / 1e9,
+                })
+            }
         }
-        let mono = found - i128::from(head.wall_offset_ns);
-        Ok(u64::try_from(mono)
-            .unwrap_or(0)
-            .clamp(begin, last.max(begin)))
+    }
+}
+
+/// What the clock on the wall showed.
+struct Shown<'a> {
+    clocks: &'a Clocks,
+    ends: [u64; 2],
+    first: i64,
+    zone: &'a TimeZone,
+}
+
+impl Shown<'_> {
+    fn at(&self, mono: u64, offset: i64) -> Zoned {
+        let wall = i128::from(mono) + i128::from(offset);
+        let time = Timestamp::from_nanosecond(wall).unwrap_or_default();
+        time.to_zoned(self.zone.clone())
+    }
+
+    /// When it was not set, and what was added meanwhile.
+    fn spans(&self) -> impl Iterator<Item = ([i128; 2], i128)> + Clone {
+        let spans = self.clocks.spans(self.ends, self.first);
+        spans.map(|(span, offset)| (span.map(i128::from), i128::from(offset)))
+    }
+
+    fn when(&self, time: Timestamp) -> Option<i128> {
+        self.showed(time).or_else(|| self.near(time))
+    }
+
+    /// When it showed this first.
+    fn showed(&self, time: Timestamp) -> Option<i128> {
+        self.spans().find_map(|([from, until], offset)| {
+            let mono = time.as_nanosecond() - offset;
+            (from..=until).contains(&mono).then_some(mono)
+        })
+    }
+
+    /// When it was set from before this to behind it; or what is just before the beginning, or
+    /// behind the end.
+    fn near(&self, time: Timestamp) -> Option<i128> {
+        let wall = time.as_nanosecond();
+        let mut sets = self.spans().zip(self.spans().skip(1));
+        let set = sets.find_map(|((_, before), ([set, _], after))| {
+            (set + before..set + after).contains(&wall).then_some(set)
+        });
+        let [begin, end] = self.ends.map(i128::from);
+        let mono = |(_, offset)| wall - offset;
+        let before = self.spans().next().map(mono);
+        let behind = self.spans().last().map(mono);
+        set.or(before.filter(|mono| (begin - SLACK_NS..begin).contains(mono)))
+            .or(behind.filter(|mono| (end..=end + SLACK_NS).contains(mono)))
+    }
+
+    fn timestamp(&self, date: civil::DateTime) -> Option<Timestamp> {
+        Some(date.to_zoned(self.zone.clone()).ok()?.timestamp())
+    }
+
+    /// When it was that time on a day on which it was begun or set, or on the next.
+    fn when_clock(&self, time: civil::Time) -> Option<i128> {
+        let spans = self.clocks.spans(self.ends, self.first);
+        let days = spans.flat_map(|([from, _], offset)| {
+            let day = self.at(from, offset).date();
+            [Some(day), day.tomorrow().ok()]
+        });
+        let times = days
+            .flatten()
+            .filter_map(|day| self.timestamp(day.to_datetime(time)));
+        let showed = times.clone().find_map(|time| self.showed(time));
+        showed.or_else(|| times.clone().find_map(|time| self.near(time)))
     }
 }
 
@@ -124,6 +186,11 @@ mod tests {
 
     /// From 2026-01-31 23:59:58 UTC on, for a minute.
     fn resolve(text: &str) -> Result<u64, String> {
+        resolve_with(text, &Clocks::default())
+    }
+
+    /// The same with a clock that was set.
+    fn resolve_with(text: &str, clocks: &Clocks) -> Result<u64, String> {
         let start: Timestamp = "2026-01-31T23:59:58Z".parse().unwrap();
         let head = Head {
             mono_ns: 5_000_000_000,
@@ -132,7 +199,7 @@ mod tests {
         };
         let moment: Moment = text.parse()?;
         let zone = TimeZone::fixed(jiff::tz::offset(1));
-        let found = moment.resolve(&head, Some(65_000_000_000), &zone);
+        let found = moment.resolve(&head, clocks, Some(65_000_000_000), &zone);
         found.map_err(|error| error.to_string())
     }
 
@@ -154,6 +221,54 @@ mod tests {
         ] {
             let expected = 5_000_000_000 + (seconds * 1e9) as u64;
             assert_eq!(resolve(text), Ok(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn moments_are_by_the_clock_that_was_shown_then() {
+        let start: Timestamp = "2026-01-31T23:59:58Z".parse().unwrap();
+        let first = start.as_nanosecond() as i64 - 5_000_000_000;
+        const S: i64 = 1_000_000_000;
+        const HOUR: i64 = 3600 * S;
+        // After 10 s it is set an hour ahead, after 20 s back, after 30 s to a year before.
+        let mut clocks = Clocks::default();
+        for (after, ahead) in [(10, HOUR), (20, 2 * S), (30, -365 * 24 * HOUR)] {
+            let time = (5 + after) * S as u64;
+            assert!(clocks.set(time, first + ahead, first));
+            assert!(!clocks.set(time, first + ahead + S / 2, first));
+        }
+        for (text, seconds) in [
+            ("+12.5s", 12.5),
+            ("-30s", 30.0),
+            ("01:00:00", 2.0),
+            // It skipped this.
+            ("01:30:00", 10.0),
+            ("02:00:08", 10.0),
+            ("02:00:10.5", 12.5),
+            // It showed this twice.
+            ("01:00:07", 9.0),
+            ("2026-02-01 01:00:20", 20.0),
+            ("2026-02-01 01:00:22", 22.0),
+            ("2025-02-01 01:00:48", 50.0),
+            ("01:00:48", 50.0),
+            ("2025-02-01 01:00:59", 60.0),
+        ] {
+            let expected = 5_000_000_000 + (seconds * 1e9) as u64;
+            assert_eq!(resolve_with(text, &clocks), Ok(expected), "{text}");
+        }
+        let outside = "it has nothing of that moment: it is from 2026-02-01 00:59:58 to \
+                       2025-02-01 01:00:58 (60.0 s)";
+        for text in [
+            "2025-06-01 00:00:00",
+            "2025-02-01 01:00:20",
+            "03:00:00",
+            "+2m",
+        ] {
+            assert_eq!(
+                resolve_with(text, &clocks),
+                Err(outside.to_owned()),
+                "{text}"
+            );
         }
     }
 

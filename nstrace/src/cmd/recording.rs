@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     moment::{Moment, NoMoment},
-    trace::{Damage, Entry, Gap, Head, Item, Reader},
+    trace::{Clocks, Damage, Entry, Gap, Head, Item, Reader},
 };
 
 /// Is told what is in it. An error ends it.
@@ -91,10 +91,10 @@ pub fn read_span(
     each: &mut dyn FnMut(Spanned) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let name = name(path, "input");
-    let span = |head: &Head, end: Option<u64>| {
+    let span = |head: &Head, clocks: &Clocks, end: Option<u64>| {
         let zone = TimeZone::system();
         let of = |moment: &Moment| {
-            let found = moment.resolve(head, end, &zone);
+            let found = moment.resolve(head, clocks, end, &zone);
             found.map_err(|error| anyhow::Error::from(error).context(name.clone()))
         };
         let span = Span {
@@ -119,7 +119,7 @@ pub fn read_span(
             if !is_there {
                 anyhow::bail!("{name}: {HEADLESS}");
             }
-            let span = span(&head, None)?;
+            let span = span(&head, &Clocks::default(), None)?;
             each(Spanned::Item(Item::Head(Box::new(head.clone()))))?;
             each(Spanned::Head(&head, span))?;
             rest(&mut reader, &name, &mut not_after(span.until, each))
@@ -137,7 +137,7 @@ pub fn read_span(
                 reader = Reader::new(again);
             }
             let end = index.times.map_or(head.mono_ns, |[_, last]| last);
-            let span = span(&head, Some(end))?;
+            let span = span(&head, &index.clocks, Some(end))?;
             each(Spanned::Item(Item::Head(Box::new(head.clone()))))?;
             each(Spanned::Head(&head, span))?;
             // To its end: what is told as cut off is told.

@@ -148,7 +148,13 @@ pub fn run(args: &cli::Report) -> anyhow::Result<ExitCode> {
     let mut text = Text::new();
     match args.json {
         true => report_json(&mut text, &summed.report, &of, &mut utc),
-        false => report(&mut text, &summed.report, &of, &mut utc, &mut local),
+        false => {
+            // It tells when it began: the clock may have been set since.
+            if summed.head.version > 0 {
+                utc.set_offset(summed.head.wall_offset_ns);
+            }
+            report(&mut text, &summed.report, &of, &mut utc, &mut local);
+        }
     }
     output::write(&mut text)?;
     Ok(ExitCode::SUCCESS)

@@ -26,6 +26,8 @@ pub enum Kind {
     End = 3,
     /// What is known of the machine there ([`super::State`]).
     State = 4,
+    /// When the clock on the wall was set so far ([`super::Clocks`]).
+    Clocks = 5,
 }
 
 /// What stands before a payload.

@@ -8,13 +8,14 @@ use std::io::{self, Read, Seek, SeekFrom};
 use super::{
     block::{BlockHead, HEAD, Kind, MAGIC},
     bytes::{Bytes, put},
+    clocks::Clocks,
 };
 
 /// So many states are listed at most: of more, every other one.
 const STATES_MAX: usize = 4096;
 
-/// So long is the last block at most, with so many.
-const LAST_MAX: u64 = 128 << 10;
+/// So long are the last blocks at most, with so many and with clocks.
+const LAST_MAX: u64 = 192 << 10;
 
 /// A state: where its block begins, and of when it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +33,8 @@ pub struct Index {
     pub states: Vec<Place>,
     /// The earliest and the latest time of an event.
     pub times: Option<[u64; 2]>,
+    /// When the clock was set.
+    pub clocks: Clocks,
 }
 
 impl Index {
@@ -115,7 +118,10 @@ impl Index {
             if is_last && parsed.is_sound(head, payload) {
                 let mut room = Vec::new();
                 let payload = parsed.unpack(payload, &mut room);
-                let index = payload.and_then(|payload| Index::read(payload, parsed.times));
+                let mut index = payload.and_then(|payload| Index::read(payload, parsed.times));
+                if let Some(index) = &mut index {
+                    index.clocks = clocks_at_end(&last[..at]);
+                }
                 return Ok(index);
             }
         }
@@ -124,16 +130,16 @@ impl Index {
 
     /// As the heads of its blocks say, up to the first that is damaged.
     fn by_heads(input: &mut (impl Read + Seek)) -> io::Result<Index> {
-        let (mut index, mut offset) = (Index::default(), 0);
+        let (mut index, mut offset, mut clocks) = (Index::default(), 0, None);
         let mut head = [0; HEAD];
         loop {
             input.seek(SeekFrom::Start(offset))?;
             match input.read_exact(&mut head) {
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(index),
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => break,
                 read => read?,
             }
             let Some(parsed) = BlockHead::parse(&head) else {
-                return Ok(index);
+                break;
             };
             let time = parsed.times[1];
             match parsed.kind {
@@ -141,9 +147,36 @@ impl Index {
                 kind if kind == Kind::Events as u8 || kind == Kind::End as u8 => {
                     index.widen(parsed.times);
                 }
+                kind if kind == Kind::Clocks as u8 => clocks = Some((offset, parsed.stored)),
                 _ => {}
             }
             offset += (HEAD + parsed.stored as usize) as u64;
         }
+        if let Some((offset, stored)) = clocks {
+            let mut block = Vec::new();
+            input.seek(SeekFrom::Start(offset))?;
+            input
+                .take(HEAD as u64 + u64::from(stored))
+                .read_to_end(&mut block)?;
+            index.clocks = clocks_at_end(&block);
+        }
+        Ok(index)
     }
+}
+
+/// Of bytes, the block at their end, if it says when the clock was set.
+fn clocks_at_end(bytes: &[u8]) -> Clocks {
+    let starts = bytes.windows(MAGIC.len()).enumerate();
+    let mut starts = starts.filter(|(_, bytes)| *bytes == MAGIC);
+    let found = starts.find_map(|(at, _)| {
+        let (head, payload) = bytes[at..].split_first_chunk::<HEAD>()?;
+        let parsed = BlockHead::parse(head)?;
+        let is_one = parsed.kind == Kind::Clocks as u8 && parsed.stored as usize == payload.len();
+        if !is_one || !parsed.is_sound(head, payload) {
+            return None;
+        }
+        let mut room = Vec::new();
+        parsed.unpack(payload, &mut room).and_then(Clocks::read)
+    });
+    found.unwrap_or_default()
 }

@@ -16,6 +16,7 @@
 
 mod block;
 pub(crate) mod bytes;
+mod clocks;
 mod code;
 mod gap;
 mod head;
@@ -55,6 +56,7 @@ pub fn is_one(path: &std::path::Path) -> bool {
 }
 
 pub use self::{
+    clocks::Clocks,
     gap::Gap,
     head::Head,
     index::{Index, Place},

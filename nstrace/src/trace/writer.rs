@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use super::{
     block::{self, HEAD, Kind, PAYLOAD_MAX},
+    clocks::{Clocks, STEP_MAX},
     head::{Head, VERSION},
     index::{Index, Place},
     record::Codec,
@@ -43,6 +44,10 @@ pub struct Writer<W> {
     times: Option<[u64; 2]>,
     events: u32,
     clock: i64,
+    /// When it was set, since it was the first.
+    clocks: Clocks,
+    first_clock: i64,
+    began: u64,
     /// What stands in the payload already.
     facts: Option<Facts>,
     written: u64,
@@ -76,6 +81,9 @@ impl<W: Write> Writer<W> {
             times: None,
             events: 0,
             clock: head.wall_offset_ns,
+            clocks: Clocks::default(),
+            first_clock: head.wall_offset_ns,
+            began: head.mono_ns,
             facts: None,
             written: 0,
             most: u64::MAX,
@@ -96,7 +104,8 @@ impl<W: Write> Writer<W> {
         };
         self.clock = head.wall_offset_ns;
         self.payload = serde_json::to_vec(&head)?;
-        self.block(Kind::Head)
+        self.block(Kind::Head)?;
+        self.clock_set(head.mono_ns)
     }
 
     /// Not more than so many bytes are written from here on, the end among them: what has no
@@ -135,7 +144,32 @@ impl<W: Write> Writer<W> {
             return Ok(());
         }
         self.put(|codec, payload| codec.write_clock(payload, offset_ns))?;
+        self.clock_set(self.latest())?;
         self.close_when_full()
+    }
+
+    /// Notes it if the clock was set, at that time or later.
+    fn clock_set(&mut self, time: u64) -> io::Result<()> {
+        // Here, and at the end again.
+        let clocks = HEAD + self.clocks.len_max() + STEP_MAX;
+        if !self.has_room(HEAD + self.payload.len() + 2 * clocks) {
+            return Ok(());
+        }
+        let time = time.max(self.began);
+        if self.clocks.set(time, self.clock, self.first_clock) {
+            self.write_out()?;
+            self.write_clocks()?;
+        }
+        Ok(())
+    }
+
+    /// Writes when the clock was set, if it was.
+    fn write_clocks(&mut self) -> io::Result<()> {
+        if self.clocks.is_empty() || !self.has_room(HEAD + self.clocks.len_max()) {
+            return Ok(());
+        }
+        self.clocks.write(&mut self.payload);
+        self.block(Kind::Clocks)
     }
 
     /// Notes what the machine says about the failure that is the next event. It stands for
@@ -169,6 +203,8 @@ impl<W: Write> Writer<W> {
         if is_short && self.has_room(self.block.len() + PLACE_MAX) {
             self.index.push(Place { offset, time });
             self.emit()?;
+            // Who begins to read here knows them.
+            self.write_clocks()?;
         }
         let len = self.written - offset;
         self.next_state =
@@ -211,6 +247,10 @@ impl<W: Write> Writer<W> {
     /// Whether so many bytes have room, and the end behind them.
     fn has_room(&self, len: usize) -> bool {
         let end = HEAD + self.index.states.len() * PLACE_MAX;
+        let end = match self.clocks.is_empty() {
+            true => end,
+            false => end + HEAD + self.clocks.len_max(),
+        };
         (len + end) as u64 <= self.most.saturating_sub(self.written)
     }
 
@@ -237,6 +277,10 @@ impl<W: Write> Writer<W> {
     /// Writes out what has gathered, and that it is all up to that time; 0 for the last event.
     pub fn finish(&mut self, time: u64) -> io::Result<()> {
         self.flush()?;
+        if !self.clocks.is_empty() {
+            self.clocks.write(&mut self.payload);
+            self.block(Kind::Clocks)?;
+        }
         self.index.write(&mut self.payload);
         let [first, last] = self.index.times.unwrap_or([time; 2]);
         self.times = Some([first, last.max(time)]);

@@ -66,6 +66,9 @@ fn write(most: u64, log: &Machine) -> (Vec<u8>, Vec<String>, bool) {
             };
             writer.state(&state).expect("memory");
         }
+        if at % 83 == 0 {
+            writer.clock(at as i64 * 1_000_000_000).expect("memory");
+        }
         if at % 101 == 0 {
             writer.flush().expect("memory");
         }

@@ -4,7 +4,7 @@ use std::io::Cursor;
 
 use crate::{
     cgroups::Cgroups,
-    event::{Event, FoundHolder, Holder, Unseen},
+    event::{Event, FoundHolder, Holder, Now, Unseen},
     names::Names,
     trace::{Entry, Head, Index, Item, Options, Reader, StateOf, Writer},
     world::{
@@ -212,4 +212,53 @@ fn a_state_can_be_redacted() {
     };
     assert_eq!(told(false), (false, [true, true], 1));
     assert_eq!(told(true), (true, [false, false], 1));
+}
+
+/// When the clock was set is known without reading all, with the end and without it.
+#[test]
+fn clocks_that_were_set_are_found() {
+    const HOUR: i64 = 3_600_000_000_000;
+    let head = Head {
+        mono_ns: 10,
+        wall_offset_ns: HOUR,
+        ..Head::default()
+    };
+    let mut writer = Writer::new(Vec::new(), &head, Options::default()).expect("memory");
+    let at = |time| Event::SnapshotBegin(Now { time });
+    // It is set before anything, by little, and twice.
+    for (offset, time) in [(2 * HOUR, 20), (2 * HOUR + 5, 30), (0, 40), (-HOUR, 50)] {
+        writer.clock(offset).expect("memory");
+        writer.event(&at(time)).expect("memory");
+    }
+    let world = World::default();
+    let state = StateOf {
+        world: &world,
+        cgroups: &Cgroups::default(),
+        names: &Names::default(),
+        lost: 0,
+        unseen: Unseen::default(),
+        redacts: false,
+    };
+    writer.state(&state).expect("memory");
+    writer.finish(0).expect("memory");
+    let whole = writer.into_inner();
+    for len in [whole.len(), whole.len() - 1] {
+        let mut bytes = Cursor::new(&whole[..len]);
+        let index = Index::of(&mut bytes).expect("memory");
+        let offsets = [10, 29, 30, 39, 40, 60].map(|time| index.clocks.at(time, HOUR) / HOUR);
+        assert_eq!(offsets, [2, 2, 0, 0, -1, -1]);
+        assert_eq!(index.states.len(), 1);
+    }
+    let mut reader = Reader::new(&whole[..]);
+    let mut told = Vec::new();
+    while let Some(item) = reader.read().expect("a recording") {
+        match item {
+            Item::Entry(Entry::Clock(offset)) => told.push(offset),
+            Item::Entry(Entry::Event(event)) => told.extend(event.time().map(|time| time as i64)),
+            Item::Damage(damage) => panic!("{damage:?}"),
+            _ => {}
+        }
+    }
+    let expected = [2 * HOUR, 20, 2 * HOUR + 5, 30, 0, 40, -HOUR, 50];
+    assert_eq!(told, expected);
 }
