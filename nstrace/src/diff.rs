@@ -21,7 +21,7 @@ use nstrace_common::kind::{KINDS, Kind};
 
 use crate::{
     names::Names,
-    report::{Comm, Lengths, Place, Report, Tally},
+    report::{Comm, Lengths, Place, Report, Sums, Tally},
     stages::Function,
     world::{Namespace, World},
 };
@@ -93,6 +93,35 @@ impl Pair {
     }
 }
 
+/// The operations of a container in both.
+#[derive(Clone, Debug)]
+pub struct Container {
+    /// Its name if an engine says one, else its id; none for those in no container.
+    pub name: Option<Box<[u8]>>,
+    /// Their lengths, by operation, kind and stage.
+    pub lengths: Vec<Pair>,
+}
+
+impl Container {
+    /// How long its operations took together in each, in ns.
+    pub fn times(&self) -> [u64; 2] {
+        let ops = self
+            .lengths
+            .iter()
+            .filter(|pair| matches!(pair.of, Of::Op(_)));
+        ops.fold([0; 2], |[a, b], pair| {
+            let [of_a, of_b] = pair.sides.each_ref().map(Lengths::sum);
+            [a.saturating_add(of_a), b.saturating_add(of_b)]
+        })
+    }
+
+    /// Whether it did something in both.
+    pub fn is_in_both(&self) -> bool {
+        let has = |at: usize| self.lengths.iter().any(|pair| pair.sides[at].count() > 0);
+        has(0) && has(1)
+    }
+}
+
 /// How often something failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
@@ -158,6 +187,8 @@ pub struct Diff<'a> {
     pub same_boot: bool,
     /// Lengths, in the order in which they are shown.
     pub lengths: Vec<Pair>,
+    /// By container: first those that took most time.
+    pub containers: Vec<Container>,
     /// Failures: first what has changed most.
     pub failures: Vec<Failure>,
     /// By kind.
@@ -177,6 +208,7 @@ pub fn diff<'a>(sides: [Side<'a>; 2]) -> Diff<'a> {
     Diff {
         same_boot,
         lengths: lengths(sides),
+        containers: containers(sides),
         failures: failures(sides),
         lives: lives(sides, both),
         only,
@@ -232,41 +264,87 @@ fn verdict(counts: [u64; 2], of: [u64; 2]) -> Verdict {
     }
 }
 
-fn lengths(sides: [Side; 2]) -> Vec<Pair> {
-    let mut found: HashMap<Of, [Lengths; 2]> = HashMap::default();
-    for (at, side) in sides.iter().enumerate() {
-        let mut add = |of: Of, lengths: &Lengths| {
-            found.entry(of).or_default()[at].add_all(lengths);
-        };
-        let sums = side.report.sums();
-        sums.ops().for_each(|(op, own)| add(Of::Op(op.name()), own));
+/// Lengths that are gathered, of both.
+#[derive(Default)]
+struct Found(HashMap<Of, [Lengths; 2]>);
+
+impl Found {
+    fn add(&mut self, at: usize, of: Of, lengths: &Lengths) {
+        self.0.entry(of).or_default()[at].add_all(lengths);
+    }
+
+    fn add_all(&mut self, at: usize, sums: &Sums) {
+        sums.ops()
+            .for_each(|(op, own)| self.add(at, Of::Op(op.name()), own));
         sums.kinds()
-            .for_each(|(kind, own)| add(Of::Kind(kind), own));
+            .for_each(|(kind, own)| self.add(at, Of::Kind(kind), own));
         sums.stages()
-            .for_each(|(stage, own)| add(Of::Stage(stage), own));
+            .for_each(|(stage, own)| self.add(at, Of::Stage(stage), own));
+    }
+
+    fn pairs(self) -> Vec<Pair> {
+        let mut pairs: Vec<Pair> = self
+            .0
+            .into_iter()
+            .map(|(of, sides)| Pair { of, sides })
+            .collect();
+        pairs.sort_unstable_by(|one, other| {
+            let key = |pair: &Pair| pair.of.order();
+            key(one)
+                .cmp(&key(other))
+                .then_with(|| one.of.cmp(&other.of))
+        });
+        pairs
+    }
+}
+
+/// What a container is called in the other recording, too; none for those that are not told
+/// apart.
+fn container_name(side: &Side, place: &Place) -> Option<Option<Box<[u8]>>> {
+    match place {
+        Place::None => Some(None),
+        Place::Container(id) => Some(Some(match side.names.get(id) {
+            Some(name) => name.as_bytes().into(),
+            None => id.clone(),
+        })),
+        Place::Others => None,
+    }
+}
+
+fn lengths(sides: [Side; 2]) -> Vec<Pair> {
+    let mut found = Found::default();
+    for (at, side) in sides.iter().enumerate() {
+        found.add_all(at, &side.report.sums());
         for container in side.report.by_time() {
-            let name = match &container.place {
-                Place::None => None,
-                Place::Container(id) => Some(match side.names.get(id) {
-                    Some(name) => name.as_bytes().into(),
-                    None => id.clone(),
-                }),
-                Place::Others => continue,
-            };
-            add(Of::Container(name), &container.sums.all());
+            if let Some(name) = container_name(side, &container.place) {
+                found.add(at, Of::Container(name), &container.sums.all());
+            }
         }
     }
-    let mut pairs: Vec<Pair> = found
+    found.pairs()
+}
+
+fn containers(sides: [Side; 2]) -> Vec<Container> {
+    let mut found: HashMap<Option<Box<[u8]>>, Found> = HashMap::default();
+    for (at, side) in sides.iter().enumerate() {
+        for container in side.report.by_time() {
+            if let Some(name) = container_name(side, &container.place) {
+                found.entry(name).or_default().add_all(at, &container.sums);
+            }
+        }
+    }
+    let mut all: Vec<Container> = found
         .into_iter()
-        .map(|(of, sides)| Pair { of, sides })
+        .map(|(name, found)| Container {
+            name,
+            lengths: found.pairs(),
+        })
         .collect();
-    pairs.sort_unstable_by(|one, other| {
-        let key = |pair: &Pair| pair.of.order();
-        key(one)
-            .cmp(&key(other))
-            .then_with(|| one.of.cmp(&other.of))
+    all.sort_by_cached_key(|own| {
+        let [a, b] = own.times();
+        (std::cmp::Reverse(a.max(b)), own.name.clone())
     });
-    pairs
+    all
 }
 
 fn failures(sides: [Side; 2]) -> Vec<Failure> {

@@ -17,8 +17,8 @@ use super::{
     tree::{Page, fitted, words},
 };
 use crate::{
-    diff::{Diff, Failure, Lives, Of, Pair, Verdict},
-    report::Report,
+    diff::{Container, Diff, Failure, Lives, Of, Pair, Verdict},
+    report::{Lengths, Report},
     trace::Head,
     world::Namespace,
 };
@@ -41,6 +41,9 @@ pub struct Side<'a> {
 /// So many containers, failures and namespaces are shown.
 const CONTAINERS: usize = 20;
 const FAILURES: usize = 30;
+/// Of so many containers the operations are shown, and so many stages: those that took most time.
+const SECTIONS: usize = 5;
+const STAGES: usize = 5;
 const NAMESPACES: usize = 10;
 /// So many of those who made namespaces are named.
 const MAKERS: usize = 4;
@@ -87,6 +90,7 @@ pub fn diff(out: &mut Text, diff: &Diff, sides: [Side; 2], color: bool, clock: &
         let own = diff.lengths.iter().filter(|pair| pair.of.part() == part);
         table(&mut page, name, own.collect());
     }
+    containers(&mut page, &diff.containers);
     failures(&mut page, &diff.failures);
     lives(&mut page, diff);
     only(&mut page, diff);
@@ -132,14 +136,12 @@ fn to_right(page: &mut Page, column: usize, text: &str) {
     page.text(text);
 }
 
-fn table(page: &mut Page, name: &str, rows: Vec<&Pair>) {
-    if rows.is_empty() {
-        return;
-    }
+/// The head of a table.
+fn headed(page: &mut Page, name: &str) {
     page.line(0, |_| {});
     page.line(0, |page| {
         page.styled(Style::Bold, |page| {
-            page.str(name);
+            page.text(name);
             for (at, (name, _)) in COLUMNS
                 .iter()
                 .enumerate()
@@ -149,6 +151,47 @@ fn table(page: &mut Page, name: &str, rows: Vec<&Pair>) {
             }
         });
     });
+}
+
+/// The operations of containers that are in both, if there are several, and the stages that
+/// took most of the time.
+fn containers(page: &mut Page, containers: &[Container]) {
+    if containers.len() < 2 {
+        return;
+    }
+    let in_both = containers.iter().filter(|own| own.is_in_both());
+    for container in in_both.take(SECTIONS) {
+        headed(page, &fitted(&name_of(container.name.as_deref()), NAME));
+        for pair in &container.lengths {
+            if matches!(pair.of, Of::Op(_)) {
+                row(page, 1, pair);
+            }
+        }
+        for pair in longest_stages(container) {
+            row(page, 2, pair);
+        }
+    }
+}
+
+/// The stages that took most time, without those that are made up of others.
+fn longest_stages(container: &Container) -> Vec<&Pair> {
+    let stages = container.lengths.iter();
+    let mut all: Vec<_> = stages
+        .filter(|pair| matches!(pair.of, Of::Stage(function) if !function.calls_others()))
+        .collect();
+    all.sort_by_key(|pair| {
+        let [a, b] = pair.sides.each_ref().map(Lengths::sum);
+        std::cmp::Reverse(a.max(b))
+    });
+    all.truncate(STAGES);
+    all
+}
+
+fn table(page: &mut Page, name: &str, rows: Vec<&Pair>) {
+    if rows.is_empty() {
+        return;
+    }
+    headed(page, name);
     let is_container = |pair: &&&Pair| matches!(pair.of, Of::Container(_));
     let most = match rows.iter().any(|pair| is_container(&pair)) {
         true => CONTAINERS,
@@ -163,7 +206,7 @@ fn table(page: &mut Page, name: &str, rows: Vec<&Pair>) {
         shown.sort_by_key(time);
     }
     for pair in shown.iter().take(most) {
-        row(page, pair);
+        row(page, 0, pair);
     }
     if rows.len() > most {
         page.line(0, |page| {
@@ -179,14 +222,21 @@ fn name(of: &Of) -> String {
         Of::Op(name) => (*name).to_owned(),
         Of::Kind(kind) => kind.name().to_owned(),
         Of::Stage(function) => function.name().to_owned(),
-        Of::Container(None) => "in no container".to_owned(),
-        Of::Container(Some(id)) => Escaped(words::short_id(id)).to_string(),
+        Of::Container(id) => name_of(id.as_deref()),
     }
 }
 
-fn row(page: &mut Page, pair: &Pair) {
-    page.line(0, |page| {
-        page.text(&fitted(&name(&pair.of), NAME));
+/// What a container is called, escaped.
+fn name_of(id: Option<&[u8]>) -> String {
+    match id {
+        None => "in no container".to_owned(),
+        Some(id) => Escaped(words::short_id(id)).to_string(),
+    }
+}
+
+fn row(page: &mut Page, level: usize, pair: &Pair) {
+    page.line(level, |page| {
+        page.text(&fitted(&name(&pair.of), NAME - 2 * level));
         let [a, b] = &pair.sides;
         to_right(page, 0, &short_count(a.count()));
         to_right(page, 1, &short_count(b.count()));

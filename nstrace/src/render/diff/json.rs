@@ -9,7 +9,7 @@ use super::{
     Side,
 };
 use crate::{
-    diff::{Diff, Of},
+    diff::{Diff, Of, Pair},
     event::record_name,
     report::Lengths,
 };
@@ -36,19 +36,16 @@ pub fn diff(out: &mut Text, diff: &Diff, sides: [Side; 2], clock: &mut Clock) {
             object.flag("same_boot");
         }
     });
-    for pair in &diff.lengths {
-        line(out, "diff_lengths", time, clock, |object| {
-            let (of, name) = words(&pair.of);
-            object.word("of", of);
-            object.name("name", name);
-            for (key, own) in SIDES.iter().zip(&pair.sides) {
-                lengths(object, key, own);
-            }
-            let changed = COMPARED
-                .iter()
-                .filter(|(_, percent)| pair.change(*percent).is_some());
-            object.words("changed", changed.map(|(name, _)| *name));
-        });
+    for own in &diff.lengths {
+        line(out, "diff_lengths", time, clock, |object| pair(object, own));
+    }
+    for container in &diff.containers {
+        for own in &container.lengths {
+            line(out, "diff_container_lengths", time, clock, |object| {
+                object.name("container", container.name.as_deref().unwrap_or_default());
+                pair(object, own);
+            });
+        }
     }
     for failure in &diff.failures {
         line(out, "diff_failures", time, clock, |object| {
@@ -102,6 +99,19 @@ fn side(object: &mut Object, key: &str, side: &Side) {
             object.number("count", *count);
         });
     });
+}
+
+fn pair(object: &mut Object, pair: &Pair) {
+    let (of, name) = words(&pair.of);
+    object.word("of", of);
+    object.name("name", name);
+    for (key, own) in SIDES.iter().zip(&pair.sides) {
+        lengths(object, key, own);
+    }
+    let changed = COMPARED
+        .iter()
+        .filter(|(_, percent)| pair.change(*percent).is_some());
+    object.words("changed", changed.map(|(name, _)| *name));
 }
 
 /// What lengths are of, and its name.
