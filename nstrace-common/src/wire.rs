@@ -120,7 +120,7 @@ impl Op {
 
     /// The operation with that discriminant, if there is one.
     pub fn from_u8(raw: u8) -> Option<Op> {
-        Op::ALL.into_iter().find(|op| *op as u8 == raw)
+        Op::ALL.get(usize::from(raw.wrapping_sub(1))).copied()
     }
 
     /// Whether it makes a task.
@@ -401,6 +401,14 @@ pub struct SlotIndex {
     pub owner: [u32; SLOTS],
 }
 
+// Operations are numbered from 1 on, in their order.
+const _: () = {
+    let mut at = 0;
+    while at < Op::ALL.len() {
+        assert!(Op::ALL[at] as usize == at + 1);
+        at += 1;
+    }
+};
 const _: () = assert!(size_of::<Head>() == 16);
 const _: () = assert!(size_of::<FailRecord>() == 80);
 const _: () = assert!(size_of::<OpRecord>() == 176);

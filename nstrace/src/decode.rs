@@ -56,8 +56,17 @@ pub fn decode(bytes: &[u8]) -> Result<Event<'_>, DecodeError> {
 
 /// Reads an operation, ended or in flight.
 pub fn operation(bytes: &[u8]) -> Result<Operation<'_>, DecodeError> {
-    let (record, rest) = prefix::<OpRecord>(bytes)?;
-    let (ids, rest) = list::<u64>(rest, record.ids_len.into(), IDS)?;
+    let (record, lists) = prefix::<OpRecord>(bytes)?;
+    operation_of(record, lists)
+}
+
+/// The same of a record whose lists stand elsewhere.
+#[inline(always)]
+pub fn operation_of<'a>(
+    record: &'a OpRecord,
+    lists: &'a [u8],
+) -> Result<Operation<'a>, DecodeError> {
+    let (ids, rest) = list::<u64>(lists, record.ids_len.into(), IDS)?;
     let (marks, rest) = list::<u64>(rest, record.marks_len.into(), MARKS)?;
     let (pids, rest) = list::<PidAt>(rest, record.pids_len.into(), PID_LEVELS)?;
     let fail = match record.ret < 0 {
@@ -75,14 +84,26 @@ pub fn operation(bytes: &[u8]) -> Result<Operation<'_>, DecodeError> {
 }
 
 fn task(bytes: &[u8]) -> Result<Task<'_>, DecodeError> {
-    let (record, rest) = prefix::<TaskRecord>(bytes)?;
-    let (pids, _) = list::<PidAt>(rest, record.pids_len as usize, PID_LEVELS)?;
+    let (record, lists) = prefix::<TaskRecord>(bytes)?;
+    task_of(record, lists)
+}
+
+/// What happened to a task, from a record whose list stands elsewhere.
+#[inline]
+pub fn task_of<'a>(record: &'a TaskRecord, lists: &'a [u8]) -> Result<Task<'a>, DecodeError> {
+    let (pids, _) = list::<PidAt>(lists, record.pids_len as usize, PID_LEVELS)?;
     Ok(Task { record, pids })
 }
 
 fn life(bytes: &[u8]) -> Result<Life, DecodeError> {
     let (record, _) = prefix::<LifeRecord>(bytes)?;
-    Ok(Life {
+    Ok(life_of(record))
+}
+
+/// A death, from its record.
+#[inline]
+pub fn life_of(record: &LifeRecord) -> Life {
+    Life {
         time: record.head.time,
         kind: u8::try_from(record.ns_kind).ok().and_then(Kind::from_index),
         inum: record.inum,
@@ -92,7 +113,7 @@ fn life(bytes: &[u8]) -> Result<Life, DecodeError> {
         address: (record.address != 0).then_some(record.address),
         age: None,
         past: Default::default(),
-    })
+    }
 }
 
 /// Reads a mount.
@@ -101,23 +122,32 @@ pub fn mount(bytes: &[u8]) -> Result<Mount<'_>, DecodeError> {
     Ok(Mount { record, stack: &[] })
 }
 
+/// Kinds of records, in the order of their numbers from 1 on.
+const KINDS: [RecordKind; 9] = [
+    RecordKind::Op,
+    RecordKind::TaskNew,
+    RecordKind::TaskExit,
+    RecordKind::Birth,
+    RecordKind::Death,
+    RecordKind::Cgroup,
+    RecordKind::TaskChange,
+    RecordKind::TaskFree,
+    RecordKind::MountDeath,
+];
+
+const _: () = {
+    let mut at = 0;
+    while at < KINDS.len() {
+        assert!(KINDS[at] as usize == at + 1);
+        at += 1;
+    }
+};
+
 /// The kind of record with that number.
+#[inline]
 pub fn record_kind(number: u32) -> Result<RecordKind, DecodeError> {
-    const KINDS: [RecordKind; 9] = [
-        RecordKind::Op,
-        RecordKind::TaskNew,
-        RecordKind::TaskExit,
-        RecordKind::Birth,
-        RecordKind::Death,
-        RecordKind::Cgroup,
-        RecordKind::TaskChange,
-        RecordKind::TaskFree,
-        RecordKind::MountDeath,
-    ];
-    KINDS
-        .into_iter()
-        .find(|kind| *kind as u32 == number)
-        .ok_or(DecodeError::Kind(number))
+    let kind = KINDS.get(number.wrapping_sub(1) as usize);
+    kind.copied().ok_or(DecodeError::Kind(number))
 }
 
 pub(crate) fn prefix<T>(bytes: &[u8]) -> Result<(&T, &[u8]), DecodeError>

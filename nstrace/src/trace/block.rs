@@ -72,17 +72,22 @@ impl BlockHead {
         checksum(head, payload) == self.checksum
     }
 
-    /// Unpacks a payload; none if it is none, or packed in a way that is not known.
-    pub fn unpack<'a>(&self, payload: &'a [u8], room: &'a mut Vec<u8>) -> Option<&'a [u8]> {
+    /// Unpacks a payload, in place of what is in the room; none if it is none, or packed in
+    /// a way that is not known.
+    pub fn unpack(&self, payload: &[u8], room: &mut Vec<u8>) -> Option<()> {
         match self.codec {
-            RAW => (payload.len() == self.size as usize).then_some(payload),
+            RAW => {
+                room.clear();
+                room.extend_from_slice(payload);
+            }
             LZ4 => {
                 room.resize(self.size as usize, 0);
                 let len = lz4_flex::block::decompress_into(payload, room).ok()?;
-                (len == room.len()).then_some(room)
+                room.truncate(len);
             }
-            _ => None,
+            _ => return None,
         }
+        (room.len() == self.size as usize).then_some(())
     }
 }
 

@@ -41,10 +41,45 @@ impl<'a> Bytes<'a> {
     }
 
     /// A number; none if it is cut, or longer than one can be.
-    #[inline]
+    #[inline(always)]
     pub fn number(&mut self) -> Option<u64> {
-        let mut value = 0;
-        for shift in (0..64).step_by(7) {
+        match *self.0 {
+            [a @ 0..0x80, ref rest @ ..] => {
+                self.0 = rest;
+                Some(u64::from(a))
+            }
+            [a, b @ 0..0x80, ref rest @ ..] => {
+                self.0 = rest;
+                Some(u64::from(a & 0x7f) | u64::from(b) << 7)
+            }
+            _ => self.long_number(),
+        }
+    }
+
+    /// The same of three bytes or more: the bits of up to 8 are moved together at once.
+    fn long_number(&mut self) -> Option<u64> {
+        let Some((eight, rest)) = self.0.split_first_chunk() else {
+            return self.number_by_bytes(0, 0);
+        };
+        let word = u64::from_le_bytes(*eight);
+        let ends = !word & 0x8080_8080_8080_8080;
+        let own = ends ^ ends.wrapping_sub(1);
+        let sevens = word & own & 0x7f7f_7f7f_7f7f_7f7f;
+        let pairs = sevens & 0x007f_007f_007f_007f | (sevens & 0x7f00_7f00_7f00_7f00) >> 1;
+        let fours = pairs & 0x0000_3fff_0000_3fff | (pairs & 0x3fff_0000_3fff_0000) >> 2;
+        let value = fours & 0x0fff_ffff | (fours & 0x0fff_ffff_0000_0000) >> 4;
+        if ends == 0 {
+            self.0 = rest;
+            return self.number_by_bytes(value, 56);
+        }
+        let len = ends.trailing_zeros() as usize / 8 + 1;
+        self.0 = self.0.get(len..)?;
+        Some(value)
+    }
+
+    /// The same one by one: at the end, and what is longer than 8 bytes.
+    fn number_by_bytes(&mut self, mut value: u64, first: usize) -> Option<u64> {
+        for shift in (first..64).step_by(7) {
             let byte = self.byte()?;
             value |= u64::from(byte & 0x7f) << shift;
             if byte < 0x80 {
@@ -112,6 +147,8 @@ mod tests {
             assert_eq!(Bytes(bytes).number(), Some(value));
         }
         assert_eq!(Bytes(&[0x80]).number(), None);
+        assert_eq!(Bytes(&[0xff; 7]).number(), None);
+        assert_eq!(Bytes(&[0xff; 8]).number(), None);
         assert_eq!(Bytes(&[0x80; 20]).number(), None);
     }
 
@@ -130,6 +167,19 @@ mod tests {
                 prop_assert_eq!(bytes.signed(), Some(value.cast_signed()));
             }
             prop_assert!(bytes.0.is_empty());
+        }
+
+        #[test]
+        fn any_bytes_are_the_same_numbers_read_at_once_and_one_by_one(all: Vec<u8>) {
+            let (mut at_once, mut one_by_one) = (Bytes(&all), Bytes(&all));
+            while !one_by_one.0.is_empty() {
+                let number = one_by_one.number_by_bytes(0, 0);
+                prop_assert_eq!(at_once.number(), number);
+                if number.is_none() {
+                    break;
+                }
+                prop_assert_eq!(at_once.0, one_by_one.0);
+            }
         }
     }
 }

@@ -4,25 +4,46 @@
 //! are not as expected says a mask, behind which their differences follow. Of lists each
 //! word is expected to be that of the last record, in the same place.
 
-use nstrace_common::wire::{FailRecord, IDS, MARKS, OpRecord, PID_LEVELS, RecordKind, TaskRecord};
-use zerocopy::IntoBytes as _;
+use nstrace_common::wire::{
+    FailRecord, IDS, LifeRecord, MARKS, OpRecord, PID_LEVELS, RecordKind, TaskRecord,
+};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::bytes::{Bytes, put, put_signed};
+
+/// A record of the kernel side that is told by its differences.
+pub trait Record: FromBytes + IntoBytes + Immutable + KnownLayout {
+    /// How it is made up.
+    const FORM: Layout;
+}
+
+/// How a kind of record is made up.
+pub struct Layout {
+    members: &'static [Member],
+    /// Those that are expected to be as others, and these.
+    same: &'static [[Member; 2]],
+    /// Of each word its first member.
+    firsts: [u8; WORDS],
+    /// The offset of the name whose bytes tell streams apart; none if all are of one.
+    comm: Option<usize>,
+}
+
+/// A record in words of 8 bytes: more than the longest has, and a power of two, so that any
+/// number can be made the place of one by a mask.
+type Words = [u64; WORDS];
+const WORDS: usize = 32;
 
 /// A member of a record.
 #[derive(Clone, Copy)]
 struct Member {
-    /// Where it begins, in units of 4 bytes.
-    half: u8,
-    /// The bits that it has: 32, or 64 in two units.
+    /// The word that it is in.
+    word: u8,
+    /// Where it begins there, in bits.
+    shift: u8,
+    /// The bits that it has there: all, or one half.
     bits: u64,
     guess: Guess,
 }
-
-/// A record in units of 4 bytes: more than the longest has, and a power of two, so that any
-/// number can be made the place of one by a mask.
-type Halves = [u32; HALVES];
-const HALVES: usize = 64;
 
 /// What a member is expected to be.
 #[derive(Clone, Copy)]
@@ -35,32 +56,26 @@ enum Guess {
     Same(u8),
 }
 
-/// How a kind of record is made up.
-pub struct Layout {
-    members: &'static [Member],
-    /// Bytes of them.
-    len: usize,
-    /// Which member is the time.
-    time: usize,
-    /// A bit for each that is expected to be as another.
-    same: u64,
-    /// The offset of the name whose bytes tell streams apart.
-    comm: usize,
-}
-
 /// Members one behind the other, by their widths in bytes, 4 or 8.
 const fn members<const N: usize>(rows: [(u8, Guess); N]) -> [Member; N] {
     let mut members = [Member {
-        half: 0,
+        word: 0,
+        shift: 0,
         bits: 0,
         guess: Guess::Last,
     }; N];
-    let (mut at, mut half) = (0, 0);
+    let (mut at, mut offset) = (0, 0);
     while at < N {
         let (width, guess) = rows[at];
-        let bits = u64::MAX >> (64 - 8 * width);
-        members[at] = Member { half, bits, guess };
-        half += width / 4;
+        assert!(offset % width == 0);
+        let shift = offset % 8 * 8;
+        members[at] = Member {
+            word: offset / 8,
+            shift,
+            bits: u64::MAX >> (64 - 8 * width) << shift,
+            guess,
+        };
+        offset += width;
         at += 1;
     }
     members
@@ -161,80 +176,89 @@ const LIFE: [Member; 9] = members([
     (4, Same(7)),
 ]);
 
-static OP_LAYOUT: Layout = Layout {
-    members: &OP,
-    same: same(&OP),
-    len: 176,
-    time: 2,
-    comm: 64,
-};
-static TASK_LAYOUT: Layout = Layout {
-    members: &TASK,
-    same: same(&TASK),
-    len: 112,
-    time: 2,
-    comm: 56,
-};
-static LIFE_LAYOUT: Layout = Layout {
-    members: &LIFE,
-    same: same(&LIFE),
-    len: 48,
-    time: 2,
-    comm: 0,
-};
+impl Record for OpRecord {
+    const FORM: Layout = Layout {
+        comm: Some(std::mem::offset_of!(OpRecord, comm)),
+        ..layout::<OpRecord>(&OP, &same::<{ same_len(&OP) }>(&OP))
+    };
+}
+impl Record for TaskRecord {
+    const FORM: Layout = Layout {
+        comm: Some(std::mem::offset_of!(TaskRecord, comm)),
+        ..layout::<TaskRecord>(&TASK, &same::<{ same_len(&TASK) }>(&TASK))
+    };
+}
+impl Record for LifeRecord {
+    const FORM: Layout = layout::<LifeRecord>(&LIFE, &same::<{ same_len(&LIFE) }>(&LIFE));
+}
 
-/// The members that are expected to be as others, which come before and are not themselves
-/// such.
-const fn same(members: &[Member]) -> u64 {
-    let (mut at, mut same) = (0, 0);
+const fn same_len(members: &[Member]) -> usize {
+    let (mut at, mut len) = (0, 0);
+    while at < members.len() {
+        len += matches!(members[at].guess, Guess::Same(_)) as usize;
+        at += 1;
+    }
+    len
+}
+
+/// The members that are expected to be as others, and these: as wide, before them, and not
+/// such members themselves.
+const fn same<const N: usize>(members: &[Member]) -> [[Member; 2]; N] {
+    let mut same = [[members[0]; 2]; N];
+    let (mut at, mut len) = (0, 0);
     while at < members.len() {
         if let Guess::Same(other) = members[at].guess {
-            assert!((other as usize) < at && same >> other & 1 == 0);
-            same |= 1 << at;
+            assert!((other as usize) < at);
+            let (own, other) = (members[at], members[other as usize]);
+            assert!(own.bits.count_ones() == other.bits.count_ones());
+            assert!(!matches!(other.guess, Guess::Same(_)));
+            same[len] = [own, other];
+            len += 1;
         }
         at += 1;
     }
     same
 }
 
+/// The word that is the time of every record.
+const TIME: usize = 1;
+
+const fn layout<R>(members: &'static [Member], same: &'static [[Member; 2]]) -> Layout {
+    let mut at = 0;
+    let mut firsts = [0; WORDS];
+    while at < members.len() {
+        let Member {
+            word, shift, guess, ..
+        } = members[at];
+        if shift == 0 {
+            firsts[word as usize] = at as u8;
+        }
+        let is_time = word as usize == TIME && shift == 0;
+        assert!(is_time == matches!(guess, Guess::Time));
+        at += 1;
+    }
+    let last = members[members.len() - 1];
+    let end = last.word as usize * 8 + (u64::BITS - last.bits.leading_zeros()) as usize / 8;
+    assert!(end == size_of::<R>() && size_of::<R>().is_multiple_of(8) && end <= 8 * WORDS);
+    Layout {
+        members,
+        same,
+        firsts,
+        comm: None,
+    }
+}
+
 // Numbers are read from the records as they are in memory.
 const _: () = assert!(cfg!(target_endian = "little"));
 
-const fn end(members: &[Member]) -> usize {
-    let last = members[members.len() - 1];
-    last.half as usize * 4 + last.bits.count_ones() as usize / 8
-}
-
-const _: () = assert!(end(&OP) == OP_LAYOUT.len && OP_LAYOUT.len == size_of::<OpRecord>());
-const _: () = assert!(end(&TASK) == TASK_LAYOUT.len && TASK_LAYOUT.len == size_of::<TaskRecord>());
-const _: () = assert!(end(&LIFE) == LIFE_LAYOUT.len);
-const _: () = assert!(OP_LAYOUT.comm == std::mem::offset_of!(OpRecord, comm));
-const _: () = assert!(TASK_LAYOUT.comm == std::mem::offset_of!(TaskRecord, comm));
-
 impl Layout {
     /// A bit for each member.
-    fn all(&self) -> u64 {
+    const fn all(&self) -> u64 {
         (1 << self.members.len()) - 1
-    }
-
-    /// That of a kind of record; none of a cgroup's, which is told otherwise.
-    pub fn of(kind: RecordKind) -> Option<&'static Layout> {
-        match kind {
-            RecordKind::Op | RecordKind::Birth => Some(&OP_LAYOUT),
-            RecordKind::TaskNew
-            | RecordKind::TaskExit
-            | RecordKind::TaskChange
-            | RecordKind::TaskFree => Some(&TASK_LAYOUT),
-            RecordKind::Death => Some(&LIFE_LAYOUT),
-            // Neither is a record in a recording.
-            RecordKind::Cgroup | RecordKind::MountDeath => None,
-        }
     }
 }
 
-/// The most members that a record has.
-const MEMBERS: usize = OP.len();
-const _: () = assert!(TASK.len() <= MEMBERS && LIFE.len() <= MEMBERS && MEMBERS < 64);
+const _: () = assert!(OP.len() < 64 && TASK.len() < 64 && LIFE.len() < 64);
 
 /// The most words that follow the members.
 pub const LISTS: usize = IDS + MARKS + PID_LEVELS + size_of::<FailRecord>() / 8;
@@ -242,16 +266,13 @@ pub const LISTS: usize = IDS + MARKS + PID_LEVELS + size_of::<FailRecord>() / 8;
 /// Records of tasks of one name are alike: so many streams there are of each kind.
 const STREAMS: usize = 32;
 
-const _: () = assert!(OP_LAYOUT.len <= 4 * HALVES && HALVES.is_power_of_two());
-
 /// The last record of a stream.
 #[derive(Clone)]
 struct Stream {
     /// The block that it is of: in another it is as new.
     block: u64,
     mask: u64,
-    /// Its members as they are in memory.
-    halves: Halves,
+    words: Words,
     lists: Vec<u64>,
 }
 
@@ -259,7 +280,7 @@ impl Stream {
     const NEW: Stream = Stream {
         block: 0,
         mask: 0,
-        halves: [0; HALVES],
+        words: [0; WORDS],
         lists: Vec::new(),
     };
 }
@@ -269,8 +290,6 @@ pub struct Expected {
     block: u64,
     time: u64,
     streams: Vec<Stream>,
-    /// The words of the record that is being read.
-    words: Vec<u64>,
 }
 
 /// The mask is that of the last record.
@@ -283,7 +302,6 @@ impl Expected {
             block: 0,
             time: 0,
             streams: vec![Stream::NEW; STREAMS * usize::from(KINDS)],
-            words: Vec::with_capacity(OP_LAYOUT.len / 8 + LISTS),
         }
     }
 
@@ -303,31 +321,28 @@ impl Expected {
         self.time = time;
     }
 
-    /// Appends a record: its members as bytes, and its lists.
-    pub fn write(
+    /// Appends a record and its lists.
+    pub fn write<R: Record>(
         &mut self,
         out: &mut Vec<u8>,
         kind: RecordKind,
-        layout: &Layout,
-        bytes: &[u8],
+        record: &R,
         lists: &[u64],
     ) {
-        let which = stream(bytes, layout);
+        let layout = const { &R::FORM };
+        let which = stream(record);
         let stream = &mut self.streams[index(kind, which)];
         stream.enter(self.block);
-        let mut own = [0; HALVES];
-        own.as_mut_bytes()[..layout.len].copy_from_slice(bytes);
-        let mut mask = 0_u64;
-        let mut differences = [0; MEMBERS];
-        for (at, member) in layout.members.iter().enumerate() {
-            let value = member.read(&own);
-            let guess = match member.guess {
-                Guess::Last => member.read(&stream.halves),
-                Guess::Time => self.time,
-                Guess::Same(other) => layout.members[usize::from(other)].read(&own),
-            };
-            differences[at] = member.difference(value, guess);
-            mask |= u64::from(value != guess) << at;
+        let mut own = [0; WORDS];
+        own.as_mut_bytes()[..size_of::<R>()].copy_from_slice(record.as_bytes());
+        let mut guess = stream.words;
+        guess[TIME] = self.time;
+        for [member, other] in layout.same {
+            member.set(&mut guess, other.get(&own));
+        }
+        let mut mask = 0;
+        for at in 0..size_of::<R>() / 8 {
+            mask |= layout.differing(at, own[at] ^ guess[at]);
         }
         let same_mask = if mask == stream.mask { SAME_MASK } else { 0 };
         out.push(which | same_mask);
@@ -336,24 +351,23 @@ impl Expected {
         }
         let mut left = mask;
         while left != 0 {
-            let at = left.trailing_zeros() as usize;
-            put_signed(out, differences[at]);
+            let member = layout.members[left.trailing_zeros() as usize];
+            put_signed(out, member.difference(&own, &guess));
             left &= left - 1;
         }
-        self.time = layout.members[layout.time].read(&own);
-        stream.halves = own;
+        self.time = own[TIME];
+        stream.words = own;
         stream.mask = mask;
         stream.write_lists(out, lists);
     }
 
-    /// Reads a record: its words, as they came from the kernel.
-    pub fn read(
-        &mut self,
-        bytes: &mut Bytes,
-        kind: RecordKind,
-        layout: &Layout,
-    ) -> Option<&mut [u64]> {
-        let head = bytes.byte()?;
+    /// Reads a record and its lists.
+    #[inline(always)]
+    pub fn read<R: Record>(&mut self, bytes: &mut Bytes, kind: RecordKind) -> Option<(&R, &[u64])> {
+        let layout = const { &R::FORM };
+        // A copy, which need not be in memory.
+        let mut left_bytes = *bytes;
+        let head = left_bytes.byte()?;
         let which = head & !SAME_MASK;
         let stream = self
             .streams
@@ -361,48 +375,38 @@ impl Expected {
             .filter(|_| usize::from(which) < STREAMS)?;
         stream.enter(self.block);
         let mask = match head & SAME_MASK {
-            0 => bytes.number()?,
+            0 => left_bytes.number()?,
             _ => stream.mask,
         };
-        let own = &mut stream.halves;
-        layout.members[layout.time].write(own, self.time);
-        // What differs, in the order of the members, of which some are expected to be as one
-        // before them; then the others of these.
+        stream.mask = mask;
+        // What is expected to be as another is the difference at first.
+        let own = &mut stream.words;
+        own[TIME] = self.time;
+        for [member, _] in layout.same {
+            member.set(own, 0);
+        }
         let mut left = mask & layout.all();
         while left != 0 {
             let member = layout.members[left.trailing_zeros() as usize];
-            let guess = match member.guess {
-                Guess::Last | Guess::Time => member.read(own),
-                Guess::Same(other) => layout.members[usize::from(other)].read(own),
-            };
-            member.write(own, guess.wrapping_add(bytes.signed()?.cast_unsigned()));
+            member.add(own, left_bytes.signed()?.cast_unsigned());
             left &= left - 1;
         }
-        let mut left = layout.same & !mask;
-        while left != 0 {
-            let member = layout.members[left.trailing_zeros() as usize];
-            if let Guess::Same(other) = member.guess {
-                let value = layout.members[usize::from(other)].read(own);
-                member.write(own, value);
-            }
-            left &= left - 1;
+        for [member, other] in layout.same {
+            member.add(own, other.get(own));
         }
-        self.time = layout.members[layout.time].read(own);
-        self.words.clear();
-        let (pairs, _) = own[..layout.len / 4].as_chunks();
-        let word = |[low, high]: &[u32; 2]| u64::from(*low) | u64::from(*high) << 32;
-        self.words.extend(pairs.iter().map(word));
-        stream.mask = mask;
-        stream.read_lists(bytes)?;
-        self.words.extend_from_slice(&stream.lists);
-        Some(&mut self.words)
+        self.time = own[TIME];
+        stream.read_lists(&mut left_bytes)?;
+        *bytes = left_bytes;
+        let (record, _) = R::ref_from_prefix(stream.words.as_bytes()).ok()?;
+        let is_of_kind = stream.words[0] as u32 == kind as u32;
+        is_of_kind.then_some((record, &stream.lists))
     }
 }
 
 impl Stream {
     fn enter(&mut self, block: u64) {
         if self.block != block {
-            self.halves = [0; HALVES];
+            self.words = [0; WORDS];
             self.mask = 0;
             self.lists.clear();
             self.block = block;
@@ -427,12 +431,15 @@ impl Stream {
         self.lists.extend_from_slice(lists);
     }
 
+    #[inline(always)]
     fn read_lists(&mut self, bytes: &mut Bytes) -> Option<()> {
         let len = usize::try_from(bytes.number()?).ok()?;
-        if len > LISTS {
-            return None;
+        if len != self.lists.len() {
+            if len > LISTS {
+                return None;
+            }
+            self.lists.resize(len, 0);
         }
-        self.lists.resize(len, 0);
         for lists in self.lists.chunks_mut(64) {
             let mut left = bytes.number()?;
             while let Some(word) = lists.get_mut(left.trailing_zeros() as usize) {
@@ -444,31 +451,47 @@ impl Stream {
     }
 }
 
+impl Layout {
+    /// Bits of the members of a word in which bits differ.
+    #[inline]
+    fn differing(&self, word: usize, bits: u64) -> u64 {
+        let first = usize::from(self.firsts[word]);
+        let member = |at: usize| {
+            let its = self.members.get(at).filter(|its| its.place() == word);
+            u64::from(its.is_some_and(|its| its.bits & bits != 0)) << at
+        };
+        member(first) | member(first + 1)
+    }
+}
+
 impl Member {
-    /// Where its two units are; the second counts if it has 64 bits.
     #[inline]
-    fn places(self) -> [usize; 2] {
-        let half = usize::from(self.half);
-        [half % HALVES, (half + 1) % HALVES]
+    fn place(self) -> usize {
+        usize::from(self.word) % WORDS
     }
 
     #[inline]
-    fn read(self, record: &Halves) -> u64 {
-        let [low, high] = self.places();
-        (u64::from(record[low]) | u64::from(record[high]) << 32) & self.bits
+    fn get(self, words: &Words) -> u64 {
+        (words[self.place()] & self.bits) >> self.shift
     }
 
     #[inline]
-    fn write(self, record: &mut Halves, value: u64) {
-        let [low, high] = self.places();
-        let value = value & self.bits | u64::from(record[high]) << 32 & !self.bits;
-        record[low] = value as u32;
-        record[high] = (value >> 32) as u32;
+    fn set(self, words: &mut Words, value: u64) {
+        let word = &mut words[self.place()];
+        *word = *word & !self.bits | value << self.shift & self.bits;
+    }
+
+    /// Adds to it, and to nothing beside it.
+    #[inline]
+    fn add(self, words: &mut Words, value: u64) {
+        let word = &mut words[self.place()];
+        let sum = word.wrapping_add(value << self.shift);
+        *word = *word & !self.bits | sum & self.bits;
     }
 
     #[inline]
-    fn difference(self, value: u64, guess: u64) -> i64 {
-        let difference = value.wrapping_sub(guess);
+    fn difference(self, value: &Words, guess: &Words) -> i64 {
+        let difference = self.get(value).wrapping_sub(self.get(guess));
         match self.bits {
             u64::MAX => difference.cast_signed(),
             _ => i64::from((difference as u32).cast_signed()),
@@ -484,12 +507,12 @@ fn index(kind: RecordKind, which: u8) -> usize {
 }
 
 /// The stream of a record: by its task's name.
-fn stream(bytes: &[u8], layout: &Layout) -> u8 {
-    if layout.comm == 0 {
+#[inline]
+fn stream<R: Record>(record: &R) -> u8 {
+    let name = const { R::FORM.comm }.and_then(|comm| record.as_bytes().get(comm..));
+    let Some(word) = name.and_then(<[u8]>::first_chunk) else {
         return 0;
-    }
-    let mut word = [0; 8];
-    word.copy_from_slice(&bytes[layout.comm..layout.comm + 8]);
-    let mixed = u64::from_le_bytes(word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    };
+    let mixed = u64::from_le_bytes(*word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (mixed >> 59) as u8
 }

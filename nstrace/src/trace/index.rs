@@ -117,8 +117,10 @@ impl Index {
             let is_last = parsed.kind == Kind::End as u8 && parsed.stored as usize == payload.len();
             if is_last && parsed.is_sound(head, payload) {
                 let mut room = Vec::new();
-                let payload = parsed.unpack(payload, &mut room);
-                let mut index = payload.and_then(|payload| Index::read(payload, parsed.times));
+                if parsed.unpack(payload, &mut room).is_none() {
+                    return Ok(None);
+                }
+                let mut index = Index::read(&room, parsed.times);
                 if let Some(index) = &mut index {
                     index.clocks = clocks_at_end(&last[..at]);
                 }
@@ -176,7 +178,8 @@ fn clocks_at_end(bytes: &[u8]) -> Clocks {
             return None;
         }
         let mut room = Vec::new();
-        parsed.unpack(payload, &mut room).and_then(Clocks::read)
+        parsed.unpack(payload, &mut room)?;
+        Clocks::read(&room)
     });
     found.unwrap_or_default()
 }

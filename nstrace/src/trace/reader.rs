@@ -181,25 +181,30 @@ impl<R: Read> Reader<R> {
                 }
             }
         }
-        let mut bytes = Bytes(&self.payload[self.at..]);
-        let before = self.payload.len();
-        let entry = self.codec.read(&mut bytes);
-        // Of a kind that is not known, nothing tells where it ends.
-        self.at = match entry {
-            Some(_) => before - bytes.0.len(),
-            None => {
-                self.is_blind = true;
-                self.past.damage();
-                before
-            }
-        };
-        Ok(Some(match entry {
-            Some(entry) => Item::Entry(entry),
-            None => Item::Damage(Damage::Skipped {
-                offset: self.offset + self.used as u64,
-                len: 0,
-            }),
-        }))
+        let Reader {
+            codec,
+            payload,
+            at,
+            is_blind,
+            offset,
+            used,
+            past,
+            ..
+        } = self;
+        codec.read(Bytes(&payload[*at..]), |entry, rest| {
+            let Some(entry) = entry else {
+                // Of a kind that is not known, nothing tells where it ends.
+                *at = payload.len();
+                *is_blind = true;
+                past.damage();
+                return Ok(Some(Item::Damage(Damage::Skipped {
+                    offset: *offset + *used as u64,
+                    len: 0,
+                })));
+            };
+            *at = payload.len() - rest.0.len();
+            Ok(Some(Item::Entry(entry)))
+        })
     }
 
     /// Goes on to the next block.
@@ -272,19 +277,19 @@ impl<R: Read> Reader<R> {
         let end = start + head.stored as usize;
         let here = self.offset + self.used as u64;
         let stored = &self.window[start..end];
-        let mut room = std::mem::take(&mut self.payload);
-        let unpacked = head.unpack(stored, &mut room).map(<[u8]>::to_vec);
+        let is_unpacked = head.unpack(stored, &mut self.payload);
         self.used = end;
-        (self.payload, self.at) = (Vec::new(), 0);
+        // What are no events is read here.
+        self.at = self.payload.len();
         let damage = Damage::Skipped {
             offset: here,
             len: (end - start + HEAD) as u64,
         };
-        let Some(payload) = unpacked else {
+        if is_unpacked.is_none() {
             return Ok(Some(Step::Damage(damage)));
-        };
+        }
         if head.kind == Kind::Head as u8 {
-            let Ok(head) = serde_json::from_slice::<Head>(&payload) else {
+            let Ok(head) = serde_json::from_slice::<Head>(&self.payload) else {
                 return Ok(Some(Step::Damage(damage)));
             };
             self.is_blind = true;
@@ -297,7 +302,7 @@ impl<R: Read> Reader<R> {
         }
         self.has_ended = head.kind == Kind::End as u8;
         if head.kind == Kind::State as u8 && self.is_blind {
-            let Some(state) = State::read(&payload) else {
+            let Some(state) = State::read(&self.payload) else {
                 return Ok(Some(Step::Damage(damage)));
             };
             self.is_blind = false;
@@ -312,7 +317,7 @@ impl<R: Read> Reader<R> {
         }
         self.is_blind = false;
         self.codec.reset();
-        self.payload = payload;
+        self.at = 0;
         let gap = self.past.events(head.times);
         Ok(Some(gap.map_or(Step::Payload, Step::Gap)))
     }

@@ -5,14 +5,14 @@
 
 use nstrace_common::{
     kind::{KINDS, Kind},
-    wire::{IDS, LifeRecord, NO_KIND, OpRecord, PID_LEVELS, PidAt, RecordKind},
+    wire::{LifeRecord, MARKS, NO_KIND, PID_LEVELS, PidAt, RecordKind},
     writers::{MountRecord, Site},
 };
-use zerocopy::{FromBytes as _, FromZeros as _, IntoBytes as _};
+use zerocopy::{FromZeros as _, IntoBytes as _};
 
 use super::{
     bytes::{Bytes, put, put_bytes, put_option, put_signed},
-    code::{Expected, LISTS, Layout},
+    code::{Expected, LISTS, Record},
 };
 use crate::{
     decode::{self, record_kind},
@@ -94,6 +94,7 @@ pub struct Codec {
     /// Where the last task that was found is.
     places: [u32; PLACES],
     lists: Vec<u64>,
+    marks: Vec<u64>,
     pids: Vec<PidAt>,
     /// The last mount.
     mount: Box<MountRecord>,
@@ -106,6 +107,7 @@ impl Codec {
             expected: Expected::new(),
             places: [0; PLACES],
             lists: Vec::with_capacity(LISTS),
+            marks: Vec::with_capacity(MARKS),
             pids: Vec::with_capacity(PID_LEVELS),
             mount: Box::new(MountRecord::new_zeroed()),
         }
@@ -242,13 +244,13 @@ impl Codec {
                     .map(|word| u64::from_le_bytes(*word)),
             );
         }
-        self.record(out, kind, op.record.as_bytes());
+        self.record(out, kind, op.record);
     }
 
     fn task(&mut self, out: &mut Vec<u8>, kind: RecordKind, task: &Task) {
         self.lists.clear();
         self.lists.extend(task.pids.iter().map(word));
-        self.record(out, kind, task.record.as_bytes());
+        self.record(out, kind, task.record);
     }
 
     fn death(&mut self, out: &mut Vec<u8>, life: &Life) {
@@ -262,14 +264,12 @@ impl Codec {
         record.pid = life.pid;
         record.tid = life.tid;
         self.lists.clear();
-        self.record(out, RecordKind::Death, record.as_bytes());
+        self.record(out, RecordKind::Death, &record);
     }
 
-    fn record(&mut self, out: &mut Vec<u8>, kind: RecordKind, bytes: &[u8]) {
+    fn record(&mut self, out: &mut Vec<u8>, kind: RecordKind, record: &impl Record) {
         out.push(kind as u8);
-        if let Some(layout) = Layout::of(kind) {
-            self.expected.write(out, kind, layout, bytes, &self.lists);
-        }
+        self.expected.write(out, kind, record, &self.lists);
     }
 
     fn found_namespace(&mut self, out: &mut Vec<u8>, found: &FoundNamespace) {
@@ -347,16 +347,65 @@ impl Codec {
         put_holder(out, &found.holder);
     }
 
-    /// Reads an entry; none if it is not one.
-    pub fn read<'a>(&'a mut self, bytes: &mut Bytes<'a>) -> Option<Entry<'a>> {
-        let kind = bytes.byte()?;
-        if let Ok(kind) = record_kind(kind.into()) {
-            // Has a number of its own here.
-            if kind == RecordKind::MountDeath {
-                return None;
+    /// Reads an entry, and hands it over with what is behind it; none if it is not one.
+    ///
+    /// Handed over, not given back: what is written by members is slow to copy at once.
+    #[inline(always)]
+    pub fn read<'a, T>(
+        &'a mut self,
+        mut bytes: Bytes<'a>,
+        done: impl FnOnce(Option<Entry<'a>>, Bytes<'a>) -> T,
+    ) -> T {
+        let Some(kind) = bytes.byte() else {
+            return done(None, bytes);
+        };
+        let Ok(record) = record_kind(kind.into()) else {
+            let entry = self.read_other(&mut bytes, kind);
+            return done(entry, bytes);
+        };
+        match record {
+            RecordKind::Op | RecordKind::Birth => {
+                let Some(op) = self.read_operation(&mut bytes, record) else {
+                    return done(None, bytes);
+                };
+                match record {
+                    RecordKind::Op => done(Some(Entry::Event(Event::Op(op))), bytes),
+                    _ => done(Some(Entry::Event(Event::Births(op))), bytes),
+                }
             }
-            return self.read_record(bytes, kind).map(Entry::Event);
+            RecordKind::TaskNew
+            | RecordKind::TaskExit
+            | RecordKind::TaskChange
+            | RecordKind::TaskFree => {
+                let Some(task) = self.read_told(&mut bytes, record) else {
+                    return done(None, bytes);
+                };
+                let event = match record {
+                    RecordKind::TaskNew => Event::TaskNew(task),
+                    RecordKind::TaskExit => Event::TaskExit(task),
+                    RecordKind::TaskChange => Event::TaskChange(task),
+                    _ => Event::TaskFree(task),
+                };
+                done(Some(Entry::Event(event)), bytes)
+            }
+            RecordKind::Death => match self.expected.read(&mut bytes, record) {
+                Some((record, _)) => {
+                    let life = decode::life_of(record);
+                    done(Some(Entry::Event(Event::Death(life))), bytes)
+                }
+                None => done(None, bytes),
+            },
+            // It has a number of its own here.
+            RecordKind::MountDeath => done(None, bytes),
+            RecordKind::Cgroup => {
+                let cgroup = read_cgroup(&mut bytes);
+                done(cgroup.map(Event::Cgroup).map(Entry::Event), bytes)
+            }
         }
+    }
+
+    #[inline(never)]
+    fn read_other<'a>(&'a mut self, bytes: &mut Bytes<'a>, kind: u8) -> Option<Entry<'a>> {
         let kind = Other::ALL.into_iter().find(|other| *other as u8 == kind)?;
         match kind {
             Other::Name => {
@@ -380,13 +429,9 @@ impl Codec {
                 count: bytes.number()?,
             }),
             Other::Stall => {
-                if bytes.byte()? != RecordKind::Op as u8 {
-                    return None;
-                }
-                match self.read_record(bytes, RecordKind::Op)? {
-                    Event::Op(op) => Event::Stall(op, now),
-                    _ => return None,
-                }
+                let kind = bytes.byte()?;
+                let op = self.read_operation(bytes, RecordKind::Op);
+                Event::Stall(op.filter(|_| kind == RecordKind::Op as u8)?, now)
             }
             Other::SnapshotBegin => Event::SnapshotBegin(now),
             Other::FoundNamespace => Event::FoundNamespace(FoundNamespace {
@@ -442,23 +487,24 @@ impl Codec {
         }))
     }
 
-    fn read_record<'a>(&'a mut self, bytes: &mut Bytes<'a>, kind: RecordKind) -> Option<Event<'a>> {
-        let Some(layout) = Layout::of(kind) else {
-            return Some(Event::Cgroup(Cgroup {
-                id: bytes.number()?,
-                path: bytes.bytes()?,
-            }));
-        };
-        let words = self.expected.read(bytes, kind, layout)?;
-        if matches!(kind, RecordKind::Op | RecordKind::Birth) {
-            let (record, _) = OpRecord::ref_from_prefix(words.as_bytes()).ok()?;
-            let first = size_of::<OpRecord>() / 8 + usize::from(record.ids_len).min(IDS);
-            let last = first + usize::from(record.marks_len);
-            sums(words.get_mut(first..last)?);
-        }
-        let bytes = words.as_bytes();
-        let event = decode::decode(bytes).ok()?;
-        (event_kind(&event) == Some(kind)).then_some(event)
+    #[inline(always)]
+    fn read_operation<'a>(
+        &'a mut self,
+        bytes: &mut Bytes,
+        kind: RecordKind,
+    ) -> Option<Operation<'a>> {
+        let (record, lists) = self.expected.read(bytes, kind)?;
+        let op = decode::operation_of(record, lists.as_bytes()).ok()?;
+        self.marks.clear();
+        self.marks.extend(sums(op.marks));
+        let marks = &self.marks;
+        Some(Operation { marks, ..op })
+    }
+
+    #[inline(always)]
+    fn read_told<'a>(&'a mut self, bytes: &mut Bytes, kind: RecordKind) -> Option<Task<'a>> {
+        let (record, lists) = self.expected.read(bytes, kind)?;
+        decode::task_of(record, lists.as_bytes()).ok()
     }
 
     fn read_mount<'a>(&'a mut self, bytes: &mut Bytes<'a>, time: u64) -> Option<Mount<'a>> {
@@ -530,17 +576,10 @@ impl Codec {
     }
 }
 
-/// The kind of record that an event is read from.
-fn event_kind(event: &Event) -> Option<RecordKind> {
-    Some(match event {
-        Event::Op(_) => RecordKind::Op,
-        Event::Births(_) => RecordKind::Birth,
-        Event::TaskNew(_) => RecordKind::TaskNew,
-        Event::TaskExit(_) => RecordKind::TaskExit,
-        Event::TaskChange(_) => RecordKind::TaskChange,
-        Event::TaskFree(_) => RecordKind::TaskFree,
-        Event::Death(_) => RecordKind::Death,
-        _ => return None,
+fn read_cgroup<'a>(bytes: &mut Bytes<'a>) -> Option<Cgroup<'a>> {
+    Some(Cgroup {
+        id: bytes.number()?,
+        path: bytes.bytes()?,
     })
 }
 
@@ -587,13 +626,12 @@ fn differences(marks: &mut [u64]) {
     }
 }
 
-fn sums(marks: &mut [u64]) {
+fn sums(differences: &[u64]) -> impl Iterator<Item = u64> {
     let mut before = 0_u64;
-    for mark in marks {
-        let at = before.wrapping_add(*mark >> 8) & u64::MAX >> 8;
-        *mark = at << 8 | *mark & 0xff;
-        before = at;
-    }
+    differences.iter().map(move |mark| {
+        before = before.wrapping_add(*mark >> 8) & u64::MAX >> 8;
+        before << 8 | *mark & 0xff
+    })
 }
 
 fn kind_of(bytes: &mut Bytes) -> Option<Kind> {

@@ -101,15 +101,15 @@ impl State {
         let mut state = State::default();
         let (mut at, mut codec) = (0, Codec::new());
         while *payload.get(at)? != REST {
-            let mut bytes = Bytes(&payload[at..]);
-            match codec.read(&mut bytes)? {
+            let (entry, rest) = codec.read(Bytes(&payload[at..]), |entry, rest| (entry, rest));
+            match entry? {
                 Entry::Event(Event::Cgroup(cgroup)) => state.cgroups.made(&cgroup),
                 Entry::Name { id, name } => state.names.learn(id, name),
                 Entry::Clock(offset) => state.wall_offset_ns = offset,
                 // A later version may have more to say.
                 Entry::Event(_) | Entry::Facts(_) => {}
             }
-            at = payload.len() - bytes.0.len();
+            at = payload.len() - rest.0.len();
         }
         let mut bytes = Bytes(&payload[at + 1..]);
         state.lost = bytes.number()?;
