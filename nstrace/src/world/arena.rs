@@ -13,10 +13,20 @@ pub struct Arena<T> {
 
 #[derive(Clone, Debug)]
 struct Place<T> {
-    /// How many were here before.
+    /// Odd while something is here.
     generation: u32,
-    value: Option<T>,
+    /// What is here, or was.
+    value: T,
 }
+
+impl<T> Place<T> {
+    fn is_taken(&self) -> bool {
+        self.generation & 1 != 0
+    }
+}
+
+/// The generation of what is first in a place.
+pub const FIRST: u32 = 1;
 
 /// A place and which of its tenants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -36,28 +46,33 @@ impl<T> Default for Arena<T> {
 
 impl<T> Arena<T> {
     /// Gives something a place.
+    #[inline]
     pub fn insert(&mut self, value: T) -> u32 {
         if let Some(index) = self.free.pop() {
-            self.places[index as usize].value = Some(value);
+            let place = &mut self.places[index as usize];
+            place.generation = place.generation.wrapping_add(1);
+            place.value = value;
             return index;
         }
-        self.places.push(Place {
-            generation: 0,
-            value: Some(value),
-        });
+        let generation = FIRST;
+        self.places.push(Place { generation, value });
         self.places.len() as u32 - 1
     }
 
-    /// Takes it out. Its keys are no longer good.
-    pub fn remove(&mut self, index: u32) -> Option<T> {
+    /// Takes it out. Its keys are no longer good. What it was can be looked at until the
+    /// place is given to something else.
+    pub fn remove(&mut self, index: u32) -> Option<&T> {
         let place = self.places.get_mut(index as usize)?;
-        let value = place.value.take()?;
+        if !place.is_taken() {
+            return None;
+        }
         place.generation = place.generation.wrapping_add(1);
         self.free.push(index);
-        Some(value)
+        Some(&place.value)
     }
 
     /// The key of what is there.
+    #[inline]
     pub fn key(&self, index: u32) -> Key {
         Key {
             index,
@@ -66,17 +81,25 @@ impl<T> Arena<T> {
     }
 
     /// What a key is of, if it is still there.
+    #[inline]
     pub fn get(&self, key: Key) -> Option<&T> {
         let place = self.places.get(key.index as usize)?;
-        let value = place.value.as_ref()?;
-        (place.generation == key.generation).then_some(value)
+        (place.generation == key.generation && place.is_taken()).then_some(&place.value)
     }
 
     /// The same, to change it.
+    #[inline]
     pub fn get_mut(&mut self, key: Key) -> Option<&mut T> {
         let place = self.places.get_mut(key.index as usize)?;
-        let value = place.value.as_mut()?;
-        (place.generation == key.generation).then_some(value)
+        (place.generation == key.generation && place.is_taken()).then_some(&mut place.value)
+    }
+
+    /// What is at an index that is kept of something, or [`NONE`].
+    #[inline]
+    pub fn at_mut(&mut self, index: u32) -> Option<&mut T> {
+        let place = self.places.get_mut(index as usize)?;
+        debug_assert!(place.is_taken());
+        Some(&mut place.value)
     }
 
     /// How many there are.
@@ -92,34 +115,40 @@ impl<T> Arena<T> {
     /// Whether something is there.
     pub fn holds(&self, index: u32) -> bool {
         let place = self.places.get(index as usize);
-        place.is_some_and(|place| place.value.is_some())
+        place.is_some_and(Place::is_taken)
     }
 
     /// All of them, in no order that means anything.
     pub fn iter(&self) -> impl Iterator<Item = (Key, &T)> {
-        self.places.iter().enumerate().filter_map(|(index, place)| {
+        let places = self.places.iter().enumerate();
+        let taken = places.filter(|(_, place)| place.is_taken());
+        taken.map(|(index, place)| {
             let key = Key {
                 index: index as u32,
                 generation: place.generation,
             };
-            Some((key, place.value.as_ref()?))
+            (key, &place.value)
         })
     }
 }
 
 /// Indices that are kept in lists and maps are of what is there.
-const THERE: &str = "what an index is kept of is there";
-
 impl<T> std::ops::Index<u32> for Arena<T> {
     type Output = T;
 
+    #[inline]
     fn index(&self, index: u32) -> &T {
-        self.places[index as usize].value.as_ref().expect(THERE)
+        let place = &self.places[index as usize];
+        debug_assert!(place.is_taken());
+        &place.value
     }
 }
 
 impl<T> std::ops::IndexMut<u32> for Arena<T> {
+    #[inline]
     fn index_mut(&mut self, index: u32) -> &mut T {
-        self.places[index as usize].value.as_mut().expect(THERE)
+        let place = &mut self.places[index as usize];
+        debug_assert!(place.is_taken());
+        &mut place.value
     }
 }

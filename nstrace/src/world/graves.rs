@@ -5,34 +5,34 @@
 
 use std::collections::VecDeque;
 
-use foldhash::HashMap;
+use super::numbers::Numbers;
 
-/// The last ends of numbers.
+/// The last ends of numbers, of which the lowest is `FIRST`.
 #[derive(Clone, Debug, Default)]
-pub struct Graves {
-    last: HashMap<u32, u64>,
+pub struct Graves<const FIRST: u32> {
+    last: Numbers<u64, FIRST>,
     /// In the order in which they were told.
     told: VecDeque<(u32, u64)>,
 }
 
-impl Graves {
+impl<const FIRST: u32> Graves<FIRST> {
     /// Notes an end.
     pub fn put(&mut self, number: u32, time: u64) {
-        let last = self.last.entry(number).or_default();
-        if *last < time {
-            *last = time;
+        if self.last.get(number) < time {
+            self.last.set(number, time);
             self.told.push_back((number, time));
         }
     }
 
     /// Whether what had the number at that time has ended.
     pub fn has(&self, number: u32, time: u64) -> bool {
-        self.last.get(&number).is_some_and(|last| *last >= time)
+        let last = self.last.get(number);
+        last != 0 && last >= time
     }
 
     /// Whether an end of the number is remembered.
     pub fn knows(&self, number: u32) -> bool {
-        self.last.contains_key(&number)
+        self.last.get(number) != 0
     }
 
     /// The ends that are remembered, in the order in which they were told.
@@ -47,8 +47,8 @@ impl Graves {
                 break;
             }
             self.told.pop_front();
-            if self.last.get(&number) == Some(&time) {
-                self.last.remove(&number);
+            if self.last.get(number) == time {
+                self.last.set(number, 0);
             }
         }
     }

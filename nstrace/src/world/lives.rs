@@ -111,6 +111,7 @@ impl World {
 
     /// The index of the living namespace that something shows to live at that time; it is
     /// noted if it was not known. [`NONE`] without a number, and if it is dead by now.
+    #[inline(always)]
     pub(super) fn shown(
         &mut self,
         kind: Kind,
@@ -118,6 +119,17 @@ impl World {
         time: u64,
         changes: &mut Vec<Change>,
     ) -> u32 {
+        let index = self.living_index(shown.inum);
+        let living = self.namespaces.at_mut(index);
+        let living = living.filter(|living| living.kind == kind && shown.id == 0);
+        match living.is_some_and(|living| living.is_shown_again(shown, time)) {
+            true => index,
+            false => self.shown_anew(kind, shown, time, changes),
+        }
+    }
+
+    #[inline(never)]
+    fn shown_anew(&mut self, kind: Kind, shown: Ns, time: u64, changes: &mut Vec<Change>) -> u32 {
         if shown.inum == 0 || self.is_told_dead(shown.id) {
             return NONE;
         }
@@ -147,21 +159,11 @@ impl World {
         self.add(ns, true, changes)
     }
 
-    /// Notes that a living namespace is shown to live, if it is for sure the one that is
-    /// shown and nothing is learnt but that: what [`World::shown`] comes to nearly always,
-    /// without a look for its number.
-    pub(super) fn is_shown_again(&mut self, index: u32, shown: Ns, time: u64) -> bool {
-        let ns = &mut self.namespaces[index];
-        let is_same = ns.inum == shown.inum && (shown.id == 0 || ns.id == shown.id);
-        let is_again = is_same && ns.is_alive() && ns.confirmed && time >= ns.first;
-        if is_again {
-            ns.seen = ns.seen.max(time);
-        }
-        is_again
-    }
-
     /// Whether the namespace of an id has died for sure: ids do not come again.
     fn is_told_dead(&self, id: u64) -> bool {
+        if id == 0 {
+            return false;
+        }
         let index = self.by_id.get(&id);
         let death = index.and_then(|index| self.namespaces[*index].death);
         matches!(death, Some((_, Known::Told)))
@@ -200,7 +202,7 @@ impl World {
     fn add(&mut self, ns: Namespace, tell: bool, changes: &mut Vec<Change>) -> u32 {
         let (inum, id, born) = (ns.inum, ns.id, ns.born);
         let index = self.namespaces.insert(ns);
-        self.by_inum.insert(inum, index);
+        self.by_inum.set(inum, index);
         self.learn_id(index, id);
         let key = self.ns_key(index);
         if tell {
@@ -216,6 +218,9 @@ impl World {
     /// another one with the same number.
     pub(super) fn unlink_dead(&mut self, index: u32) {
         let ns = &self.namespaces[index];
+        if ns.parent.is_none() && ns.owner.is_none() {
+            return;
+        }
         let was_before = |key: &NsKey| {
             let above = self.namespaces.get(key.0);
             above.is_none_or(|above| above.death.is_some_and(|(time, _)| time < ns.seen))
@@ -372,24 +377,18 @@ impl World {
     /// Ends a namespace. Members that are still noted have gone without being told, or
     /// are about to be: a setns frees what it leaves before it ends.
     pub(super) fn die(&mut self, index: u32, time: u64, known: Known, changes: &mut Vec<Change>) {
-        for slot in slots(self.namespaces[index].kind) {
-            loop {
-                let task = self.namespaces[index].members(slot).head;
-                if task == NONE {
-                    break;
-                }
-                self.enter(task, slot, NONE, changes);
-            }
-        }
         let key = self.ns_key(index);
+        if self.namespaces[index].has_members() {
+            self.all_leave(index, changes);
+        }
         let ns = &mut self.namespaces[index];
         ns.death = Some((time, known));
         ns.pins = Vec::new();
         let age_ns = ns.born.map(|born| time.saturating_sub(born));
         let owner = ns.owner.filter(|_| ns.kind != Kind::User);
         let (inum, held) = (ns.inum, [ns.parent, owner]);
-        if self.by_inum.get(&inum) == Some(&index) {
-            self.by_inum.remove(&inum);
+        if self.by_inum.get(inum) == index {
+            self.by_inum.set(inum, NONE);
         }
         for key in held.into_iter().flatten() {
             self.let_go(key);
@@ -397,12 +396,24 @@ impl World {
         if known == Known::Told {
             self.ns_graves.put(inum, time);
         }
-        self.dead.push_back(key);
+        self.dead.push_back((key, time));
         changes.push(Change::Died {
             ns: key,
             age_ns,
             known,
         });
+    }
+
+    fn all_leave(&mut self, index: u32, changes: &mut Vec<Change>) {
+        for slot in slots(self.namespaces[index].kind) {
+            loop {
+                let task = self.namespaces[index].members(slot).head;
+                if task == NONE {
+                    break;
+                }
+                self.leave(task, slot, changes);
+            }
+        }
     }
 
     fn let_go(&mut self, key: NsKey) {

@@ -42,35 +42,46 @@ impl World {
     }
 
     /// Puts a task into a namespace, or into none, out of the one that it was in.
+    #[inline(always)]
     pub(super) fn enter(&mut self, task: u32, slot: usize, ns: u32, changes: &mut Vec<Change>) {
-        let was = self.tasks[task].links[slot].ns;
-        if was == ns {
+        if self.tasks[task].links[slot].ns == ns {
             return;
         }
-        let key = self.task_key(task);
-        let membership = membership(slot);
-        if was != NONE {
-            self.unlink(task, slot);
-            changes.push(Change::Left {
-                task: key,
-                ns: self.ns_key(was),
-                membership,
-            });
+        self.leave(task, slot, changes);
+        if ns == NONE {
+            return;
         }
-        if ns != NONE {
-            self.link(task, slot, ns);
+        self.link(task, slot, ns);
+        if self.options.tells_members {
             changes.push(Change::Joined {
-                task: key,
+                task: self.task_key(task),
                 ns: self.ns_key(ns),
-                membership,
+                membership: membership(slot),
             });
         }
     }
 
+    /// Takes a task out of the namespace that it is in, if it is in one.
+    #[inline(always)]
+    pub(super) fn leave(&mut self, task: u32, slot: usize, changes: &mut Vec<Change>) {
+        let link = std::mem::replace(&mut self.tasks[task].links[slot], Link::NONE);
+        if link.ns == NONE {
+            return;
+        }
+        self.unlink(link, slot);
+        if self.options.tells_members {
+            changes.push(Change::Left {
+                task: self.task_key(task),
+                ns: self.ns_key(link.ns),
+                membership: membership(slot),
+            });
+        }
+    }
+
+    #[inline(always)]
     fn link(&mut self, task: u32, slot: usize, ns: u32) {
         let members = self.namespaces[ns].members(slot);
-        let next = members.head;
-        members.head = task;
+        let next = std::mem::replace(&mut members.head, task);
         members.len += 1;
         self.tasks[task].links[slot] = Link {
             ns,
@@ -82,9 +93,8 @@ impl World {
         }
     }
 
-    fn unlink(&mut self, task: u32, slot: usize) {
-        let link = self.tasks[task].links[slot];
-        self.tasks[task].links[slot] = Link::NONE;
+    #[inline(always)]
+    fn unlink(&mut self, link: Link, slot: usize) {
         if link.next != NONE {
             self.tasks[link.next].links[slot].previous = link.previous;
         }

@@ -36,6 +36,7 @@ mod graves;
 mod lives;
 mod members;
 mod model;
+mod numbers;
 mod snapshot;
 mod state;
 mod tasks;
@@ -52,6 +53,7 @@ use self::{
     arena::{Arena, NONE},
     graves::Graves,
     model::OwnedHolder,
+    numbers::{INUMS, Numbers, TIDS},
     snapshot::Snapshot,
 };
 pub use self::{
@@ -60,13 +62,15 @@ pub use self::{
 };
 use crate::event::{Event, Holder, Lost};
 
-/// How much is remembered of the dead.
+/// How much is remembered of the dead, and what is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
     /// At most so many.
     pub dead_max: usize,
     /// At most for so long, in ns.
     pub dead_age_max_ns: u64,
+    /// Whether it is told which namespaces tasks join and leave.
+    pub tells_members: bool,
 }
 
 impl Default for Options {
@@ -74,6 +78,7 @@ impl Default for Options {
         Options {
             dead_max: 16384,
             dead_age_max_ns: 600_000_000_000,
+            tells_members: true,
         }
     }
 }
@@ -89,15 +94,15 @@ pub struct World {
     namespaces: Arena<Namespace>,
     /// The living. Numbers are unique among those of all kinds: one allocator gives them
     /// (fs/proc/generic.c, proc_alloc_inum; from v6.18 kernel/nscommon.c).
-    by_inum: HashMap<u32, u32>,
+    by_inum: Numbers<u32, INUMS>,
     /// Those whose id is known, the dead too.
     by_id: HashMap<u64, u32>,
     tasks: Arena<Task>,
-    by_tid: HashMap<u32, u32>,
-    /// In the order in which their deaths were told.
-    dead: VecDeque<NsKey>,
-    ns_graves: Graves,
-    task_graves: Graves,
+    by_tid: Numbers<u32, TIDS>,
+    /// In the order in which their deaths were told, and when they died.
+    dead: VecDeque<(NsKey, u64)>,
+    ns_graves: Graves<INUMS>,
+    task_graves: Graves<TIDS>,
     snapshot: Snapshot,
     /// What holds namespaces of kind pid that are not known.
     doubtful: Vec<OwnedHolder>,
@@ -106,6 +111,10 @@ pub struct World {
     whole_until: u64,
     /// The latest time of an event.
     now: u64,
+    /// How many ends there were when it was last looked which are to be forgotten, and up to
+    /// when none of these is.
+    looked_at: usize,
+    none_until: u64,
 }
 
 impl World {
@@ -115,6 +124,17 @@ impl World {
             options,
             ..World::default()
         }
+    }
+
+    /// What is remembered and told.
+    pub fn options(&self) -> Options {
+        self.options
+    }
+
+    /// Sets what is remembered and told from now on.
+    pub fn set_options(&mut self, options: Options) {
+        self.options = options;
+        self.none_until = 0;
     }
 
     /// Applies an event, and appends what it changed. An event that was applied before
@@ -174,29 +194,47 @@ impl World {
     }
 
     /// Forgets the dead that are too many or too old.
+    #[inline]
     fn forget(&mut self, changes: &mut Vec<Change>) {
+        if self.ends_len() != self.looked_at || self.now > self.none_until {
+            self.forget_some(changes);
+        }
+    }
+
+    /// How many ends are remembered.
+    fn ends_len(&self) -> usize {
+        self.dead.len() + self.ns_graves.told().len() + self.task_graves.told().len()
+    }
+
+    fn forget_some(&mut self, changes: &mut Vec<Change>) {
         let Options {
             dead_max,
             dead_age_max_ns,
+            ..
         } = self.options;
         let oldest = self.now.saturating_sub(dead_age_max_ns);
-        while let Some(&key) = self.dead.front() {
-            let death = self.namespaces.get(key.0).and_then(|ns| ns.death);
-            let is_old = death.is_none_or(|(time, _)| time < oldest);
-            if !is_old && self.dead.len() <= dead_max {
+        while let Some((key, death)) = self.dead.front().copied() {
+            if death >= oldest && self.dead.len() <= dead_max {
                 break;
             }
             self.dead.pop_front();
-            if let Some(ns) = self.namespaces.remove(key.0.index)
-                && self.by_id.get(&ns.id) == Some(&key.0.index)
-            {
-                self.by_id.remove(&ns.id);
+            let id = self.namespaces.remove(key.0.index).map_or(0, |ns| ns.id);
+            if id != 0 && self.by_id.get(&id) == Some(&key.0.index) {
+                self.by_id.remove(&id);
             }
             changes.push(Change::Forgotten(key));
         }
         let graves = dead_max.max(GRAVES_MIN);
         self.ns_graves.forget(oldest, graves);
         self.task_graves.forget(oldest, graves);
+        self.looked_at = self.ends_len();
+        let first = [
+            self.dead.front().map(|(_, death)| *death),
+            self.ns_graves.told().front().map(|(_, time)| *time),
+            self.task_graves.told().front().map(|(_, time)| *time),
+        ];
+        let first = first.into_iter().flatten().min().unwrap_or(u64::MAX);
+        self.none_until = first.saturating_add(dead_age_max_ns);
     }
 
     fn lost(&mut self, lost: &Lost, changes: &mut Vec<Change>) {
@@ -241,8 +279,8 @@ impl World {
 
     /// The living namespace of that kind and number.
     pub fn living(&self, kind: Kind, inum: u32) -> Option<NsKey> {
-        let index = *self.by_inum.get(&inum)?;
-        (self.namespaces[index].kind == kind).then(|| self.ns_key(index))
+        let index = self.living_index(inum);
+        (index != NONE && self.namespaces[index].kind == kind).then(|| self.ns_key(index))
     }
 
     /// The namespace of that id, alive or remembered, where the kernel has ids.
@@ -280,7 +318,8 @@ impl World {
 
     /// The task with that thread id in the first pid namespace.
     pub fn by_tid(&self, tid: u32) -> Option<TaskKey> {
-        self.by_tid.get(&tid).map(|index| self.task_key(*index))
+        let index = self.by_tid.get(tid);
+        (index != NONE).then(|| self.task_key(index))
     }
 
     /// All tasks, in no order that means anything.
@@ -303,6 +342,6 @@ impl World {
 
     /// The index of the living namespace of a number, or [`NONE`].
     fn living_index(&self, inum: u32) -> u32 {
-        self.by_inum.get(&inum).copied().unwrap_or(NONE)
+        self.by_inum.get(inum)
     }
 }

@@ -53,42 +53,45 @@ pub(super) fn slot(membership: Membership) -> Option<usize> {
 }
 
 /// Times here are `CLOCK_MONOTONIC` in ns.
+///
+/// What is looked at for nearly each event stands first, together.
 #[derive(Clone, Debug)]
+#[repr(C)]
 pub struct Namespace {
     /// Its kind.
     pub kind: Kind,
+    /// Whether something says that it lives: the last snapshot, or an event since.
+    pub confirmed: bool,
     /// Its number, which others had before and will have later.
     pub inum: u32,
     /// Its id, which no other has while the machine is up; 0 where it is not known, as
     /// before v6.18.
     pub id: u64,
-    /// When it was born, if that was told.
-    pub born: Option<u64>,
-    /// Who made it, if that was told.
-    pub maker: Option<Maker>,
+    /// When it died, and how that is known.
+    pub death: Option<(u64, Known)>,
+    /// From when on it is known to have lived.
+    pub(super) first: u64,
+    /// Up to when.
+    pub(super) seen: u64,
+    pub(super) inside: Members,
+    pub(super) children: Members,
+    /// Living namespaces of which it is parent or owner.
+    pub(super) dependents: u32,
+    /// For a user namespace the uid of its owner, in the first.
+    pub owner_uid: Option<u32>,
     /// Its parent, for kinds pid and user. That may be forgotten by now.
     pub parent: Option<NsKey>,
     /// The user namespace that owns it; for a user namespace its parent, as
     /// `NS_GET_USERNS` has it.
     pub owner: Option<NsKey>,
-    /// For a user namespace the uid of its owner, in the first.
-    pub owner_uid: Option<u32>,
-    /// When it died, and how that is known.
-    pub death: Option<(u64, Known)>,
-    /// Whether something says that it lives: the last snapshot, or an event since.
-    pub confirmed: bool,
-    /// What keeps it alive without being in it, as the last snapshot found it.
-    pub(super) pins: Vec<Pin>,
-    /// Living namespaces of which it is parent or owner.
-    pub(super) dependents: u32,
-    /// From when on it is known to have lived.
-    pub(super) first: u64,
-    /// Up to when.
-    pub(super) seen: u64,
     /// The address of a pid namespace; 0 if it is not known.
     pub(super) address: u64,
-    pub(super) inside: Members,
-    pub(super) children: Members,
+    /// When it was born, if that was told.
+    pub born: Option<u64>,
+    /// Who made it, if that was told.
+    pub maker: Option<Maker>,
+    /// What keeps it alive without being in it, as the last snapshot found it.
+    pub(super) pins: Vec<Pin>,
 }
 
 /// A list of members that runs through the tasks.
@@ -206,6 +209,18 @@ impl Namespace {
     /// Since when it is known to live: its birth, if that was told.
     pub fn since(&self) -> u64 {
         self.born.unwrap_or(self.first)
+    }
+
+    /// Notes that it is shown to live, if it is for sure what is shown, and nothing is learnt
+    /// but that: what `World::shown` comes to nearly always, without a look for its number.
+    #[inline(always)]
+    pub(super) fn is_shown_again(&mut self, shown: event::Ns, time: u64) -> bool {
+        let is_same = self.inum == shown.inum && (shown.id == 0 || self.id == shown.id);
+        let is_again = is_same && self.is_alive() && self.confirmed && time >= self.first;
+        if is_again {
+            self.seen = self.seen.max(time);
+        }
+        is_again
     }
 
     /// Whether it can be what has that kind and id.

@@ -150,7 +150,7 @@ impl World {
         // Whether its other namespaces may be looked at, that of its own children cannot.
         let is_out_of_sight = !is_seen && found.namespaces[Kind::Pid as usize] != 0;
         if is_out_of_sight && ns != NONE && can_be_seen(ns) {
-            self.enter(task, PID_CHILDREN, NONE, changes);
+            self.leave(task, PID_CHILDREN, changes);
         }
     }
 
@@ -303,7 +303,7 @@ impl World {
     }
 
     pub(super) fn living_indices(&self) -> impl Iterator<Item = u32> + use<> {
-        let living: Vec<u32> = self.by_inum.values().copied().collect();
+        let living: Vec<u32> = self.by_inum.values().collect();
         living.into_iter()
     }
 }

@@ -12,7 +12,7 @@ use nstrace_common::{
 
 use super::{
     Interval, Known, NsKey, Options, Start, World,
-    arena::{Key, NONE},
+    arena::{FIRST, Key, NONE},
     model::{Link, Maker, Namespace, OwnedHolder, Pin, SLOTS, Task, membership},
     snapshot::Snapshot,
 };
@@ -58,12 +58,12 @@ impl World {
             save.namespace(&self.namespaces[*index], place as u64 + FIRST_NS);
         }
         put(save.out, self.dead.len() as u64);
-        self.dead.iter().for_each(|key| save.reference(*key));
+        self.dead.iter().for_each(|(key, _)| save.reference(*key));
         put(save.out, self.tasks.len() as u64);
         self.tasks.iter().for_each(|(_, task)| save.task(task));
-        for graves in [&self.ns_graves, &self.task_graves] {
-            put(save.out, graves.told().len() as u64);
-            for (number, time) in graves.told() {
+        for told in [self.ns_graves.told(), self.task_graves.told()] {
+            put(save.out, told.len() as u64);
+            for (number, time) in told {
                 put(save.out, (*number).into());
                 save.time(*time);
             }
@@ -110,7 +110,8 @@ impl World {
         }
         for _ in 0..len(bytes)? {
             let key = reference(bytes, world.namespaces.end())?.filter(|key| *key != FORGOTTEN)?;
-            world.dead.push_back(key);
+            let (death, _) = world.namespace(key)?.death?;
+            world.dead.push_back((key, death));
         }
         world.is_sound_dead().then_some(())?;
         world.count_dependents();
@@ -154,7 +155,7 @@ impl World {
     /// Whether each that has died is among the dead once, and none that lives.
     fn is_sound_dead(&self) -> bool {
         let mut is_told = vec![false; self.namespaces.end() as usize];
-        let mut told = self.dead.iter().map(|key| key.0.index);
+        let mut told = self.dead.iter().map(|(key, _)| key.0.index);
         let are_dead = told.all(|index| {
             let is_again = std::mem::replace(&mut is_told[index as usize], true);
             !is_again && !self.namespaces[index].is_alive()
@@ -190,7 +191,7 @@ impl World {
         }
         let is_alive = ns.is_alive();
         let index = self.namespaces.insert(ns);
-        let is_again = is_alive && self.by_inum.insert(inum, index).is_some();
+        let is_again = is_alive && self.by_inum.set(inum, index) != NONE;
         if id != 0 {
             self.by_id.insert(id, index);
         }
@@ -232,7 +233,7 @@ impl World {
             links: [Link::NONE; SLOTS],
         };
         let index = self.tasks.insert(task);
-        let is_again = self.by_tid.insert(tid, index).is_some();
+        let is_again = self.by_tid.set(tid, index) != NONE;
         for slot in 0..SLOTS {
             let Some(key) = reference(bytes, self.namespaces.end())? else {
                 continue;
@@ -402,7 +403,7 @@ fn reference(bytes: &mut Bytes, namespaces: u32) -> Option<Option<NsKey>> {
         FORGOTTEN_NS => Some(FORGOTTEN),
         number => {
             let index = u32::try_from(number - FIRST_NS).ok()?;
-            let generation = 0;
+            let generation = FIRST;
             let key = NsKey(Key { index, generation });
             Some((index < namespaces).then_some(key)?)
         }

@@ -19,6 +19,31 @@ use crate::{
 /// down to 10 ms, and its clock is another one.
 const START_SLACK_NS: u64 = 20_000_000;
 
+/// The places of a task that an operation tells.
+const MOVED_PLACES: [(usize, Kind); KINDS] = [
+    (Kind::Mnt as usize, Kind::Mnt),
+    (Kind::Uts as usize, Kind::Uts),
+    (Kind::Ipc as usize, Kind::Ipc),
+    (PID_CHILDREN, Kind::Pid),
+    (Kind::Net as usize, Kind::Net),
+    (Kind::User as usize, Kind::User),
+    (Kind::Cgroup as usize, Kind::Cgroup),
+    (TIME_CHILDREN, Kind::Time),
+];
+
+/// Those that a record of the task itself does.
+const TOLD_PLACES: [(usize, Kind); KINDS + 1] = [
+    (Kind::Mnt as usize, Kind::Mnt),
+    (Kind::Uts as usize, Kind::Uts),
+    (Kind::Ipc as usize, Kind::Ipc),
+    (PID_CHILDREN, Kind::Pid),
+    (Kind::Net as usize, Kind::Net),
+    (Kind::User as usize, Kind::User),
+    (Kind::Cgroup as usize, Kind::Cgroup),
+    (Kind::Time as usize, Kind::Time),
+    (TIME_CHILDREN, Kind::Time),
+];
+
 /// Who a task is.
 pub(super) struct Identity<'a> {
     pub pid: u32,
@@ -53,6 +78,7 @@ impl Start {
     }
 
     /// Whether two are of one task; if not, whether `other` is the later one.
+    #[inline]
     fn is_same(self, other: Start) -> Result<(), bool> {
         let (own, its) = (self.alive_from(), other.alive_from());
         let slack = match (self, other) {
@@ -95,23 +121,21 @@ impl World {
         if task == NONE {
             return;
         }
-        if self.tasks[task].updated >= time {
+        let known = &mut self.tasks[task];
+        if known.updated >= time {
             return self.told_late(task, op.after(Kind::Pid), time, changes);
         }
-        self.tasks[task].updated = time;
-        self.tasks[task].told = time;
-        self.tasks[task].has_found_children = false;
-        self.tasks[task].exited = false;
-        self.tasks[task].cgroup = record.cgroup;
-        self.tasks[task].comm = record.comm;
-        for kind in Kind::ALL {
-            let slot = match kind {
-                Kind::Pid => PID_CHILDREN,
-                Kind::Time => TIME_CHILDREN,
-                kind => kind as usize,
-            };
-            self.goes(task, slot, kind, op.after(kind), time, changes);
-        }
+        known.updated = time;
+        known.told = time;
+        known.has_found_children = false;
+        known.exited = false;
+        known.cgroup = record.cgroup;
+        known.comm = record.comm;
+        let after = |at: usize| Ns {
+            inum: record.after[at % KINDS],
+            id: op.ids.get(KINDS + at).copied().unwrap_or(0),
+        };
+        self.all_go(task, &MOVED_PLACES, after, time, changes);
         // setns is in a time namespace at once, unlike unshare (kernel/time/namespace.c,
         // timens_install).
         if op.op == Op::Setns && stages::installed(op).any(|kind| kind == Kind::Time) {
@@ -146,11 +170,11 @@ impl World {
         if task == NONE {
             return;
         }
-        if self.tasks[task].updated >= time {
+        let known = &mut self.tasks[task];
+        if known.updated >= time {
             let inum = told.record.namespaces[Kind::Pid as usize];
             return self.told_late(task, Ns { inum, id: 0 }, time, changes);
         }
-        let known = &mut self.tasks[task];
         known.updated = time;
         known.told = time;
         known.has_found_children = false;
@@ -183,8 +207,8 @@ impl World {
             return self.end(told.record.tid, time, changes);
         }
         self.task_told(told, Start::Before(time), changes);
-        let index = self.by_tid.get(&told.record.tid).copied();
-        if let Some(index) = index.filter(|index| self.tasks[*index].updated == time) {
+        let index = self.by_tid.get(told.record.tid);
+        if index != NONE && self.tasks[index].updated == time {
             self.exited(index, changes);
         }
     }
@@ -195,7 +219,7 @@ impl World {
         }
         for slot in 0..SLOTS {
             if slot != Kind::Pid as usize && slot != Kind::User as usize {
-                self.enter(task, slot, NONE, changes);
+                self.leave(task, slot, changes);
             }
         }
         changes.push(Change::Exited {
@@ -208,18 +232,17 @@ impl World {
     /// What was left of a task that had exited is gone.
     pub(super) fn task_free(&mut self, told: &event::Task, changes: &mut Vec<Change>) {
         let (tid, time) = (told.record.tid, told.record.head.time);
-        let index = self.by_tid.get(&tid).copied();
+        let index = self.by_tid.get(tid);
         // Its id may be another's by now, which has not exited.
-        if index.is_none_or(|index| self.tasks[index].exited) {
+        if index == NONE || self.tasks[index].exited {
             self.end(tid, time, changes);
         }
     }
 
     /// The task of that id is no more, if it is the one that had it then.
     fn end(&mut self, tid: u32, time: u64, changes: &mut Vec<Change>) {
-        let index = self.by_tid.get(&tid).copied();
-        let is_own = |index: &u32| self.tasks[*index].start.alive_from() <= time;
-        if let Some(index) = index.filter(is_own) {
+        let index = self.by_tid.get(tid);
+        if index != NONE && self.tasks[index].start.alive_from() <= time {
             self.remove(index, Known::Told, changes);
         }
         self.task_graves.put(tid, time);
@@ -228,22 +251,14 @@ impl World {
     /// Puts a task where it is told to be.
     fn is_in(&mut self, task: u32, told: &event::Task, changes: &mut Vec<Change>) {
         let (record, time) = (told.record, told.record.head.time);
-        for kind in Kind::ALL {
-            let slot = match kind {
-                Kind::Pid => PID_CHILDREN,
-                kind => kind as usize,
-            };
-            let ns = Ns {
-                inum: record.namespaces[kind as usize],
-                id: 0,
-            };
-            self.goes(task, slot, kind, ns, time, changes);
-        }
-        let ns = Ns {
-            inum: record.time_for_children,
+        let ns = |at: usize| Ns {
+            inum: match record.namespaces.get(at) {
+                Some(inum) => *inum,
+                None => record.time_for_children,
+            },
             id: 0,
         };
-        self.goes(task, TIME_CHILDREN, Kind::Time, ns, time, changes);
+        self.all_go(task, &TOLD_PLACES, ns, time, changes);
         self.enter_pid_ns(task, told.pids, time, changes);
     }
 
@@ -265,6 +280,47 @@ impl World {
         }
     }
 
+    /// Puts a task into the namespaces in which it is told to be.
+    #[inline(always)]
+    fn all_go<const N: usize>(
+        &mut self,
+        task: u32,
+        places: &[(usize, Kind); N],
+        told: impl Fn(usize) -> Ns,
+        time: u64,
+        changes: &mut Vec<Change>,
+    ) {
+        let mut at = 0;
+        while let Some((slot, kind)) = self.first_elsewhere(task, places, &mut at, &told, time) {
+            self.goes(task, slot, kind, told(at), time, changes);
+            at += 1;
+        }
+    }
+
+    /// The first of the places from there on in which a task is not for sure where it was
+    /// before; what is before that is noted as shown.
+    #[inline(always)]
+    fn first_elsewhere<const N: usize>(
+        &mut self,
+        task: u32,
+        places: &[(usize, Kind); N],
+        at: &mut usize,
+        told: &impl Fn(usize) -> Ns,
+        time: u64,
+    ) -> Option<(usize, Kind)> {
+        let links = &self.tasks[task].links;
+        while let Some((slot, kind)) = places.get(*at).copied() {
+            let own = self.namespaces.at_mut(links[slot % SLOTS].ns);
+            if !own.is_some_and(|own| own.is_shown_again(told(*at), time)) {
+                return Some((slot, kind));
+            }
+            *at += 1;
+        }
+        None
+    }
+
+    /// Puts a task into the namespace in which it is told to be.
+    #[inline(never)]
     pub(super) fn goes(
         &mut self,
         task: u32,
@@ -274,8 +330,8 @@ impl World {
         time: u64,
         changes: &mut Vec<Change>,
     ) {
-        let was = self.tasks[task].links[slot].ns;
-        if was != NONE && self.is_shown_again(was, ns, time) {
+        let was = self.namespaces.at_mut(self.tasks[task].links[slot].ns);
+        if was.is_some_and(|was| was.is_shown_again(ns, time)) {
             return;
         }
         let ns = self.shown(kind, ns, time, changes);
@@ -284,8 +340,10 @@ impl World {
 
     /// The index of a task that ran at that time; it is noted if it was not known.
     /// [`NONE`] if it has exited by now.
+    #[inline]
     pub(super) fn running(&mut self, who: &Identity, time: u64, changes: &mut Vec<Change>) -> u32 {
-        if let Some(&index) = self.by_tid.get(&who.tid) {
+        let index = self.by_tid.get(who.tid);
+        if index != NONE {
             match self.tasks[index].start.is_same(who.start) {
                 Ok(()) => {
                     self.learn(index, who);
@@ -295,6 +353,12 @@ impl World {
                 Err(true) => self.remove(index, Known::Inferred, changes),
             }
         }
+        self.started(who, time, changes)
+    }
+
+    /// The same of a task that was not known.
+    #[inline(never)]
+    fn started(&mut self, who: &Identity, time: u64, changes: &mut Vec<Change>) -> u32 {
         if self.task_graves.has(who.tid, who.start.alive_from()) || self.snapshot.had_no_task(time)
         {
             return NONE;
@@ -312,12 +376,13 @@ impl World {
             has_found_children: false,
             links: [Link::NONE; SLOTS],
         });
-        self.by_tid.insert(who.tid, index);
+        self.by_tid.set(who.tid, index);
         changes.push(Change::Started(self.task_key(index)));
         index
     }
 
     /// Notes what is known better of a task now.
+    #[inline]
     fn learn(&mut self, index: u32, who: &Identity) {
         let task = &mut self.tasks[index];
         match (task.start, who.start) {
@@ -332,15 +397,15 @@ impl World {
     /// Forgets a task.
     pub(super) fn remove(&mut self, index: u32, known: Known, changes: &mut Vec<Change>) {
         for slot in 0..SLOTS {
-            self.enter(index, slot, NONE, changes);
+            self.leave(index, slot, changes);
         }
         let key = self.task_key(index);
         let Some(task) = self.tasks.remove(index) else {
             return;
         };
-        self.by_tid.remove(&task.tid);
-        let tid = task.tid;
-        if !task.exited {
+        let (tid, has_exited) = (task.tid, task.exited);
+        self.by_tid.set(tid, NONE);
+        if !has_exited {
             let task = key;
             changes.push(Change::Exited { task, tid, known });
         }

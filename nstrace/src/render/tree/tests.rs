@@ -231,6 +231,7 @@ fn what_stood_in_a_forgotten_namespace_is_at_the_top() {
     scene.world = crate::world::World::new(crate::world::Options {
         dead_max: 0,
         dead_age_max_ns: 0,
+        ..Default::default()
     });
     scene.namespace(Kind::User, 500, USER, USER);
     scene.namespace(Kind::Pid, 501, 0, 500);
