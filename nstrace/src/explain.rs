@@ -46,7 +46,7 @@ const CAP_SYS_CHROOT: Capability = Capability("CAP_SYS_CHROOT", 18);
 const CAP_SYS_ADMIN: Capability = Capability("CAP_SYS_ADMIN", 21);
 
 /// What the machine says, beside the record, about a failure that just happened.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Facts {
     /// `kernel.unprivileged_userns_clone`, where Debian's kernels have it.
     pub unprivileged_userns_clone: Option<u32>,
@@ -70,7 +70,7 @@ impl Facts {
 }
 
 /// A pids cgroup that is full.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PidsLimit {
     /// Its path from the root of the hierarchy.
     pub cgroup: String,

@@ -92,13 +92,18 @@ impl Filter {
         }
     }
 
+    /// Whether one of these kinds is one of those asked for.
+    fn is_about(&self, kinds: u8) -> bool {
+        self.kinds.iter().any(|kind| kinds >> *kind as u8 & 1 != 0)
+    }
+
     fn long_enough(&self, took_ns: u64) -> bool {
         self.slower_than_ns.is_none_or(|least| took_ns >= least)
     }
 
     fn operation(&self, op: &Operation, cgroups: &Cgroups) -> bool {
         (self.ops.is_empty() || self.ops.contains(&op.op))
-            && (self.kinds.is_empty() || about(op).any(|kind| self.kinds.contains(&kind)))
+            && (self.kinds.is_empty() || self.is_about(about(op)))
             && self.pid.is_none_or(|pid| pid == op.record.pid)
             && self.who(&op.record.comm, op.record.cgroup, cgroups)
     }
@@ -147,12 +152,22 @@ impl Filter {
     }
 }
 
-/// The kinds that an operation is about: those of its flags, those that it came to
-/// enter, and, of a plain fork, pid.
-pub fn about<'a>(op: &Operation<'a>) -> impl Iterator<Item = Kind> + use<'a> {
-    let fork = matches!(op.op, Op::Fork | Op::Vfork) || stages::requested(op).next().is_none();
-    let fork = fork && op.op.makes_task();
-    stages::requested(op)
-        .chain(stages::installed(op))
-        .chain(fork.then_some(Kind::Pid))
+/// The kinds that an operation is about, a bit for each: those of its flags, those that it came
+/// to enter, and, of a plain fork, pid.
+pub fn about(op: &Operation) -> u8 {
+    let requested = kinds_of(stages::requested_flags(op));
+    let is_fork = requested == 0 || matches!(op.op, Op::Fork | Op::Vfork);
+    let fork = match is_fork && op.op.makes_task() {
+        true => 1 << Kind::Pid as u8,
+        false => 0,
+    };
+    requested | stages::installed_kinds(op) | fork
+}
+
+/// The kinds whose `CLONE_NEW*` flags are set, a bit for each.
+fn kinds_of(flags: u64) -> u8 {
+    let bit = |kind: Kind| u8::from(flags & kind.flag() != 0) << kind as u8;
+    Kind::ALL
+        .into_iter()
+        .fold(0, |kinds, kind| kinds | bit(kind))
 }

@@ -19,7 +19,7 @@ use nstrace_common::{
 };
 
 pub use self::{
-    failures::{Comm, Failure, Failures, Group, Met, Why},
+    failures::{Comm, Failure, Failures, Group, Met, What, Why},
     lengths::Lengths,
     tally::Tally,
 };
@@ -58,16 +58,12 @@ impl Sums {
     fn add(&mut self, op: &Operation) {
         let took_ns = op.took_ns();
         self.ops[op.op as usize - 1].add(took_ns);
-        let kinds = about(op).fold(0_u8, |kinds, kind| kinds | 1 << kind as u8);
-        for kind in Kind::ALL
-            .into_iter()
-            .filter(|kind| kinds >> *kind as u8 & 1 != 0)
-        {
-            self.kinds[kind as usize].add(took_ns);
+        let mut kinds = about(op);
+        while kinds != 0 {
+            self.kinds[kinds.trailing_zeros() as usize % KINDS].add(took_ns);
+            kinds &= kinds - 1;
         }
-        stages::lengths(op, |function, took_ns| {
-            self.stages[function.index()].add(took_ns);
-        });
+        stages::lengths(op, |place, took_ns| self.stages[place].add(took_ns));
         self.failed += u64::from(op.errno().is_some());
     }
 
@@ -212,6 +208,8 @@ pub struct Report {
     pub containers: Vec<Container>,
     /// Where in these.
     places: HashMap<Box<[u8]>, usize>,
+    /// The one of the last operation in one: they come in runs.
+    last: usize,
     /// What failed.
     pub failures: Failures,
     /// The slowest, the slowest first.
@@ -233,6 +231,7 @@ impl Default for Report {
             failed: 0,
             containers: vec![Container::default()],
             places: HashMap::default(),
+            last: 0,
             failures: Failures::default(),
             slowest: Vec::new(),
             lives: Default::default(),
@@ -259,13 +258,22 @@ impl Report {
             let [first, last] = self.span.unwrap_or([time; 2]);
             self.span = Some([first.min(time), last.max(time)]);
         }
-        let passes = !self.filters || self.filter.matches(event, known.cgroups);
-        match event {
-            Event::Op(op) if passes => self.operation(op, known, print),
-            Event::Lost(lost) => self.loss(lost),
-            _ => {}
-        }
-        let makes = matches!(event, Event::Op(_) | Event::Births(_)) && passes;
+        let passes = || !self.filters || self.filter.matches(event, known.cgroups);
+        let makes = match event {
+            Event::Op(op) => {
+                let passes = passes();
+                if passes {
+                    self.operation(op, known, print);
+                }
+                passes
+            }
+            Event::Births(_) => passes(),
+            Event::Lost(lost) => {
+                self.loss(lost);
+                false
+            }
+            _ => false,
+        };
         for change in known.changes {
             self.change(known.world, *change, makes);
         }
@@ -296,7 +304,13 @@ impl Report {
     /// Where the sums of a container are.
     fn container(&mut self, id: Option<&[u8]>) -> usize {
         let Some(id) = id else { return 0 };
+        if let Some(Place::Container(last)) = self.containers.get(self.last).map(|own| &own.place)
+            && **last == *id
+        {
+            return self.last;
+        }
         if let Some(at) = self.places.get(id) {
+            self.last = *at;
             return *at;
         }
         let last = self.containers.len();
@@ -316,13 +330,14 @@ impl Report {
     }
 
     fn failure(&mut self, op: &Operation, errno: i32, container: usize, facts: &Facts) {
-        let failure = Failure {
+        let what = What {
             op: op.op,
             errno,
             stage: stages::failed(op),
-            reason: explain(op, facts).map(|reason| reason.to_string()),
         };
-        self.failures.add(failure, Comm(op.record.comm), container);
+        let reason = explain(op, facts);
+        let comm = Comm(op.record.comm);
+        self.failures.add(what, reason, comm, container);
     }
 
     fn loss(&mut self, lost: &Lost) {

@@ -423,35 +423,79 @@ impl Leaves {
 /// The stages that are open, by level.
 type Open = [Option<usize>; LEVELS];
 
-/// Calls `each` with the functions that an operation that has ended passed, and how long each
-/// took, as they ended: what [`stages`] says of them, without a list.
-pub fn lengths(op: &Operation, mut each: impl FnMut(Function, u64)) {
-    /// What is open at a level, since when.
-    type Open = [Option<(Id, u64)>; LEVELS];
-    let mut open: Open = [None; LEVELS];
+/// The places of functions in [`Function::ALL`], by their ids.
+const PLACES: [u8; 256] = {
+    let mut places = [0; 256];
+    let mut at = 0;
+    while at < places.len() {
+        places[at] = FUNCTIONS[at].index() as u8;
+        at += 1;
+    }
+    places
+};
+
+/// Calls `each` with the functions that an operation that has ended passed, by their places in
+/// [`Function::ALL`], and how long each took: what [`stages`] says of them, without a list.
+pub fn lengths(op: &Operation, mut each: impl FnMut(usize, u64)) {
     let mut passed = 0_u64;
-    let mut leave = |open: &mut Open, level: usize, at: u64| {
-        for (id, start) in open[level..].iter_mut().filter_map(Option::take) {
-            passed |= 1 << id.function().index();
-            each(id.function(), at.saturating_sub(start));
-        }
+    let mut ended = |id: Id, took_ns: u64| {
+        let place = usize::from(PLACES[usize::from(id.0)]);
+        passed |= 1 << place;
+        each(place, took_ns);
     };
+    let mut open = OpenIds::NONE;
     walk(op, |at, point| match point {
-        Point::Enter(level, id) => {
-            let level = usize::from(level);
-            if open[level].is_none_or(|(other, _)| other != id) {
-                leave(&mut open, level, at);
-                open[level] = Some((id, at));
-            }
-        }
-        Point::Leave => leave(&mut open, 0, at),
+        Point::Enter(level, id) => open.enter(level, id, at, &mut ended),
+        Point::Leave => open.leave(0, at, &mut ended),
     });
-    leave(&mut open, 0, op.took_ns());
+    open.leave(0, op.took_ns(), &mut ended);
     // It failed before its mark.
     if let Some(function) = failed(op)
         && passed >> function.index() & 1 == 0
     {
-        each(function, 0);
+        each(function.index(), 0);
+    }
+}
+
+/// The functions that are open.
+struct OpenIds {
+    /// Their ids, a byte for each level.
+    ids: u32,
+    /// Since when, by level.
+    starts: [u64; size_of::<u32>()],
+}
+
+impl OpenIds {
+    const NONE: OpenIds = OpenIds {
+        ids: 0,
+        starts: [0; size_of::<u32>()],
+    };
+
+    fn enter(&mut self, level: u8, id: Id, at: u64, ended: &mut impl FnMut(Id, u64)) {
+        let shift = u32::from(level) * u8::BITS;
+        // As in `stages`.
+        if (self.ids >> shift) as u8 == id.0 {
+            return;
+        }
+        self.leave(level, at, ended);
+        self.ids |= u32::from(id.0) << shift;
+        self.starts[usize::from(level) % self.starts.len()] = at;
+    }
+
+    /// What is open down to a level ends.
+    fn leave(&mut self, level: u8, at: u64, ended: &mut impl FnMut(Id, u64)) {
+        let shift = u32::from(level) * u8::BITS;
+        let mut left = self.ids >> shift;
+        self.ids &= (1 << shift) - 1;
+        for start in self.starts.iter().skip(level.into()) {
+            if left == 0 {
+                break;
+            }
+            if left as u8 != 0 {
+                ended(Id(left as u8), at.saturating_sub(*start));
+            }
+            left >>= u8::BITS;
+        }
     }
 }
 
@@ -523,7 +567,8 @@ pub fn requested(op: &Operation) -> impl Iterator<Item = Kind> + use<> {
     flagged(&PRINTED, requested_flags(op))
 }
 
-fn requested_flags(op: &Operation) -> u64 {
+/// The same as flags, and no others.
+pub fn requested_flags(op: &Operation) -> u64 {
     match op.op {
         Op::Setns => op.record.flags & CLONE_NEW_ALL,
         Op::Clone
@@ -561,6 +606,27 @@ pub fn installed<'a>(op: &Operation<'a>) -> impl DoubleEndedIterator<Item = Kind
         | Function::Copy(_) => None,
     })
 }
+
+/// The same, a bit for each.
+pub fn installed_kinds(op: &Operation) -> u8 {
+    let of_mark = |mark: u64| match STEPS[usize::from(mark as u8)] {
+        Some(Step::Enter(_, id)) => INSTALLS[usize::from(id.0)],
+        _ => 0,
+    };
+    let marks = op.marks.iter();
+    marks.fold(0, |kinds, mark| kinds | of_mark(*mark))
+}
+
+/// Of the functions that enter a namespace the bit of its kind, by their ids.
+const INSTALLS: [u8; 256] = {
+    let mut installs = [0; 256];
+    let mut at = 0;
+    while at < KINDS {
+        installs[Mark::Install as usize + at] = 1 << at;
+        at += 1;
+    }
+    installs
+};
 
 /// The functions that have marks at their entries, in the order of these.
 fn entries<'a>(op: &Operation<'a>) -> impl DoubleEndedIterator<Item = Function> + use<'a> {

@@ -123,7 +123,7 @@ fn export(path: &Path, to: &mut dyn Export, name: &str) -> anyhow::Result<()> {
         match replayed {
             Replayed::Head(head) => to.head(head),
             Replayed::Facts(facts) => {
-                to.facts(facts);
+                to.facts(facts.clone());
                 Ok(())
             }
             Replayed::Damage(_) => Ok(()),

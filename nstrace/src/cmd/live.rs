@@ -31,7 +31,7 @@ use crate::{
     names::Names,
     render::{NotFound, TreeFilter, TreeView, unseen},
     trace::{Damage, Entry, Gap, Head, Item, State, StateOf},
-    world::{Change, Namespace, NsKey, World},
+    world::{self, Change, Namespace, NsKey, World},
 };
 
 /// What is known of the machine.
@@ -63,7 +63,7 @@ pub enum Replayed<'a> {
     /// Where it was made.
     Head(&'a Head),
     /// What the machine said about failures that come next.
-    Facts(Facts),
+    Facts(&'a Facts),
     /// What happened, and what it has changed.
     Event(&'a Event<'a>, &'a [Change]),
     /// A part of it cannot be read.
@@ -89,17 +89,25 @@ impl Model {
     /// What a recording has come to, at its end or at a moment; from standard input if it is
     /// `-`.
     pub fn of_recording(path: &Path, at: Option<&Moment>) -> anyhow::Result<Model> {
-        Model::read(path, &mut |_, _| Ok(()), &mut |take| match at {
+        let options = world::Options::default();
+        Model::read(path, options, &mut |_, _| Ok(()), &mut |take| match at {
             None => recording::read(path, take).map(|()| None),
             Some(at) => recording::read_until(path, at, take).map(Some),
         })
     }
 
     /// The same, at its end, with somebody who hears of everything in it.
-    pub fn replay(path: &Path, each: &mut dyn FnMut(&Model, Replayed)) -> anyhow::Result<Model> {
-        Model::try_replay(path, &mut |model, replayed| {
+    pub fn replay(
+        path: &Path,
+        options: world::Options,
+        each: &mut dyn FnMut(&Model, Replayed),
+    ) -> anyhow::Result<Model> {
+        let each = &mut |model: &Model, replayed: Replayed<'_>| {
             each(model, replayed);
             Ok(())
+        };
+        Model::read(path, options, each, &mut |take| {
+            recording::read(path, take).map(|()| None)
         })
     }
 
@@ -108,7 +116,7 @@ impl Model {
         path: &Path,
         each: &mut dyn FnMut(&Model, Replayed) -> anyhow::Result<()>,
     ) -> anyhow::Result<Model> {
-        Model::read(path, each, &mut |take| {
+        Model::read(path, world::Options::default(), each, &mut |take| {
             recording::read(path, take).map(|()| None)
         })
     }
@@ -118,6 +126,7 @@ impl Model {
     pub fn replay_part(
         path: &Path,
         [from, until]: [Option<&Moment>; 2],
+        options: world::Options,
         begins: &mut dyn FnMut(u64),
         each: &mut dyn FnMut(&Model, Replayed),
     ) -> anyhow::Result<Model> {
@@ -125,7 +134,7 @@ impl Model {
             each(model, replayed);
             Ok(())
         };
-        Model::read(path, each, &mut |take| {
+        Model::read(path, options, each, &mut |take| {
             let mut end = None;
             recording::read_span(path, from, until, &mut |spanned| match spanned {
                 Spanned::Head(_, span) => {
@@ -142,44 +151,48 @@ impl Model {
     /// Reads what `source` hands out, which may tell at which moment that ends.
     fn read(
         path: &Path,
+        options: world::Options,
         each: &mut dyn FnMut(&Model, Replayed) -> anyhow::Result<()>,
         source: &mut dyn FnMut(&mut Each) -> anyhow::Result<Option<u64>>,
     ) -> anyhow::Result<Model> {
         let mut model = Model {
+            world: World::new(options),
             live: true,
             ..Model::default()
         };
         let mut is_whole = false;
         let take = &mut |item: Item| {
             let moment = model.moment.get_or_insert_default();
-            match item {
+            match &item {
                 Item::Head(head) => {
                     moment.now_ns = head.mono_ns;
                     moment.wall_offset_ns = head.wall_offset_ns;
-                    each(&model, Replayed::Head(&head))?;
+                    each(&model, Replayed::Head(head))?;
                 }
                 Item::Entry(Entry::Event(event)) => {
                     is_whole |= matches!(event, Event::SnapshotEnd(_));
-                    model.replayed(&event, each)?;
+                    model.replayed(event, each)?;
                 }
-                Item::Gap(Gap::Missing(lost)) => model.replayed(&Event::Lost(lost), each)?,
+                Item::Gap(Gap::Missing(lost)) => model.replayed(&Event::Lost(*lost), each)?,
                 Item::Gap(Gap::Boot) => {
-                    model.world = World::default();
+                    model.world = World::new(model.world.options());
                     model.cgroups = Cgroups::default();
                     model.names = Names::default();
                 }
                 Item::Gap(Gap::Earlier) => {}
                 Item::Entry(Entry::Name { id, name }) => model.names.learn(id, name),
-                Item::Entry(Entry::Clock(offset)) => moment.wall_offset_ns = offset,
+                Item::Entry(Entry::Clock(offset)) => moment.wall_offset_ns = *offset,
                 Item::Entry(Entry::Facts(facts)) => each(&model, Replayed::Facts(facts))?,
                 Item::State(state) => {
                     is_whole = true;
                     moment.now_ns = moment.now_ns.max(state.world.now());
                     moment.wall_offset_ns = state.wall_offset_ns;
-                    model.restore(*state, each)?;
+                    if let Item::State(state) = item {
+                        model.restore(*state, each)?;
+                    }
                 }
-                Item::End(time) => moment.now_ns = moment.now_ns.max(time),
-                Item::Damage(damage) => each(&model, Replayed::Damage(damage))?,
+                Item::End(time) => moment.now_ns = moment.now_ns.max(*time),
+                Item::Damage(damage) => each(&model, Replayed::Damage(*damage))?,
             }
             Ok(())
         };
@@ -241,7 +254,9 @@ impl Model {
         let living = world.namespaces().filter(|(_, ns)| ns.is_alive());
         let found = living.filter(|(_, ns)| !is_there(&self.world, ns));
         let found: Vec<Change> = found.map(|(key, _)| Change::Found(key)).collect();
+        let options = self.world.options();
         self.world = world;
+        self.world.set_options(options);
         self.cgroups = cgroups;
         self.names = names;
         self.unseen = unseen;
@@ -349,8 +364,8 @@ impl Model {
         self.changes.clear();
         let mut changes = std::mem::take(&mut self.changes);
         self.world.apply(event, &mut changes);
-        if let Some(time) = event.time()
-            && !changes.is_empty()
+        if !changes.is_empty()
+            && let Some(time) = event.time()
         {
             watcher(self, &changes, time);
         }

@@ -10,24 +10,31 @@ use super::{
     recording,
     trouble::{name, unwritten},
 };
-use crate::export::html::{Known, LeftOut, Limits, Page};
+use crate::{
+    export::html::{Known, LeftOut, Limits, Page},
+    world::Options,
+};
 
 /// Writes it; `name` is what the output is called.
 pub fn export(path: &Path, out: &mut dyn Write, name: &str) -> anyhow::Result<()> {
     let limits = Limits::default();
     let mut page = Page::new(limits);
-    let model = Model::replay(path, &mut |model, replayed| match replayed {
-        Replayed::Head(head) => page.head(head, &known(model)),
-        Replayed::State(_) => page.state(&known(model)),
-        Replayed::Facts(facts) => page.facts(facts),
-        Replayed::Event(event, changes) => {
-            if !changes.is_empty() {
-                page.changes(changes);
+    let model = Model::replay(
+        path,
+        Options::default(),
+        &mut |model, replayed| match replayed {
+            Replayed::Head(head) => page.head(head, &known(model)),
+            Replayed::State(_) => page.state(&known(model)),
+            Replayed::Facts(facts) => page.facts(facts.clone()),
+            Replayed::Event(event, changes) => {
+                if !changes.is_empty() {
+                    page.changes(changes);
+                }
+                page.event(event, &known(model));
             }
-            page.event(event, &known(model));
-        }
-        Replayed::Damage(damage) => page.damage(recording::told(damage)),
-    })?;
+            Replayed::Damage(damage) => page.damage(recording::told(damage)),
+        },
+    )?;
     let left_out = page
         .write(out, &known(&model), &model.names)
         .map_err(unwritten)

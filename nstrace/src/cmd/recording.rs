@@ -295,11 +295,15 @@ pub fn span(path: &Path) -> anyhow::Result<Option<(Head, u64)>> {
 
 /// Reads what is left.
 fn rest<R: Read>(reader: &mut Reader<R>, name: &str, each: &mut Each<'_>) -> anyhow::Result<()> {
-    while let Some(item) = next(reader, name)? {
+    loop {
+        let item = match reader.read() {
+            Ok(Some(item)) => item,
+            Ok(None) => return Ok(()),
+            Err(error) => return Err(unread(error)).with_context(|| name.to_owned()),
+        };
         tell(&item, name);
         each(item)?;
     }
-    Ok(())
 }
 
 /// The same without events of later times.

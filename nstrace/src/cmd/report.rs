@@ -19,6 +19,7 @@ use crate::{
     render::{Clock, End, Format, Of, Printer, Text, TreeFilter, View, report, report_json},
     report::{Known, Report},
     trace::Head,
+    world,
 };
 
 /// A recording, summed up.
@@ -56,7 +57,7 @@ impl Summed {
             // Of several, the first.
             Replayed::Head(new) if head.version == 0 => head = new.clone(),
             Replayed::Head(_) => {}
-            Replayed::Facts(new) => facts = new,
+            Replayed::Facts(new) => facts = new.clone(),
             Replayed::Damage(_) => {}
             Replayed::State(found) if from.get().is_none() => own.found(&model.world, found),
             Replayed::State(_) => {}
@@ -87,13 +88,18 @@ impl Summed {
                 });
             }
         };
+        // Who is where is of no interest but at the end.
+        let options = world::Options {
+            tells_members: false,
+            ..world::Options::default()
+        };
         let model = match part {
-            [None, None] => Model::replay(path, &mut each)?,
+            [None, None] => Model::replay(path, options, &mut each)?,
             part => {
                 // From the beginning, what leads to it belongs to it.
                 let begins = &mut |begin| from.set(part[0].map(|_| begin));
                 let part = [part[0].or(Some(&BEGINNING)), part[1]];
-                Model::replay_part(path, part, begins, &mut each)?
+                Model::replay_part(path, part, options, begins, &mut each)?
             }
         };
         // It begins and ends when somebody began and ended it, whatever happened then.

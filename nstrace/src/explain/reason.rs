@@ -8,11 +8,11 @@ use super::{Facts, PidsLimit};
 use crate::render::escape::Escaped;
 
 /// A capability: its name and its bit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Capability(pub(super) &'static str, pub(super) u32);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Capability(pub(crate) &'static str, pub(crate) u32);
 
 /// Why an operation failed. It prints itself as one short sentence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason<'a> {
     /// The caller has no such capability in that user namespace.
     NoCapability(Capability, u32),
@@ -81,6 +81,89 @@ pub enum Reason<'a> {
     NoProcess,
     /// The caller may not trace the process of the pidfd.
     NoTrace,
+}
+
+impl Reason<'_> {
+    /// The same to be kept; none of what the machine says beside the record.
+    pub fn lasting(self) -> Option<Reason<'static>> {
+        Some(match self {
+            Reason::NoCapability(capability, user) => Reason::NoCapability(capability, user),
+            Reason::CapabilityElsewhere(capability, own, owner) => {
+                Reason::CapabilityElsewhere(capability, own, owner)
+            }
+            Reason::FlagsExclude(one, other) => Reason::FlagsExclude(one, other),
+            Reason::FlagNeeds(one, other) => Reason::FlagNeeds(one, other),
+            Reason::UnknownFlags(op, flags) => Reason::UnknownFlags(op, flags),
+            Reason::Threads(what, threads) => Reason::Threads(what, threads),
+            Reason::NotSingleThreaded => Reason::NotSingleThreaded,
+            Reason::SharedFs(kind, tasks) => Reason::SharedFs(kind, tasks),
+            Reason::AlreadyIn(user) => Reason::AlreadyIn(user),
+            Reason::NotBelow(pid) => Reason::NotBelow(pid),
+            Reason::UnprivilegedUserns => Reason::UnprivilegedUserns,
+            Reason::Limit(kind, max, user) => Reason::Limit(kind, max, user),
+            Reason::UserTooDeep(user) => Reason::UserTooDeep(user),
+            Reason::PidTooDeep(pid) => Reason::PidTooDeep(pid),
+            Reason::Chrooted => Reason::Chrooted,
+            Reason::NoIdMap(map, user) => Reason::NoIdMap(map, user),
+            Reason::Withheld(capability) => Reason::Withheld(capability),
+            Reason::PidForChildren(pid, own) => Reason::PidForChildren(pid, own),
+            Reason::PidOwnerNotAbove(pid) => Reason::PidOwnerNotAbove(pid),
+            Reason::NoPid => Reason::NoPid,
+            Reason::PidNotForYou => Reason::PidNotForYou,
+            Reason::DeadInit(pid) => Reason::DeadInit(pid),
+            Reason::PidTaken => Reason::PidTaken,
+            Reason::Signal => Reason::Signal,
+            Reason::Killed => Reason::Killed,
+            Reason::NoDescriptor => Reason::NoDescriptor,
+            Reason::NotOfKind(kind) => Reason::NotOfKind(kind),
+            Reason::NotANamespace => Reason::NotANamespace,
+            Reason::NotAPidfd => Reason::NotAPidfd,
+            Reason::NoProcess => Reason::NoProcess,
+            Reason::NoTrace => Reason::NoTrace,
+            Reason::SecurityModule(_) | Reason::Pids(_) => return None,
+        })
+    }
+
+    /// The same of namespaces with the number 0.
+    pub fn without_namespaces(self) -> Self {
+        match self {
+            Reason::NoCapability(capability, _) => Reason::NoCapability(capability, 0),
+            Reason::CapabilityElsewhere(capability, _, _) => {
+                Reason::CapabilityElsewhere(capability, 0, 0)
+            }
+            Reason::AlreadyIn(_) => Reason::AlreadyIn(0),
+            Reason::NotBelow(_) => Reason::NotBelow(0),
+            Reason::Limit(kind, max, _) => Reason::Limit(kind, max, 0),
+            Reason::UserTooDeep(_) => Reason::UserTooDeep(0),
+            Reason::PidTooDeep(_) => Reason::PidTooDeep(0),
+            Reason::NoIdMap(map, _) => Reason::NoIdMap(map, 0),
+            Reason::PidForChildren(_, _) => Reason::PidForChildren(0, 0),
+            Reason::PidOwnerNotAbove(_) => Reason::PidOwnerNotAbove(0),
+            Reason::DeadInit(_) => Reason::DeadInit(0),
+            Reason::FlagsExclude(..)
+            | Reason::FlagNeeds(..)
+            | Reason::UnknownFlags(..)
+            | Reason::Threads(..)
+            | Reason::NotSingleThreaded
+            | Reason::SharedFs(..)
+            | Reason::UnprivilegedUserns
+            | Reason::Chrooted
+            | Reason::SecurityModule(_)
+            | Reason::Withheld(_)
+            | Reason::NoPid
+            | Reason::PidNotForYou
+            | Reason::Pids(_)
+            | Reason::PidTaken
+            | Reason::Signal
+            | Reason::Killed
+            | Reason::NoDescriptor
+            | Reason::NotOfKind(_)
+            | Reason::NotANamespace
+            | Reason::NotAPidfd
+            | Reason::NoProcess
+            | Reason::NoTrace => self,
+        }
+    }
 }
 
 impl fmt::Display for Reason<'_> {

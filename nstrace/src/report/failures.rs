@@ -4,7 +4,7 @@ use foldhash::HashMap;
 use nstrace_common::wire::Op;
 
 use super::Tally;
-use crate::{event::until_nul, stages::Function};
+use crate::{event::until_nul, explain::Reason, stages::Function};
 
 /// So many sorts of failures are told apart as they are; then namespaces that a reason names
 /// do not count, and when there are twice as many reasons do not either.
@@ -53,32 +53,118 @@ impl Met {
     }
 }
 
+/// What failed, and where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct What {
+    /// The operation.
+    pub op: Op,
+    /// What it failed with, positive.
+    pub errno: i32,
+    /// The function that failed, if that is known.
+    pub stage: Option<Function>,
+}
+
+/// Why something failed, as it is kept: not in words, which are for the end.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Cause {
+    Unknown,
+    /// For that reason.
+    Reason(Reason<'static>),
+    /// For that reason, whatever namespace it names.
+    Shape(Reason<'static>),
+    /// In words: what is made of something that the machine says.
+    Words(String),
+}
+
+impl Cause {
+    fn new(reason: Option<Reason>) -> Cause {
+        match reason.map(|reason| reason.lasting().ok_or(reason)) {
+            None => Cause::Unknown,
+            Some(Ok(reason)) => Cause::Reason(reason),
+            Some(Err(reason)) => Cause::Words(reason.to_string()),
+        }
+    }
+
+    /// The same, whatever namespace it names.
+    fn into_shape(self) -> Cause {
+        match self {
+            Cause::Reason(reason) => Cause::Shape(reason.without_namespaces()),
+            Cause::Words(words) => Cause::Words(shape(&words)),
+            Cause::Unknown | Cause::Shape(_) => self,
+        }
+    }
+
+    fn words(&self) -> Option<String> {
+        match self {
+            Cause::Unknown => None,
+            Cause::Reason(reason) => Some(reason.to_string()),
+            Cause::Shape(reason) => Some(shape(&reason.to_string())),
+            Cause::Words(words) => Some(words.clone()),
+        }
+    }
+}
+
 /// All failures.
 #[derive(Clone, Debug, Default)]
-pub struct Failures(HashMap<Failure, Met>);
+pub struct Failures {
+    sorts: Vec<((What, Cause), Met)>,
+    /// Where in these.
+    places: HashMap<(What, Cause), usize>,
+    /// The last one: they come in runs.
+    last: usize,
+}
 
 impl Failures {
     /// Adds one of a task of that name, in that container.
-    pub fn add(&mut self, mut failure: Failure, comm: Comm, container: usize) {
-        if self.0.len() >= SORTS_MAX && !self.0.contains_key(&failure) {
-            let shape = failure.reason.as_deref().map(shape);
-            failure.reason = shape.filter(|_| self.0.len() < 2 * SORTS_MAX);
-        }
-        let met = self.0.entry(failure).or_default();
+    pub fn add(&mut self, what: What, reason: Option<Reason>, comm: Comm, container: usize) {
+        let at = self.place((what, Cause::new(reason)));
+        let (_, met) = &mut self.sorts[at];
         met.count += 1;
         met.comms.add(comm);
         met.containers.add(container);
     }
 
+    /// Where that sort is; it has a place then.
+    fn place(&mut self, mut sort: (What, Cause)) -> usize {
+        if let Some((last, _)) = self.sorts.get(self.last)
+            && *last == sort
+        {
+            return self.last;
+        }
+        let len = self.sorts.len();
+        if len >= SORTS_MAX && !self.places.contains_key(&sort) {
+            sort.1 = match len < 2 * SORTS_MAX {
+                true => sort.1.into_shape(),
+                false => Cause::Unknown,
+            };
+        }
+        self.last = *self.places.entry(sort.clone()).or_insert(len);
+        if self.last == len {
+            self.sorts.push((sort, Met::default()));
+        }
+        self.last
+    }
+
     /// Whether nothing has failed.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.sorts.is_empty()
     }
 
     /// Those of each sort, in an order of their own.
-    pub fn sorts(&self) -> Vec<(&Failure, &Met)> {
-        let mut all: Vec<_> = self.0.iter().collect();
-        all.sort_unstable_by_key(|(failure, _)| *failure);
+    pub fn sorts(&self) -> Vec<(Failure, &Met)> {
+        let sorts = self.sorts.iter().map(|((what, cause), met)| {
+            let What { op, errno, stage } = *what;
+            let reason = cause.words();
+            let failure = Failure {
+                op,
+                errno,
+                stage,
+                reason,
+            };
+            (failure, met)
+        });
+        let mut all: Vec<(Failure, &Met)> = sorts.collect();
+        all.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
         all
     }
 
@@ -104,7 +190,7 @@ impl Failures {
                 }
             };
             group.count += met.count;
-            group.add(failure, met);
+            group.add(&failure, met);
         }
         for group in &mut groups {
             group
@@ -198,6 +284,8 @@ pub fn shape(reason: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::explain::{Capability, PidsLimit};
+    use nstrace_common::kind::Kind;
 
     #[test]
     fn a_shape_has_no_numbers_of_namespaces() {
@@ -220,12 +308,11 @@ mod tests {
         }
     }
 
-    fn failure(op: Op, reason: Option<&str>) -> Failure {
-        Failure {
+    fn what(op: Op) -> What {
+        What {
             op,
             errno: libc::EPERM,
             stage: Some(Function::CreateUserNs),
-            reason: reason.map(str::to_owned),
         }
     }
 
@@ -238,10 +325,10 @@ mod tests {
             (Op::Clone3, 8, b'b'),
             (Op::Clone3, 8, b'b'),
         ] {
-            let reason = format!("user:{user} has no uid_map yet");
-            failures.add(failure(op, Some(&reason)), comm(by), 0);
+            let reason = Reason::NoIdMap("uid_map", user);
+            failures.add(what(op), Some(reason), comm(by), 0);
         }
-        failures.add(failure(Op::Clone, None), comm(b'a'), 1);
+        failures.add(what(Op::Clone), None, comm(b'a'), 1);
         assert_eq!(failures.sorts().len(), 3);
         let groups = failures.groups();
         assert_eq!((groups.len(), groups[0].count), (1, 4));
@@ -258,14 +345,49 @@ mod tests {
     #[test]
     fn sorts_are_bounded_and_all_are_counted() {
         let mut failures = Failures::default();
-        for user in 0..3 * SORTS_MAX {
-            let reason = format!("user:{user} has no uid_map yet");
-            failures.add(failure(Op::Clone, Some(&reason)), Comm([0; 16]), 0);
-            let reason = format!("pids.max is {user} in /x");
-            failures.add(failure(Op::Clone, Some(&reason)), Comm([0; 16]), 0);
+        let most = SORTS_MAX as u32;
+        for user in 0..3 * most {
+            let limit = PidsLimit {
+                cgroup: "/x".to_owned(),
+                max: Some(user.into()),
+            };
+            for reason in [Reason::NoIdMap("uid_map", user), Reason::Pids(&limit)] {
+                failures.add(what(Op::Clone), Some(reason), Comm([0; 16]), 0);
+            }
         }
-        assert!(failures.sorts().len() <= 2 * SORTS_MAX + 16);
-        let all: u64 = failures.sorts().iter().map(|(_, met)| met.count).sum();
+        let sorts = failures.sorts();
+        assert!(sorts.len() <= 2 * SORTS_MAX + 16);
+        let all: u64 = sorts.iter().map(|(_, met)| met.count).sum();
         assert_eq!(all, 6 * SORTS_MAX as u64);
+        let shaped = Some("user:… has no uid_map yet".to_owned());
+        let found = sorts.iter().find(|(failure, _)| failure.reason == shaped);
+        assert!(found.is_some_and(|(_, met)| met.count > 1));
+    }
+
+    #[test]
+    fn a_shape_is_that_of_the_words() {
+        const CAPABILITY: Capability = Capability("CAP_SYS_ADMIN", 21);
+        for reason in [
+            Reason::NoCapability(CAPABILITY, 7),
+            Reason::CapabilityElsewhere(CAPABILITY, 7, 8),
+            Reason::AlreadyIn(7),
+            Reason::NotBelow(7),
+            Reason::Limit(Kind::Net, 3, 7),
+            Reason::UserTooDeep(7),
+            Reason::PidTooDeep(7),
+            Reason::NoIdMap("gid_map", 7),
+            Reason::PidForChildren(7, 8),
+            Reason::PidOwnerNotAbove(7),
+            Reason::DeadInit(7),
+            Reason::Threads("CLONE_NEWUSER", 7),
+            Reason::UnknownFlags(Op::Clone, 7),
+            Reason::SharedFs(Kind::Mnt, 7),
+        ] {
+            let cause = Cause::new(Some(reason));
+            assert!(matches!(cause, Cause::Reason(_)));
+            let words = reason.to_string();
+            assert_eq!(cause.words().as_ref(), Some(&words));
+            assert_eq!(cause.into_shape().words(), Some(shape(&words)), "{words}");
+        }
     }
 }
