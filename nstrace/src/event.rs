@@ -274,11 +274,7 @@ impl<'a> Operation<'a> {
         for (at, (before, after)) in ids.take(KINDS).enumerate() {
             others |= u8::from(before != after) << at;
         }
-        std::iter::from_fn(move || {
-            let at = others.trailing_zeros();
-            others &= others.wrapping_sub(1);
-            Kind::from_index(at as u8)
-        })
+        kinds(others)
     }
 
     /// The `CLONE_NEW*` flags of the kinds of which it was to make a namespace.
@@ -305,8 +301,12 @@ impl<'a> Operation<'a> {
 
     /// The namespaces that it made.
     pub fn born(&self) -> impl Iterator<Item = Life> {
-        let made = flagged(&Kind::ALL, self.made_flags());
-        made.filter_map(|kind| {
+        self.born_of(self.made_flags())
+    }
+
+    /// Those of these kinds.
+    pub fn born_of(&self, flags: u64) -> impl Iterator<Item = Life> {
+        kinds(kinds_of(flags)).filter_map(|kind| {
             let after = self.after(kind);
             (after != self.before(kind)).then(|| Life {
                 time: self.record.head.time,
@@ -326,6 +326,38 @@ impl<'a> Operation<'a> {
     pub fn failure(&self) -> Option<&'a FailRecord> {
         self.fail
     }
+}
+
+/// The kinds whose `CLONE_NEW*` flags are set, a bit for each.
+#[inline]
+pub fn kinds_of(flags: u64) -> u8 {
+    let (mut left, mut kinds) = (flags & CLONE_NEW_ALL, 0);
+    while left != 0 {
+        kinds |= KIND_OF_BIT[left.trailing_zeros() as usize];
+        left &= left - 1;
+    }
+    kinds
+}
+
+/// The bit of the kind whose flag each bit is.
+const KIND_OF_BIT: [u8; u64::BITS as usize] = {
+    let mut kinds = [0; u64::BITS as usize];
+    let mut at = 0;
+    while at < Kind::ALL.len() {
+        kinds[Kind::ALL[at].flag().trailing_zeros() as usize] = 1 << at;
+        at += 1;
+    }
+    kinds
+};
+
+/// Kinds of which there is a bit for each.
+#[inline]
+pub fn kinds(mut bits: u8) -> impl Iterator<Item = Kind> {
+    std::iter::from_fn(move || {
+        let at = bits.trailing_zeros();
+        bits &= bits.wrapping_sub(1);
+        Kind::from_index(at as u8)
+    })
 }
 
 /// The kinds whose `CLONE_NEW*` flags are set, in an order.

@@ -10,7 +10,7 @@ use nstrace_common::{
 
 use crate::{
     cgroups::Cgroups,
-    event::{Event, Life, Operation, Task, until_nul},
+    event::{Event, Life, Operation, Task, kinds_of, until_nul},
     stages,
 };
 
@@ -162,12 +162,4 @@ pub fn about(op: &Operation) -> u8 {
         false => 0,
     };
     requested | stages::installed_kinds(op) | fork
-}
-
-/// The kinds whose `CLONE_NEW*` flags are set, a bit for each.
-fn kinds_of(flags: u64) -> u8 {
-    let bit = |kind: Kind| u8::from(flags & kind.flag() != 0) << kind as u8;
-    Kind::ALL
-        .into_iter()
-        .fold(0, |kinds, kind| kinds | bit(kind))
 }

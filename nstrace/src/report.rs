@@ -258,27 +258,23 @@ impl Report {
             let [first, last] = self.span.unwrap_or([time; 2]);
             self.span = Some([first.min(time), last.max(time)]);
         }
-        let passes = || !self.filters || self.filter.matches(event, known.cgroups);
         let makes = match event {
-            Event::Op(op) => {
-                let passes = passes();
-                if passes {
-                    self.operation(op, known, print);
-                }
-                passes
-            }
-            Event::Births(_) => passes(),
-            Event::Lost(lost) => {
-                self.loss(lost);
-                false
+            Event::Op(_) | Event::Births(_) => {
+                !self.filters || self.filter.matches(event, known.cgroups)
             }
             _ => false,
         };
-        for change in known.changes {
-            self.change(known.world, *change, makes);
+        match event {
+            Event::Op(op) if makes => self.operation(op, known, print),
+            Event::Lost(lost) => self.loss(lost),
+            _ => {}
+        }
+        if !known.changes.is_empty() {
+            self.changes(known.world, known.changes, makes);
         }
     }
 
+    #[inline(never)]
     fn operation(&mut self, op: &Operation, known: &Known, print: &mut Print) {
         let took_ns = op.took_ns();
         self.operations += 1;
@@ -361,8 +357,13 @@ impl Report {
 
     /// Adds what was not known before, where something is missing.
     pub fn found(&mut self, world: &World, found: &[Change]) {
-        for change in found {
-            self.change(world, *change, false);
+        self.changes(world, found, false);
+    }
+
+    #[inline(never)]
+    fn changes(&mut self, world: &World, changes: &[Change], makes: bool) {
+        for change in changes {
+            self.change(world, *change, makes);
         }
     }
 

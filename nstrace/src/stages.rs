@@ -450,7 +450,8 @@ pub fn lengths(op: &Operation, mut each: impl FnMut(usize, u64)) {
     });
     open.leave(0, op.took_ns(), &mut ended);
     // It failed before its mark.
-    if let Some(function) = failed(op)
+    if op.errno().is_some()
+        && let Some(function) = failed(op)
         && passed >> function.index() & 1 == 0
     {
         each(function.index(), 0);
@@ -471,6 +472,7 @@ impl OpenIds {
         starts: [0; size_of::<u32>()],
     };
 
+    #[inline(always)]
     fn enter(&mut self, level: u8, id: Id, at: u64, ended: &mut impl FnMut(Id, u64)) {
         let shift = u32::from(level) * u8::BITS;
         // As in `stages`.
@@ -483,18 +485,25 @@ impl OpenIds {
     }
 
     /// What is open down to a level ends.
+    #[inline(always)]
     fn leave(&mut self, level: u8, at: u64, ended: &mut impl FnMut(Id, u64)) {
-        let shift = u32::from(level) * u8::BITS;
-        let mut left = self.ids >> shift;
-        self.ids &= (1 << shift) - 1;
+        let left = self.ids >> (u32::from(level) * u8::BITS);
+        if left != 0 {
+            self.end(left, level, at, ended);
+        }
+    }
+
+    #[inline(never)]
+    fn end(&mut self, mut left: u32, level: u8, at: u64, ended: &mut impl FnMut(Id, u64)) {
+        self.ids ^= left << (u32::from(level) * u8::BITS);
         for start in self.starts.iter().skip(level.into()) {
-            if left == 0 {
-                break;
-            }
             if left as u8 != 0 {
                 ended(Id(left as u8), at.saturating_sub(*start));
             }
             left >>= u8::BITS;
+            if left == 0 {
+                break;
+            }
         }
     }
 }

@@ -35,7 +35,7 @@ pub fn cut(args: &Cut) -> anyhow::Result<ExitCode> {
             }
             Spanned::Item(item) => item,
         };
-        if let (Item::Entry(Entry::Event(event)), Some(span)) = (&item, part)
+        if let (Item::Entry(Entry::Event(event)), Some(span)) = (&*item, part)
             && !copy.is_begun()
             && event.time().is_some_and(|time| time > span.from)
         {
@@ -85,7 +85,7 @@ pub fn cat(args: &Cat) -> anyhow::Result<ExitCode> {
     for file in &args.files {
         let mut is_begun = false;
         recording::read(file, &mut |item| {
-            let head = match &item {
+            let head = match item {
                 Item::Head(head) => Some((**head).clone()),
                 Item::Damage(_) | Item::Gap(_) => None,
                 // It has been damaged.
@@ -178,22 +178,22 @@ impl Copy {
         write(&mut self.writer, &self.name, |writer| writer.state(&state))
     }
 
-    fn take(&mut self, item: Item) -> anyhow::Result<()> {
+    fn take(&mut self, item: &mut Item) -> anyhow::Result<()> {
         match item {
-            Item::State(state) => return self.state(*state),
+            Item::State(state) => return self.state(std::mem::take(&mut **state)),
             Item::Entry(Entry::Event(event)) => {
                 self.goes_on()?;
-                return self.event(&event);
+                return self.event(event);
             }
             Item::Entry(Entry::Name { id, name }) => {
                 self.known.names.learn(id, name);
                 return write(&mut self.writer, &self.name, |writer| writer.name(id, name));
             }
             Item::Entry(Entry::Clock(offset)) => {
-                self.known.wall_offset_ns = offset;
-                return write(&mut self.writer, &self.name, |writer| writer.clock(offset));
+                self.known.wall_offset_ns = *offset;
+                return write(&mut self.writer, &self.name, |writer| writer.clock(*offset));
             }
-            Item::Entry(Entry::Facts(facts)) => self.facts = Some(facts),
+            Item::Entry(Entry::Facts(facts)) => self.facts = Some(std::mem::take(facts)),
             // What is missing here is missing there, and a state that makes it good is read.
             Item::Gap(Gap::Missing(lost)) if self.next.is_none() => {
                 self.next = Some(Head {
@@ -202,7 +202,7 @@ impl Copy {
                     ..self.head.clone()
                 });
             }
-            Item::End(time) => self.end = time,
+            Item::End(time) => self.end = *time,
             Item::Head(_) | Item::Damage(_) | Item::Gap(_) => {}
         }
         Ok(())

@@ -23,6 +23,7 @@ use crate::{
         parquet::{Parquet, TABLES},
         perfetto::Perfetto,
     },
+    world::Options,
 };
 
 /// Writes it in another format.
@@ -118,7 +119,7 @@ fn readable(args: &cli::Export) -> anyhow::Result<()> {
 
 /// Tells somebody, who writes it to what has that name, all that a recording has.
 fn export(path: &Path, to: &mut dyn Export, name: &str) -> anyhow::Result<()> {
-    let model = Model::try_replay(path, &mut |model, replayed| {
+    let model = Model::replay(path, Options::default(), &mut |model, replayed| {
         let context = context(model);
         match replayed {
             Replayed::Head(head) => to.head(head),

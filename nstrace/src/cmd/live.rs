@@ -72,6 +72,9 @@ pub enum Replayed<'a> {
     State(&'a [Change]),
 }
 
+/// Is told what is in a recording. An error ends it.
+pub type Listener<'l> = dyn FnMut(&Model, Replayed) -> anyhow::Result<()> + 'l;
+
 /// When it is in a recording.
 #[derive(Clone, Copy, Default)]
 struct Then {
@@ -100,23 +103,9 @@ impl Model {
     pub fn replay(
         path: &Path,
         options: world::Options,
-        each: &mut dyn FnMut(&Model, Replayed),
+        each: &mut Listener<'_>,
     ) -> anyhow::Result<Model> {
-        let each = &mut |model: &Model, replayed: Replayed<'_>| {
-            each(model, replayed);
-            Ok(())
-        };
         Model::read(path, options, each, &mut |take| {
-            recording::read(path, take).map(|()| None)
-        })
-    }
-
-    /// The same with somebody who may have enough: an error ends it.
-    pub fn try_replay(
-        path: &Path,
-        each: &mut dyn FnMut(&Model, Replayed) -> anyhow::Result<()>,
-    ) -> anyhow::Result<Model> {
-        Model::read(path, world::Options::default(), each, &mut |take| {
             recording::read(path, take).map(|()| None)
         })
     }
@@ -128,12 +117,8 @@ impl Model {
         [from, until]: [Option<&Moment>; 2],
         options: world::Options,
         begins: &mut dyn FnMut(u64),
-        each: &mut dyn FnMut(&Model, Replayed),
+        each: &mut Listener<'_>,
     ) -> anyhow::Result<Model> {
-        let each = &mut |model: &Model, replayed: Replayed<'_>| {
-            each(model, replayed);
-            Ok(())
-        };
         Model::read(path, options, each, &mut |take| {
             let mut end = None;
             recording::read_span(path, from, until, &mut |spanned| match spanned {
@@ -152,7 +137,7 @@ impl Model {
     fn read(
         path: &Path,
         options: world::Options,
-        each: &mut dyn FnMut(&Model, Replayed) -> anyhow::Result<()>,
+        each: &mut Listener<'_>,
         source: &mut dyn FnMut(&mut Each) -> anyhow::Result<Option<u64>>,
     ) -> anyhow::Result<Model> {
         let mut model = Model {
@@ -161,9 +146,9 @@ impl Model {
             ..Model::default()
         };
         let mut is_whole = false;
-        let take = &mut |item: Item| {
+        let take = &mut |item: &mut Item| {
             let moment = model.moment.get_or_insert_default();
-            match &item {
+            match item {
                 Item::Head(head) => {
                     moment.now_ns = head.mono_ns;
                     moment.wall_offset_ns = head.wall_offset_ns;
@@ -187,9 +172,7 @@ impl Model {
                     is_whole = true;
                     moment.now_ns = moment.now_ns.max(state.world.now());
                     moment.wall_offset_ns = state.wall_offset_ns;
-                    if let Item::State(state) = item {
-                        model.restore(*state, each)?;
-                    }
+                    model.restore(std::mem::take(&mut **state), each)?;
                 }
                 Item::End(time) => moment.now_ns = moment.now_ns.max(*time),
                 Item::Damage(damage) => each(&model, Replayed::Damage(*damage))?,
@@ -217,16 +200,12 @@ impl Model {
     ) -> anyhow::Result<()> {
         let moment = self.moment.get_or_insert_default();
         moment.now_ns = moment.now_ns.max(event.time().unwrap_or(0));
-        self.apply(event, &mut |_, _, _| {});
+        self.note(event);
         each(self, Replayed::Event(event, &self.changes))
     }
 
     /// What is known of the machine where nothing of it was.
-    fn restore(
-        &mut self,
-        state: State,
-        each: &mut dyn FnMut(&Model, Replayed) -> anyhow::Result<()>,
-    ) -> anyhow::Result<()> {
+    fn restore(&mut self, state: State, each: &mut Listener<'_>) -> anyhow::Result<()> {
         let State {
             world,
             cgroups,
@@ -327,7 +306,7 @@ impl Model {
         let mut model = Model::default();
         snapshot::cgroups(&mut model.cgroups);
         snapshot::take(&snapshot::Options::default(), &mut |event| {
-            model.apply(&event, &mut |_, _, _| {});
+            model.note(&event);
         })?;
         model.learn_names()?;
         Ok(model)
@@ -351,6 +330,18 @@ impl Model {
     }
 
     fn apply(&mut self, event: &Event, watcher: &mut Watcher) {
+        self.note(event);
+        if !self.changes.is_empty()
+            && let Some(time) = event.time()
+        {
+            let changes = std::mem::take(&mut self.changes);
+            watcher(self, &changes, time);
+            self.changes = changes;
+        }
+    }
+
+    /// The same where nobody watches.
+    fn note(&mut self, event: &Event) {
         if let Some(mut tap) = self.tap.take() {
             tap(self, event);
             self.tap = Some(tap);
@@ -362,14 +353,7 @@ impl Model {
             _ => {}
         }
         self.changes.clear();
-        let mut changes = std::mem::take(&mut self.changes);
-        self.world.apply(event, &mut changes);
-        if !changes.is_empty()
-            && let Some(time) = event.time()
-        {
-            watcher(self, &changes, time);
-        }
-        self.changes = changes;
+        self.world.apply(event, &mut self.changes);
     }
 
     /// The same for rendering.

@@ -19,10 +19,8 @@ use crate::{
 pub fn export(path: &Path, out: &mut dyn Write, name: &str) -> anyhow::Result<()> {
     let limits = Limits::default();
     let mut page = Page::new(limits);
-    let model = Model::replay(
-        path,
-        Options::default(),
-        &mut |model, replayed| match replayed {
+    let each = &mut |model: &Model, replayed: Replayed<'_>| {
+        match replayed {
             Replayed::Head(head) => page.head(head, &known(model)),
             Replayed::State(_) => page.state(&known(model)),
             Replayed::Facts(facts) => page.facts(facts.clone()),
@@ -33,8 +31,10 @@ pub fn export(path: &Path, out: &mut dyn Write, name: &str) -> anyhow::Result<()
                 page.event(event, &known(model));
             }
             Replayed::Damage(damage) => page.damage(recording::told(damage)),
-        },
-    )?;
+        }
+        Ok(())
+    };
+    let model = Model::replay(path, Options::default(), each)?;
     let left_out = page
         .write(out, &known(&model), &model.names)
         .map_err(unwritten)

@@ -22,8 +22,8 @@ use crate::{
     trace::{Clocks, Damage, Entry, Gap, Head, Item, Reader},
 };
 
-/// Is told what is in it. An error ends it.
-pub type Each<'e> = dyn FnMut(Item) -> anyhow::Result<()> + 'e;
+/// Is told what is in it, and may take it. An error ends it.
+pub type Each<'e> = dyn FnMut(&mut Item) -> anyhow::Result<()> + 'e;
 
 /// Reads all of it, from standard input if the path is `-`, and says what of it cannot be
 /// read.
@@ -76,11 +76,11 @@ pub struct Span {
 }
 
 /// What is in a part.
-pub enum Spanned<'a> {
+pub enum Spanned<'a, 'i> {
     /// Comes first.
     Head(&'a Head, Span),
     /// The rest, from a state before the part on.
-    Item(Item<'a>),
+    Item(&'a mut Item<'i>),
 }
 
 /// Reads a part, and what leads to it.
@@ -120,7 +120,7 @@ pub fn read_span(
                 anyhow::bail!("{name}: {HEADLESS}");
             }
             let span = span(&head, &Clocks::default(), None)?;
-            each(Spanned::Item(Item::Head(Box::new(head.clone()))))?;
+            each(Spanned::Item(&mut Item::Head(Box::new(head.clone()))))?;
             each(Spanned::Head(&head, span))?;
             rest(&mut reader, &name, &mut not_after(span.until, each))
         }
@@ -138,7 +138,7 @@ pub fn read_span(
             }
             let end = index.times.map_or(head.mono_ns, |[_, last]| last);
             let span = span(&head, &index.clocks, Some(end))?;
-            each(Spanned::Item(Item::Head(Box::new(head.clone()))))?;
+            each(Spanned::Item(&mut Item::Head(Box::new(head.clone()))))?;
             each(Spanned::Head(&head, span))?;
             // To its end: what is told as cut off is told.
             let last = if until.is_some() {
@@ -295,24 +295,27 @@ pub fn span(path: &Path) -> anyhow::Result<Option<(Head, u64)>> {
 
 /// Reads what is left.
 fn rest<R: Read>(reader: &mut Reader<R>, name: &str, each: &mut Each<'_>) -> anyhow::Result<()> {
-    loop {
-        let item = match reader.read() {
-            Ok(Some(item)) => item,
-            Ok(None) => return Ok(()),
-            Err(error) => return Err(unread(error)).with_context(|| name.to_owned()),
-        };
+    let mut each = |mut item: Item| {
         tell(&item, name);
-        each(item)?;
+        each(&mut item)
+    };
+    while let Some(done) = reader
+        .read_with(&mut each)
+        .map_err(unread)
+        .with_context(|| name.to_owned())?
+    {
+        done?;
     }
+    Ok(())
 }
 
 /// The same without events of later times.
 fn not_after<'e>(
     until: u64,
     each: &'e mut dyn FnMut(Spanned) -> anyhow::Result<()>,
-) -> impl FnMut(Item) -> anyhow::Result<()> + 'e {
+) -> impl FnMut(&mut Item) -> anyhow::Result<()> + 'e {
     move |item| {
-        let time = match &item {
+        let time = match item {
             Item::Entry(Entry::Event(event)) => event.time(),
             Item::State(state) => Some(state.world.now()),
             Item::Head(head) => Some(head.mono_ns),

@@ -53,44 +53,47 @@ impl Summed {
         let (mut head, mut facts) = (Head::default(), Facts::NONE);
         // What leads to a part is not counted.
         let from = Cell::new(None);
-        let mut each = |model: &Model, replayed: Replayed<'_>| match replayed {
-            // Of several, the first.
-            Replayed::Head(new) if head.version == 0 => head = new.clone(),
-            Replayed::Head(_) => {}
-            Replayed::Facts(new) => facts = new.clone(),
-            Replayed::Damage(_) => {}
-            Replayed::State(found) if from.get().is_none() => own.found(&model.world, found),
-            Replayed::State(_) => {}
-            Replayed::Event(event, changes) => {
-                if let Some(from) = from.get() {
-                    if event.time().is_none_or(|time| time <= from) {
-                        return;
+        let mut each = |model: &Model, replayed: Replayed<'_>| {
+            match replayed {
+                // Of several, the first.
+                Replayed::Head(new) if head.version == 0 => head = new.clone(),
+                Replayed::Head(_) => {}
+                Replayed::Facts(new) => facts = new.clone(),
+                Replayed::Damage(_) => {}
+                Replayed::State(found) if from.get().is_none() => own.found(&model.world, found),
+                Replayed::State(_) => {}
+                Replayed::Event(event, changes) => {
+                    if let Some(from) = from.get() {
+                        if event.time().is_none_or(|time| time <= from) {
+                            return Ok(());
+                        }
+                        own.begins_before(&model.world, changes);
                     }
-                    own.begins_before(&model.world, changes);
-                }
-                let known = Known {
-                    world: &model.world,
-                    changes,
-                    cgroups: &model.cgroups,
-                    facts: &facts,
-                };
-                own.event(event, &known, &mut |op: &Operation| {
-                    let view = View {
-                        wall_offset_ns: model.wall_offset_ns(),
+                    let known = Known {
+                        world: &model.world,
+                        changes,
                         cgroups: &model.cgroups,
-                        facts: Some(&facts),
-                        color,
-                        all: false,
+                        facts: &facts,
                     };
-                    let mut text = Text::new();
-                    printer.event(format, &mut text, &Event::Op(*op), &view);
-                    text.to_string()
-                });
+                    own.event(event, &known, &mut |op: &Operation| {
+                        let view = View {
+                            wall_offset_ns: model.wall_offset_ns(),
+                            cgroups: &model.cgroups,
+                            facts: Some(&facts),
+                            color,
+                            all: false,
+                        };
+                        let mut text = Text::new();
+                        printer.event(format, &mut text, &Event::Op(*op), &view);
+                        text.to_string()
+                    });
+                }
             }
+            Ok(())
         };
         // Who is where is of no interest but at the end.
         let options = world::Options {
-            tells_members: false,
+            tells_tasks: false,
             ..world::Options::default()
         };
         let model = match part {

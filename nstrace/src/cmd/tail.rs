@@ -89,7 +89,7 @@ fn through(
         let (screen, write) = &mut *out.borrow_mut();
         write(&mut screen.text)
     };
-    let each = &mut |item: Item| {
+    let each = &mut |item: &mut Item| {
         let is_full = {
             let screen = &mut out.borrow_mut().0;
             take(screen, item);
@@ -107,17 +107,17 @@ fn through(
     flush()
 }
 
-fn take(screen: &mut Screen, item: Item) {
+fn take(screen: &mut Screen, item: &mut Item) {
     match item {
         Item::Head(head) => screen.wall_offset_ns = head.wall_offset_ns,
-        Item::State(state) => screen.begin_with(*state),
-        Item::Entry(Entry::Event(event)) if is_for_tail(&event) => screen.event(&event),
+        Item::State(state) => screen.begin_with(std::mem::take(&mut **state)),
+        Item::Entry(Entry::Event(event)) if is_for_tail(event) => screen.event(event),
         Item::Entry(Entry::Event(Event::FoundNamespace(found))) => {
             screen.lives.found(found.kind, found.ns.inum);
         }
-        Item::Entry(Entry::Clock(offset)) => screen.wall_offset_ns = offset,
-        Item::Entry(Entry::Facts(facts)) => screen.facts(facts),
-        Item::Gap(Gap::Missing(lost)) => screen.event(&Event::Lost(lost)),
+        Item::Entry(Entry::Clock(offset)) => screen.wall_offset_ns = *offset,
+        Item::Entry(Entry::Facts(facts)) => screen.facts(std::mem::take(facts)),
+        Item::Gap(Gap::Missing(lost)) => screen.event(&Event::Lost(*lost)),
         Item::Entry(Entry::Event(_) | Entry::Name { .. })
         | Item::End(_)
         | Item::Damage(_)

@@ -114,14 +114,14 @@ const SETTLE: Duration = Duration::from_millis(100);
 fn replay(args: &Writers, path: &Path) -> anyhow::Result<ExitCode> {
     let mut page = Page::new(args);
     let mut is_there = false;
-    recording::read(path, &mut |item: Item| {
+    recording::read(path, &mut |item: &mut Item| {
         match item {
             Item::Head(head) => page.wall_offset_ns = head.wall_offset_ns,
-            Item::Entry(Entry::Clock(offset)) => page.wall_offset_ns = offset,
-            Item::Entry(Entry::Event(Event::Cgroup(cgroup))) => page.cgroups.made(&cgroup),
+            Item::Entry(Entry::Clock(offset)) => page.wall_offset_ns = *offset,
+            Item::Entry(Entry::Event(Event::Cgroup(cgroup))) => page.cgroups.made(cgroup),
             Item::Entry(Entry::Event(event)) => {
                 is_there |= matches!(event, Event::MountWatched(_));
-                page.event(&event);
+                page.event(event);
             }
             _ => {}
         }

@@ -333,16 +333,24 @@ impl Expected {
         let which = stream(record);
         let stream = &mut self.streams[index(kind, which)];
         stream.enter(self.block);
-        let mut own = [0; WORDS];
-        own.as_mut_bytes()[..size_of::<R>()].copy_from_slice(record.as_bytes());
-        let mut guess = stream.words;
+        // Records are aligned to 8 bytes, and as long as some words: `layout` has seen to it.
+        let Ok(own) = <[u64]>::ref_from_bytes(record.as_bytes()) else {
+            return;
+        };
+        let guess = &mut stream.words;
         guess[TIME] = self.time;
         for [member, other] in layout.same {
-            member.set(&mut guess, other.get(&own));
+            member.set(guess, other.get(own));
+        }
+        let mut words = 0_u32;
+        for (at, (own, guess)) in own.iter().zip(guess.iter()).enumerate() {
+            words |= u32::from(own != guess) << at;
         }
         let mut mask = 0;
-        for at in 0..size_of::<R>() / 8 {
+        while words != 0 {
+            let at = words.trailing_zeros() as usize % WORDS;
             mask |= layout.differing(at, own[at] ^ guess[at]);
+            words &= words - 1;
         }
         let same_mask = if mask == stream.mask { SAME_MASK } else { 0 };
         out.push(which | same_mask);
@@ -352,11 +360,11 @@ impl Expected {
         let mut left = mask;
         while left != 0 {
             let member = layout.members[left.trailing_zeros() as usize];
-            put_signed(out, member.difference(&own, &guess));
+            put_signed(out, member.difference(own, guess));
             left &= left - 1;
         }
         self.time = own[TIME];
-        stream.words = own;
+        guess[..size_of::<R>() / 8].copy_from_slice(own);
         stream.mask = mask;
         stream.write_lists(out, lists);
     }
@@ -416,19 +424,18 @@ impl Stream {
     /// How many there are, a mask of those that are not as expected, and these.
     fn write_lists(&mut self, out: &mut Vec<u8>, lists: &[u64]) {
         put(out, lists.len() as u64);
-        for (chunk, lists) in lists.chunks(64).enumerate() {
-            let last = |at: usize| self.lists.get(chunk * 64 + at).copied().unwrap_or(0);
-            let differs = |(at, word): (usize, &u64)| u64::from(*word != last(at)) << at;
-            let mask = lists.iter().enumerate().map(differs).sum();
-            put(out, mask);
-            for (at, word) in lists.iter().enumerate() {
-                if mask >> at & 1 != 0 {
-                    put_signed(out, word.wrapping_sub(last(at)).cast_signed());
-                }
+        self.lists.resize(lists.len(), 0);
+        for (last, lists) in self.lists.chunks_mut(64).zip(lists.chunks(64)) {
+            let differs = |(at, (last, word)): (usize, (&u64, &u64))| u64::from(last != word) << at;
+            let mut left = last.iter().zip(lists).enumerate().map(differs).sum();
+            put(out, left);
+            while left != 0 {
+                let at = left.trailing_zeros() as usize;
+                put_signed(out, lists[at].wrapping_sub(last[at]).cast_signed());
+                last[at] = lists[at];
+                left &= left - 1;
             }
         }
-        self.lists.clear();
-        self.lists.extend_from_slice(lists);
     }
 
     #[inline(always)]
@@ -471,7 +478,7 @@ impl Member {
     }
 
     #[inline]
-    fn get(self, words: &Words) -> u64 {
+    fn get(self, words: &[u64]) -> u64 {
         (words[self.place()] & self.bits) >> self.shift
     }
 
@@ -490,7 +497,7 @@ impl Member {
     }
 
     #[inline]
-    fn difference(self, value: &Words, guess: &Words) -> i64 {
+    fn difference(self, value: &[u64], guess: &[u64]) -> i64 {
         let difference = self.get(value).wrapping_sub(self.get(guess));
         match self.bits {
             u64::MAX => difference.cast_signed(),

@@ -88,9 +88,9 @@ pub enum Item<'a> {
 /// Reads a recording from its beginning to its end.
 pub struct Reader<R> {
     input: R,
-    /// Bytes of the file from `offset` on.
+    /// Bytes of the file from `offset` on: up to `end`, of which so many were used.
     window: Vec<u8>,
-    /// Of these, so many were used.
+    end: usize,
     used: usize,
     offset: u64,
     at_end: bool,
@@ -128,6 +128,7 @@ impl<R: Read> Reader<R> {
         Reader {
             input,
             window: Vec::new(),
+            end: 0,
             used: 0,
             offset: 0,
             at_end: false,
@@ -164,21 +165,20 @@ impl<R: Read> Reader<R> {
 
     /// What is next; none at the end.
     pub fn read(&mut self) -> Result<Option<Item<'_>>, TraceError> {
-        while self.at >= self.payload.len() {
-            match self.block()? {
-                None => return Ok(None),
-                Some(Step::Payload) => {}
-                Some(Step::Head(head)) => return Ok(Some(Item::Head(head))),
-                Some(Step::End(time)) => return Ok(Some(Item::End(time))),
-                Some(Step::State(state)) => return Ok(Some(Item::State(state))),
-                Some(Step::Gap(gap)) => return Ok(Some(Item::Gap(gap))),
-                Some(Step::Damage(damage)) => {
-                    self.is_blind = true;
-                    if matches!(damage, Damage::Skipped { .. }) {
-                        self.past.damage();
-                    }
-                    return Ok(Some(Item::Damage(damage)));
-                }
+        self.read_with(|item| item)
+    }
+
+    /// Hands over what is next, and gives what is made of it; none at the end. Of many events
+    /// that is quicker than [`Reader::read`], because none is moved.
+    #[inline(always)]
+    pub fn read_with<'a, T>(
+        &'a mut self,
+        each: impl FnOnce(Item<'a>) -> T,
+    ) -> Result<Option<T>, TraceError> {
+        if self.at >= self.payload.len() {
+            match self.fill_payload()? {
+                None => {}
+                Some(item) => return Ok(item.map(each)),
             }
         }
         let Reader {
@@ -191,20 +191,46 @@ impl<R: Read> Reader<R> {
             past,
             ..
         } = self;
-        codec.read(Bytes(&payload[*at..]), |entry, rest| {
+        let done = codec.read(Bytes(&payload[*at..]), |entry, rest| {
             let Some(entry) = entry else {
                 // Of a kind that is not known, nothing tells where it ends.
                 *at = payload.len();
                 *is_blind = true;
                 past.damage();
-                return Ok(Some(Item::Damage(Damage::Skipped {
+                return each(Item::Damage(Damage::Skipped {
                     offset: *offset + *used as u64,
                     len: 0,
-                })));
+                }));
             };
             *at = payload.len() - rest.0.len();
-            Ok(Some(Item::Entry(entry)))
-        })
+            each(Item::Entry(entry))
+        });
+        Ok(Some(done))
+    }
+
+    /// Goes on until there are entries to be read: none then. Gives what is next before, or
+    /// that nothing is.
+    #[inline(never)]
+    fn fill_payload(&mut self) -> Result<Option<Option<Item<'static>>>, TraceError> {
+        while self.at >= self.payload.len() {
+            let item = match self.block()? {
+                None => None,
+                Some(Step::Payload) => continue,
+                Some(Step::Head(head)) => Some(Item::Head(head)),
+                Some(Step::End(time)) => Some(Item::End(time)),
+                Some(Step::State(state)) => Some(Item::State(state)),
+                Some(Step::Gap(gap)) => Some(Item::Gap(gap)),
+                Some(Step::Damage(damage)) => {
+                    self.is_blind = true;
+                    if matches!(damage, Damage::Skipped { .. }) {
+                        self.past.damage();
+                    }
+                    Some(Item::Damage(damage))
+                }
+            };
+            return Ok(Some(item));
+        }
+        Ok(None)
     }
 
     /// Goes on to the next block.
@@ -336,12 +362,12 @@ impl<R: Read> Reader<R> {
     /// What stands where nothing has been used yet.
     fn look(&mut self) -> io::Result<Found> {
         if !self.fill(HEAD)? {
-            return Ok(match self.window.len() == self.used || self.waits() {
+            return Ok(match self.end == self.used || self.waits() {
                 true => Found::End,
                 false => Found::Nothing,
             });
         }
-        let head: [u8; HEAD] = match self.window[self.used..].first_chunk() {
+        let head: [u8; HEAD] = match self.window[self.used..self.end].first_chunk() {
             Some(head) => *head,
             None => return Ok(Found::Nothing),
         };
@@ -369,7 +395,7 @@ impl<R: Read> Reader<R> {
 
     /// Goes on to where a block may begin.
     fn search(&mut self) {
-        let rest = &self.window[self.used..];
+        let rest = &self.window[self.used..self.end];
         let next = rest
             .windows(MAGIC.len())
             .skip(1)
@@ -385,23 +411,23 @@ impl<R: Read> Reader<R> {
     /// Sees to it that so many bytes are there; says whether they are.
     fn fill(&mut self, len: usize) -> io::Result<bool> {
         debug_assert!(len <= HEAD + PAYLOAD_MAX);
-        while self.window.len() - self.used < len && !self.at_end {
-            self.window.drain(..self.used);
+        while self.end - self.used < len && !self.at_end {
+            self.window.copy_within(self.used..self.end, 0);
+            self.end -= self.used;
             self.offset += self.used as u64;
             self.used = 0;
-            let before = self.window.len();
-            self.window.resize(before + CHUNK.max(len - before), 0);
-            let read = match self.input.read(&mut self.window[before..]) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-                    self.window.truncate(before);
-                    continue;
-                }
-                read => read,
+            let end = self.end + CHUNK.max(len - self.end);
+            if self.window.len() < end {
+                self.window.resize(end, 0);
+            }
+            let read = match self.input.read(&mut self.window[self.end..end]) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                read => read?,
             };
-            self.window.truncate(before + *read.as_ref().unwrap_or(&0));
-            self.at_end = read? == 0;
+            self.end += read;
+            self.at_end = read == 0;
         }
-        Ok(self.window.len() - self.used >= len)
+        Ok(self.end - self.used >= len)
     }
 }
 
@@ -411,8 +437,8 @@ impl<R: Read + Seek> Reader<R> {
     pub fn seek(&mut self, index: &Index, time: u64, until: u64) -> io::Result<()> {
         if let Some(place) = index.before(time) {
             self.input.seek(SeekFrom::Start(place.offset))?;
-            self.window.clear();
-            (self.used, self.offset, self.at_end) = (0, place.offset, false);
+            (self.end, self.used) = (0, 0);
+            (self.offset, self.at_end) = (place.offset, false);
             (self.payload, self.at) = (Vec::new(), 0);
             (self.bad, self.is_blind) = (None, true);
             self.behind_gap = None;
@@ -425,7 +451,7 @@ impl<R: Read + Seek> Reader<R> {
     /// Where its states are. It goes on reading where it was.
     pub fn index(&mut self) -> io::Result<Index> {
         let index = Index::of(&mut self.input)?;
-        let at = self.offset + self.window.len() as u64;
+        let at = self.offset + self.end as u64;
         self.input.seek(SeekFrom::Start(at))?;
         Ok(index)
     }

@@ -94,7 +94,7 @@ pub struct Codec {
     /// Where the last task that was found is.
     places: [u32; PLACES],
     lists: Vec<u64>,
-    marks: Vec<u64>,
+    marks: [u64; MARKS],
     pids: Vec<PidAt>,
     /// The last mount.
     mount: Box<MountRecord>,
@@ -107,7 +107,7 @@ impl Codec {
             expected: Expected::new(),
             places: [0; PLACES],
             lists: Vec::with_capacity(LISTS),
-            marks: Vec::with_capacity(MARKS),
+            marks: [0; MARKS],
             pids: Vec::with_capacity(PID_LEVELS),
             mount: Box::new(MountRecord::new_zeroed()),
         }
@@ -232,8 +232,7 @@ impl Codec {
         let lists = &mut self.lists;
         lists.clear();
         lists.extend_from_slice(op.ids);
-        lists.extend_from_slice(op.marks);
-        differences(&mut lists[op.ids.len()..]);
+        lists.extend(differences(op.marks));
         lists.extend(op.pids.iter().map(word));
         if let Some(fail) = op.fail {
             lists.extend(
@@ -495,9 +494,8 @@ impl Codec {
     ) -> Option<Operation<'a>> {
         let (record, lists) = self.expected.read(bytes, kind)?;
         let op = decode::operation_of(record, lists.as_bytes()).ok()?;
-        self.marks.clear();
-        self.marks.extend(sums(op.marks));
-        let marks = &self.marks;
+        let marks = self.marks.get_mut(..op.marks.len())?;
+        sums(op.marks, marks);
         Some(Operation { marks, ..op })
     }
 
@@ -617,21 +615,22 @@ fn word(pid: &PidAt) -> u64 {
 
 /// Of marks, (ns since the operation began) << 8 | mark, each is so long after the one
 /// before.
-fn differences(marks: &mut [u64]) {
+fn differences(marks: &[u64]) -> impl Iterator<Item = u64> {
     let mut before = 0;
-    for mark in marks {
+    marks.iter().map(move |mark| {
         let at = *mark >> 8;
-        *mark = at.wrapping_sub(before) << 8 | *mark & 0xff;
+        let difference = at.wrapping_sub(before) << 8 | *mark & 0xff;
         before = at;
-    }
+        difference
+    })
 }
 
-fn sums(differences: &[u64]) -> impl Iterator<Item = u64> {
+fn sums(differences: &[u64], marks: &mut [u64]) {
     let mut before = 0_u64;
-    differences.iter().map(move |mark| {
-        before = before.wrapping_add(*mark >> 8) & u64::MAX >> 8;
-        before << 8 | *mark & 0xff
-    })
+    for (mark, difference) in marks.iter_mut().zip(differences) {
+        before = before.wrapping_add(*difference >> 8) & u64::MAX >> 8;
+        *mark = before << 8 | *difference & 0xff;
+    }
 }
 
 fn kind_of(bytes: &mut Bytes) -> Option<Kind> {

@@ -12,6 +12,7 @@ pub struct Arena<T> {
 }
 
 #[derive(Clone, Debug)]
+#[repr(C)]
 struct Place<T> {
     /// Odd while something is here.
     generation: u32,

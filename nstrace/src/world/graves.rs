@@ -40,6 +40,11 @@ impl<const FIRST: u32> Graves<FIRST> {
         &self.told
     }
 
+    /// When that was which was told first.
+    pub fn first(&self) -> Option<u64> {
+        self.told.front().map(|(_, time)| *time)
+    }
+
     /// Forgets what is older than `oldest`, and all but the last `most`.
     pub fn forget(&mut self, oldest: u64, most: usize) {
         while let Some((number, time)) = self.told.front().copied() {

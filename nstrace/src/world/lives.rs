@@ -25,16 +25,17 @@ impl World {
     /// The births of an operation, from the outside in: user namespaces own the others.
     pub(super) fn births(&mut self, op: &Operation, changes: &mut Vec<Change>) {
         let record = op.record;
-        if op.made_flags() == 0 || record.ret < 0 {
+        let flags = op.made_flags();
+        if flags == 0 || record.ret < 0 {
             return;
         }
-        for life in op.born() {
+        for life in op.born_of(flags) {
             let index = self.birth(&life, record.start, changes);
             if index != NONE && self.namespaces[index].maker.is_none() {
                 self.namespaces[index].maker = Some(Maker::of(op));
             }
         }
-        for life in op.born() {
+        for life in op.born_of(flags) {
             let Some(kind) = life.kind else { continue };
             let index = self.living_index(life.inum);
             if index == NONE || self.namespaces[index].born != Some(life.time) {

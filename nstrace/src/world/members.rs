@@ -44,36 +44,44 @@ impl World {
     /// Puts a task into a namespace, or into none, out of the one that it was in.
     #[inline(always)]
     pub(super) fn enter(&mut self, task: u32, slot: usize, ns: u32, changes: &mut Vec<Change>) {
-        if self.tasks[task].links[slot].ns == ns {
+        let was = self.tasks[task].links[slot];
+        if was.ns == ns {
             return;
         }
-        self.leave(task, slot, changes);
-        if ns == NONE {
-            return;
+        if was.ns != NONE {
+            self.unlink(was, slot);
         }
-        self.link(task, slot, ns);
-        if self.options.tells_members {
-            changes.push(Change::Joined {
-                task: self.task_key(task),
-                ns: self.ns_key(ns),
-                membership: membership(slot),
-            });
+        match ns {
+            NONE => self.tasks[task].links[slot] = Link::NONE,
+            ns => self.link(task, slot, ns),
+        }
+        if self.options.tells_tasks {
+            self.tell(task, slot, [was.ns, ns], changes);
         }
     }
 
     /// Takes a task out of the namespace that it is in, if it is in one.
     #[inline(always)]
     pub(super) fn leave(&mut self, task: u32, slot: usize, changes: &mut Vec<Change>) {
-        let link = std::mem::replace(&mut self.tasks[task].links[slot], Link::NONE);
-        if link.ns == NONE {
-            return;
-        }
-        self.unlink(link, slot);
-        if self.options.tells_members {
+        self.enter(task, slot, NONE, changes);
+    }
+
+    /// That a task has left one and is in the other, if there are such.
+    #[inline(never)]
+    fn tell(&self, task: u32, slot: usize, [was, is]: [u32; 2], changes: &mut Vec<Change>) {
+        let (task, membership) = (self.task_key(task), membership(slot));
+        if was != NONE {
             changes.push(Change::Left {
-                task: self.task_key(task),
-                ns: self.ns_key(link.ns),
-                membership: membership(slot),
+                task,
+                ns: self.ns_key(was),
+                membership,
+            });
+        }
+        if is != NONE {
+            changes.push(Change::Joined {
+                task,
+                ns: self.ns_key(is),
+                membership,
             });
         }
     }

@@ -69,8 +69,8 @@ pub struct Options {
     pub dead_max: usize,
     /// At most for so long, in ns.
     pub dead_age_max_ns: u64,
-    /// Whether it is told which namespaces tasks join and leave.
-    pub tells_members: bool,
+    /// Whether it is told which tasks come and go, and where.
+    pub tells_tasks: bool,
 }
 
 impl Default for Options {
@@ -78,10 +78,13 @@ impl Default for Options {
         Options {
             dead_max: 16384,
             dead_age_max_ns: 600_000_000_000,
-            tells_members: true,
+            tells_tasks: true,
         }
     }
 }
+
+/// This part of the dead is forgotten at once, if they are too many.
+const FORGOTTEN_SHARE: usize = 64;
 
 /// So many ends of numbers are remembered at least, however few dead namespaces: events
 /// of several CPUs do not come in the exact order of time.
@@ -213,8 +216,14 @@ impl World {
             ..
         } = self.options;
         let oldest = self.now.saturating_sub(dead_age_max_ns);
+        // Of too many some more are forgotten, because what was long ago is slow to look at
+        // one by one.
+        let most = match self.dead.len() > dead_max {
+            true => dead_max - dead_max / FORGOTTEN_SHARE,
+            false => dead_max,
+        };
         while let Some((key, death)) = self.dead.front().copied() {
-            if death >= oldest && self.dead.len() <= dead_max {
+            if death >= oldest && self.dead.len() <= most {
                 break;
             }
             self.dead.pop_front();
@@ -228,12 +237,10 @@ impl World {
         self.ns_graves.forget(oldest, graves);
         self.task_graves.forget(oldest, graves);
         self.looked_at = self.ends_len();
-        let first = [
-            self.dead.front().map(|(_, death)| *death),
-            self.ns_graves.told().front().map(|(_, time)| *time),
-            self.task_graves.told().front().map(|(_, time)| *time),
-        ];
-        let first = first.into_iter().flatten().min().unwrap_or(u64::MAX);
+        let or_never = |front: Option<u64>| front.unwrap_or(u64::MAX);
+        let first = or_never(self.dead.front().map(|(_, death)| *death))
+            .min(or_never(self.ns_graves.first()))
+            .min(or_never(self.task_graves.first()));
         self.none_until = first.saturating_add(dead_age_max_ns);
     }
 

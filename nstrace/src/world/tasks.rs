@@ -138,7 +138,7 @@ impl World {
         self.all_go(task, &MOVED_PLACES, after, time, changes);
         // setns is in a time namespace at once, unlike unshare (kernel/time/namespace.c,
         // timens_install).
-        if op.op == Op::Setns && stages::installed(op).any(|kind| kind == Kind::Time) {
+        if op.op == Op::Setns && stages::installed_kinds(op) >> Kind::Time as u8 & 1 != 0 {
             let (slot, ns) = (Kind::Time as usize, op.after(Kind::Time));
             self.goes(task, slot, Kind::Time, ns, time, changes);
         }
@@ -222,11 +222,13 @@ impl World {
                 self.leave(task, slot, changes);
             }
         }
-        changes.push(Change::Exited {
-            task: self.task_key(task),
-            tid: self.tasks[task].tid,
-            known: Known::Told,
-        });
+        if self.options.tells_tasks {
+            changes.push(Change::Exited {
+                task: self.task_key(task),
+                tid: self.tasks[task].tid,
+                known: Known::Told,
+            });
+        }
     }
 
     /// What was left of a task that had exited is gone.
@@ -292,7 +294,7 @@ impl World {
     ) {
         let mut at = 0;
         while let Some((slot, kind)) = self.first_elsewhere(task, places, &mut at, &told, time) {
-            self.goes(task, slot, kind, told(at), time, changes);
+            self.goes_elsewhere(task, slot, kind, told(at), time, changes);
             at += 1;
         }
     }
@@ -310,7 +312,7 @@ impl World {
     ) -> Option<(usize, Kind)> {
         let links = &self.tasks[task].links;
         while let Some((slot, kind)) = places.get(*at).copied() {
-            let own = self.namespaces.at_mut(links[slot % SLOTS].ns);
+            let own = self.namespaces.at_mut(links[slot].ns);
             if !own.is_some_and(|own| own.is_shown_again(told(*at), time)) {
                 return Some((slot, kind));
             }
@@ -320,7 +322,7 @@ impl World {
     }
 
     /// Puts a task into the namespace in which it is told to be.
-    #[inline(never)]
+    #[inline(always)]
     pub(super) fn goes(
         &mut self,
         task: u32,
@@ -331,9 +333,21 @@ impl World {
         changes: &mut Vec<Change>,
     ) {
         let was = self.namespaces.at_mut(self.tasks[task].links[slot].ns);
-        if was.is_some_and(|was| was.is_shown_again(ns, time)) {
-            return;
+        if !was.is_some_and(|was| was.is_shown_again(ns, time)) {
+            self.goes_elsewhere(task, slot, kind, ns, time, changes);
         }
+    }
+
+    #[inline(never)]
+    fn goes_elsewhere(
+        &mut self,
+        task: u32,
+        slot: usize,
+        kind: Kind,
+        ns: Ns,
+        time: u64,
+        changes: &mut Vec<Change>,
+    ) {
         let ns = self.shown(kind, ns, time, changes);
         self.enter(task, slot, ns, changes);
     }
@@ -377,7 +391,9 @@ impl World {
             links: [Link::NONE; SLOTS],
         });
         self.by_tid.set(who.tid, index);
-        changes.push(Change::Started(self.task_key(index)));
+        if self.options.tells_tasks {
+            changes.push(Change::Started(self.task_key(index)));
+        }
         index
     }
 
@@ -405,6 +421,9 @@ impl World {
         };
         let (tid, has_exited) = (task.tid, task.exited);
         self.by_tid.set(tid, NONE);
+        if !self.options.tells_tasks {
+            return;
+        }
         if !has_exited {
             let task = key;
             changes.push(Change::Exited { task, tid, known });

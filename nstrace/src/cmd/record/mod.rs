@@ -45,6 +45,7 @@ use crate::{
     },
     names::Names,
     trace::Head,
+    world,
     writers::Ledger,
 };
 
@@ -83,6 +84,10 @@ async fn follow(args: Record, place: Place, mut child: Option<Child>) -> anyhow:
         true => Some(Writers::load(&args)?),
         false => None,
     };
+    live.model.world.set_options(world::Options {
+        tells_tasks: false,
+        ..live.model.world.options()
+    });
     let with = |act: &mut dyn FnMut(&mut Sink)| sink.borrow_mut().as_mut().map(act);
     let mut names = Names::default();
     let mut limited = None;
