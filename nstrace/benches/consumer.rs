@@ -1,4 +1,5 @@
-//! What an event costs in user space: decode, state, text.
+//! What an event costs in user space: decode, state, text; or decode, the model of the tree, and
+//! its place in a recording.
 //!
 //! ```text
 //! export AYA_BUILD_SKIP=1
@@ -16,15 +17,21 @@
 //! callgrind_annotate /tmp/consumer.11000
 //! ```
 
-use std::time::Instant;
+use std::{
+    io::{self, Sink},
+    time::Instant,
+};
 
 use jiff::tz::TimeZone;
 use nstrace::{
     decode::decode,
+    event::Event,
     explain::Facts,
     filter::Filter,
     render::Format,
     screen::{Options, Screen},
+    trace::{self, Head, Writer},
+    world::{self, Change, World},
 };
 use nstrace_common::{
     kind::{KINDS, Kind},
@@ -34,35 +41,56 @@ use zerocopy::{FromBytes as _, FromZeros as _, IntoBytes as _};
 
 struct Case {
     name: &'static str,
-    format: Format,
+    to: To,
     records: fn() -> Vec<Record>,
 }
 
-const CASES: [Case; 5] = [
+/// What comes of the events.
+enum To {
+    Text(Format),
+    Recording,
+}
+
+const CASES: [Case; 8] = [
     Case {
         name: "unshare",
-        format: Format::Line,
+        to: To::Text(Format::Line),
         records: unshare,
     },
     Case {
         name: "setns",
-        format: Format::Line,
+        to: To::Text(Format::Line),
         records: two_setns,
     },
     Case {
         name: "clone",
-        format: Format::Line,
+        to: To::Text(Format::Line),
         records: clone,
     },
     Case {
         name: "json",
-        format: Format::Json,
+        to: To::Text(Format::Json),
         records: unshare_alone,
     },
     Case {
         name: "path",
-        format: Format::Path,
+        to: To::Text(Format::Path),
         records: unshare_alone,
+    },
+    Case {
+        name: "record-unshare",
+        to: To::Recording,
+        records: unshare,
+    },
+    Case {
+        name: "record-setns",
+        to: To::Recording,
+        records: two_setns,
+    },
+    Case {
+        name: "record-clone",
+        to: To::Recording,
+        records: clone,
     },
 ];
 
@@ -90,35 +118,89 @@ fn time(case: &Case) {
     let bytes = run(case, COUNT);
     let took = start.elapsed() / COUNT;
     let width = bytes / COUNT as usize;
-    println!("{:8} {:>8} {width:5} bytes", case.name, format!("{took:?}"));
+    println!(
+        "{:14} {:>8} {width:5} bytes",
+        case.name,
+        format!("{took:?}")
+    );
 }
 
-/// As the tail does it, without the terminal. Gives the bytes of text.
+/// Gives the bytes of what comes of it.
 fn run(case: &Case, count: u32) -> usize {
-    let options = Options {
-        format: case.format,
-        color: false,
-        all: false,
-        filter: Filter::default(),
-        follows: false,
-        facts: |_, _| Facts::NONE,
-    };
-    let mut screen = Screen::new(options, TimeZone::UTC);
-    screen.wall_offset_ns = 1_795_388_474_221_000_000;
     let mut records = (case.records)();
-    let mut bytes = 0;
-    for _ in 0..count {
-        for record in &mut records {
-            record.later();
-            let event = decode(record.words.as_bytes()).expect("a record");
-            screen.event(&event);
+    let len = records.len();
+    let events = (0..count).flat_map(|_| 0..len);
+    match case.to {
+        To::Text(format) => {
+            let mut tail = Tail::new(format);
+            events.for_each(|at| tail.event(&records[at].later()));
+            tail.bytes + tail.screen.text.len()
         }
-        if screen.text.len() > 1 << 16 {
-            bytes += screen.text.len();
-            screen.text.clear();
+        To::Recording => {
+            let mut recording = Recording::new();
+            events.for_each(|at| recording.event(&records[at].later()));
+            recording.writer.finish(0).expect("nowhere");
+            recording.writer.written() as usize
         }
     }
-    bytes + screen.text.len()
+}
+
+/// As the tail does it, without the terminal.
+struct Tail {
+    screen: Screen,
+    bytes: usize,
+}
+
+impl Tail {
+    fn new(format: Format) -> Tail {
+        let options = Options {
+            format,
+            color: false,
+            all: false,
+            filter: Filter::default(),
+            follows: false,
+            facts: |_, _| Facts::NONE,
+        };
+        let mut screen = Screen::new(options, TimeZone::UTC);
+        screen.wall_offset_ns = 1_795_388_474_221_000_000;
+        Tail { screen, bytes: 0 }
+    }
+
+    fn event(&mut self, event: &Event) {
+        self.screen.event(event);
+        if self.screen.text.len() > 1 << 16 {
+            self.bytes += self.screen.text.len();
+            self.screen.text.clear();
+        }
+    }
+}
+
+/// As `nstrace record` does it, without the disk.
+struct Recording {
+    world: World,
+    changes: Vec<Change>,
+    writer: Writer<Sink>,
+}
+
+impl Recording {
+    fn new() -> Recording {
+        let options = world::Options {
+            tells_tasks: false,
+            ..world::Options::default()
+        };
+        let writer = Writer::new(io::sink(), &Head::default(), trace::Options::default());
+        Recording {
+            world: World::new(options),
+            changes: Vec::new(),
+            writer: writer.expect("nowhere"),
+        }
+    }
+
+    fn event(&mut self, event: &Event) {
+        self.changes.clear();
+        self.world.apply(event, &mut self.changes);
+        self.writer.event(event).expect("nowhere");
+    }
 }
 
 /// A record as it is in a ring.
@@ -127,8 +209,8 @@ struct Record {
 }
 
 impl Record {
-    /// The same, 10 µs later.
-    fn later(&mut self) {
+    /// The same event, 10 µs later.
+    fn later(&mut self) -> Event<'_> {
         const LATER_NS: u64 = 10_000;
         let bytes = self.words.as_mut_bytes();
         if bytes.len() == size_of::<LifeRecord>() {
@@ -139,6 +221,7 @@ impl Record {
             record.head.time += LATER_NS;
             record.start += LATER_NS;
         }
+        decode(self.words.as_bytes()).expect("a record")
     }
 }
 
