@@ -47,6 +47,8 @@ pub enum Event<'a> {
     FoundHolder(FoundHolder<'a>),
     /// The snapshot is whole, but for what it could not see.
     SnapshotEnd(SnapshotEnd),
+    /// The kernel warned about mounts.
+    Warning(Warning<'a>),
     /// A mount died with writers, or one whose write access was watched.
     MountDied(Mount<'a>),
     /// The write access to a mount is watched from here on.
@@ -80,11 +82,33 @@ impl Event<'_> {
             Event::FoundHolder(found) => found.time,
             Event::SnapshotEnd(end) => end.time,
             Event::FoundFree(free) => free.time,
+            Event::Warning(warning) => warning.time,
             Event::MountDied(mount) | Event::MountWatched(mount) => mount.record.head.time,
             Event::Access(access) => access.time,
             Event::Balance(balance) => balance.time,
             Event::Unfiled(unfiled) => unfiled.time,
         })
+    }
+}
+
+/// A warning of the kernel, as it is in its log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Warning<'a> {
+    /// `CLOCK_MONOTONIC`, ns, when it was read there.
+    pub time: u64,
+    /// The line of the source: `fs/namespace.c:1370`.
+    pub place: &'a [u8],
+    /// Where in which function: `cleanup_mnt+0x130/0x150`, with the module if it is of one.
+    pub function: &'a [u8],
+    /// The thread, by its id in the first pid namespace.
+    pub tid: u32,
+}
+
+impl<'a> Warning<'a> {
+    /// The name of the function alone.
+    pub fn function_name(&self) -> &'a [u8] {
+        let end = self.function.iter().position(|byte| *byte == b'+');
+        &self.function[..end.unwrap_or(self.function.len())]
     }
 }
 

@@ -67,6 +67,7 @@ impl Filter {
             | Event::FoundTask(_)
             | Event::FoundHolder(_)
             | Event::SnapshotEnd(_)
+            | Event::Warning(_)
             | Event::MountDied(_)
             | Event::MountWatched(_)
             | Event::Access(_)

@@ -41,6 +41,9 @@ const CONTAINERS_MAX: usize = 1000;
 /// So many times of losses are kept; those after them are joined with the last.
 const LOSSES_MAX: usize = 100;
 
+/// So many warnings about mounts are kept.
+const WARNINGS_MAX: usize = 100;
+
 /// Operations that have something in common.
 #[derive(Clone, Debug, Default)]
 pub struct Sums {
@@ -189,7 +192,7 @@ pub struct Known<'a> {
 }
 
 /// Prints an operation.
-pub type Print<'p> = dyn FnMut(&Operation) -> String + 'p;
+pub type Print<'p> = dyn FnMut(&Event) -> String + 'p;
 
 /// What has been gathered.
 #[derive(Debug)]
@@ -216,6 +219,11 @@ pub struct Report {
     pub slowest: Vec<Slow>,
     /// By kind.
     pub lives: [Lives; KINDS],
+    /// Mounts that died with writers, and what the kernel said of mounts, as the tail prints it:
+    /// the first.
+    pub warnings: Vec<String>,
+    /// How many there were.
+    pub warned: u64,
     /// Records that were lost.
     pub losses: Vec<Loss>,
 }
@@ -235,6 +243,8 @@ impl Default for Report {
             failures: Failures::default(),
             slowest: Vec::new(),
             lives: Default::default(),
+            warnings: Vec::new(),
+            warned: 0,
             losses: Vec::new(),
         }
     }
@@ -267,6 +277,8 @@ impl Report {
         match event {
             Event::Op(op) if makes => self.operation(op, known, print),
             Event::Lost(lost) => self.loss(lost),
+            Event::MountDied(mount) if mount.record.count != 0 => self.warning(event, print),
+            Event::Warning(_) => self.warning(event, print),
             _ => {}
         }
         if !known.changes.is_empty() {
@@ -290,7 +302,7 @@ impl Report {
                 .last()
                 .is_some_and(|slow| slow.took_ns < took_ns);
         if is_slow {
-            let text = print(op);
+            let text = print(&Event::Op(*op));
             let at = self.slowest.partition_point(|slow| slow.took_ns >= took_ns);
             self.slowest.insert(at, Slow { took_ns, text });
             self.slowest.truncate(SLOWEST);
@@ -334,6 +346,13 @@ impl Report {
         let reason = explain(op, facts);
         let comm = Comm(op.record.comm);
         self.failures.add(what, reason, comm, container);
+    }
+
+    fn warning(&mut self, event: &Event, print: &mut Print) {
+        self.warned += 1;
+        if self.warnings.len() < WARNINGS_MAX {
+            self.warnings.push(print(event));
+        }
     }
 
     fn loss(&mut self, lost: &Lost) {

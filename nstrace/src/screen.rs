@@ -133,6 +133,7 @@ impl Screen {
                     self.print(&Event::Death(life), None);
                 }
             }
+            Event::Warning(_) => self.print(event, None),
             Event::MountDied(mount) => {
                 if mount.record.count != 0 {
                     self.print(event, None);

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     cli,
-    event::{Event, Operation},
+    event::Event,
     explain::Facts,
     filter::Filter,
     moment::Moment,
@@ -75,7 +75,7 @@ impl Summed {
                         cgroups: &model.cgroups,
                         facts: &facts,
                     };
-                    own.event(event, &known, &mut |op: &Operation| {
+                    own.event(event, &known, &mut |event: &Event| {
                         let view = View {
                             wall_offset_ns: model.wall_offset_ns(),
                             cgroups: &model.cgroups,
@@ -84,7 +84,7 @@ impl Summed {
                             all: false,
                         };
                         let mut text = Text::new();
-                        printer.event(format, &mut text, &Event::Op(*op), &view);
+                        printer.event(format, &mut text, event, &view);
                         text.to_string()
                     });
                 }

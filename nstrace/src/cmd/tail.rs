@@ -22,6 +22,7 @@ use crate::{
         clock,
         error::in_first_pid_namespace,
         facts,
+        kmsg::{self, Log},
         load::{self, Kernel, Options},
         reader::Reader,
         snapshot,
@@ -153,6 +154,8 @@ async fn follow(args: Tail, mut child: Option<Child>) -> anyhow::Result<ExitCode
     output::release_memory();
     screen.header();
     output::write(&mut screen.text)?;
+    // Who may not read it is told of no warnings.
+    let mut warnings = Log::open().ok();
     say("ready");
     if let Some(child) = &mut child {
         track(&mut kernel, child.pid)?;
@@ -174,6 +177,12 @@ async fn follow(args: Tail, mut child: Option<Child>) -> anyhow::Result<ExitCode
                 stalls.look(|event| screen.event(&event))?;
                 let skipped = skipped_deaths(&kernel, &reader);
                 screen.skipped(skipped, false, clock::monotonic_ns());
+                output::write(&mut screen.text)?;
+            }
+            warned = kmsg::mount_warning(&mut warnings) => {
+                // What led to it comes first.
+                read(&mut reader, &mut screen)?;
+                screen.event(&Event::Warning(warned.event()));
                 output::write(&mut screen.text)?;
             }
             end = signals.next() => {

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     cgroups::Cgroups,
-    event::{Event, Life, Lost, Mount, Now, Operation, Task, record_name, until_nul},
+    event::{Event, Life, Lost, Mount, Now, Operation, Task, Warning, record_name, until_nul},
     explain::{Facts, explain},
     stages::{self, Stage, mounts_copied, stages},
 };
@@ -30,6 +30,7 @@ pub(super) fn event(out: &mut Text, event: &Event, view: &View, clock: &mut Cloc
         Event::Death(life) => self::life(out, "ns_death", life, clock),
         Event::Cgroup(_) => {}
         Event::MountDied(mount) => mount_died(out, mount, view, clock),
+        Event::Warning(warning) => self::warning(out, warning, clock),
         Event::Lost(lost) => self::lost(out, lost, clock),
         Event::Stall(op, now) => stall(out, op, now, view, clock),
         Event::TaskChange(_)
@@ -355,6 +356,14 @@ fn mount_died(out: &mut Text, mount: &Mount, view: &View, clock: &mut Clock) {
             super::mount::json_stack(object, "stack", mount.stack);
         },
     );
+}
+
+fn warning(out: &mut Text, warning: &Warning, clock: &mut Clock) {
+    line(out, "kernel_warning", warning.time, clock, |object| {
+        object.name("at", warning.place);
+        object.name("function", warning.function);
+        object.number("tid", warning.tid);
+    });
 }
 
 fn lost(out: &mut Text, lost: &Lost, clock: &mut Clock) {

@@ -25,7 +25,7 @@ use super::{
     },
 };
 use crate::{
-    event::{self, Event, Life, Lost, Mount, Now, Operation, Task},
+    event::{self, Event, Life, Lost, Mount, Now, Operation, Task, Warning},
     explain::{Facts, explain},
     stages,
 };
@@ -80,6 +80,7 @@ pub(super) fn event(out: &mut Text, event: &Event, view: &View, clock: &mut Cloc
         Event::Birth(_) | Event::Births(_) | Event::Cgroup(_) => {}
         Event::Death(life) => self::life(out, life, "died", view, clock),
         Event::MountDied(mount) => mount_died(out, mount, view, clock),
+        Event::Warning(warning) => self::warning(out, warning, view, clock),
         Event::Lost(lost) => self::lost(out, lost, view, clock),
         Event::Stall(op, now) => stall(out, op, now, view, clock),
         Event::TaskChange(_)
@@ -253,6 +254,21 @@ fn mount_died(out: &mut Text, mount: &Mount, view: &View, clock: &mut Clock) {
         });
         out.push('\n');
     }
+}
+
+/// What the kernel itself said.
+fn warning(out: &mut Text, warning: &Warning, view: &View, clock: &mut Clock) {
+    let mut row = begin(out, view, clock, warning.time, None);
+    row.to(PID);
+    number(row.out, warning.tid);
+    row.to(OP);
+    row.styled(Style::Failed, |out| {
+        out.push_str("the kernel warned at ");
+        escape::terminal(out, warning.place);
+        out.push_str(" in ");
+        escape::terminal(out, warning.function);
+    });
+    out.push('\n');
 }
 
 fn lost(out: &mut Text, lost: &Lost, view: &View, clock: &mut Clock) {

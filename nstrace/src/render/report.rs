@@ -93,6 +93,7 @@ pub fn report(out: &mut Text, report: &Report, of: &Of, utc: &mut Clock, local: 
     let mut page = Page::new(out, Some(width), view.color);
     head(&mut page, report, of, utc);
     losses(&mut page, report, local);
+    warnings(&mut page, report);
     let sums = report.sums();
     table(
         &mut page,
@@ -184,6 +185,26 @@ fn losses(page: &mut Page, report: &Report, local: &mut Clock) {
         page.line(1, |page| {
             page.str("and ");
             page.count(more, "other time", "other times");
+        });
+    }
+}
+
+/// Mounts that died with writers, and what the kernel said.
+fn warnings(page: &mut Page, report: &Report) {
+    if report.warned == 0 {
+        return;
+    }
+    section(page, "MOUNTS AND THEIR WRITERS");
+    for line in report.warnings.iter().flat_map(|text| text.lines()) {
+        page.out.push_lines(&fitted(line, WIDTH));
+        page.out.push_lines("\n");
+    }
+    let more = report.warned - report.warnings.len() as u64;
+    if more > 0 {
+        page.line(0, |page| {
+            page.str("and ");
+            page.number(more);
+            page.str(" more: nstrace tail --from prints them");
         });
     }
 }

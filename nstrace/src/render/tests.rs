@@ -8,8 +8,10 @@ use nstrace_common::{
     flags::*,
     kind::Kind,
     wire::{Mark, Op, RecordKind},
+    writers::{MountRecord, PRIVATE},
 };
 use proptest::prelude::*;
+use zerocopy::FromZeros as _;
 
 use super::{
     testing::{Built, BuiltTask, aligned, copy, install, mark, op, task},
@@ -17,7 +19,7 @@ use super::{
 };
 use crate::{
     decode::decode,
-    event::{Cgroup, Life, Lost, Now},
+    event::{Cgroup, Life, Lost, Mount, Now, Warning},
     explain::PidsLimit,
 };
 
@@ -326,6 +328,54 @@ fn a_loss_and_a_stall_stand_out() {
     23:01:15.221 *** LOST 1 death of a namespace: it is not shown ***
     23:01:21.421 4242   runc:[1]   STALL unshare +mnt +uts +ipc +pid +net for 6.2s
     23:01:21.421 4242   runc:[1]   STALL unshare +mnt +uts +ipc +pid +net in copy_net_ns for 6.1s of 6.2s
+    "#);
+}
+
+/// A mount that was written to more often than that was said.
+pub fn unbalanced(id: u32) -> MountRecord {
+    let mut record = MountRecord::new_zeroed();
+    record.head.time = 1_000_000_000;
+    (record.id, record.unique, record.count) = (id, 4_294_967_300, -4);
+    (record.dev, record.bits) = (0x35, PRIVATE);
+    (record.pid, record.tid) = (183, 184);
+    for (room, text) in [
+        (&mut record.comm[..], &b"umount\x1b"[..]),
+        (&mut record.fs, b"overlay"),
+        (&mut record.source, b"none\n"),
+        (&mut record.root, b"upper\0"),
+    ] {
+        room[..text.len()].copy_from_slice(text);
+    }
+    record
+}
+
+pub fn warning() -> Event<'static> {
+    Event::Warning(Warning {
+        time: 1_000_001_000,
+        place: b"fs/namespace.c:1370",
+        function: b"cleanup_mnt+0x130/0x150",
+        tid: 184,
+    })
+}
+
+#[test]
+fn a_mount_that_dies_with_writers_and_a_warning_stand_out() {
+    let record = unbalanced(42);
+    let died = Event::MountDied(Mount {
+        record: &record,
+        stack: b"cleanup_mnt+0x1\n__cleanup_mnt+0x12\nevil\x1b[2J+0x3 [m]",
+    });
+    let mut out = printed(Format::Line, &died, |_| {});
+    out += &printed(Format::Line, &warning(), |_| {});
+    out += &printed(Format::Json, &died, |_| {});
+    out += &printed(Format::Json, &warning(), |_| {});
+    assert_snapshot!(out, @r#"
+    23:01:15.221 183    umount\x1b umount  mount 42 died with -4 writers
+                                           overlay 0:53, root /upper, of none\x0a, a private clone
+                                           in cleanup_mnt < __cleanup_mnt < evil\x1b[2J
+    23:01:15.221 184               the kernel warned at fs/namespace.c:1370 in cleanup_mnt+0x130/0x150
+    {"type":"mount_death","time":"2026-11-22T23:01:15.221000000Z","mono_ns":1000000000,"mount":42,"mount_unique":4294967300,"writers":-4,"fs":"overlay","dev":"0:53","root":"/upper","source":"none\u000a","private":true,"pid":183,"tid":184,"comm":"umount\u001b","stack":["cleanup_mnt+0x1","__cleanup_mnt+0x12","evil\u001b[2J+0x3 [m]"]}
+    {"type":"kernel_warning","time":"2026-11-22T23:01:15.221001000Z","mono_ns":1000001000,"at":"fs/namespace.c:1370","function":"cleanup_mnt+0x130/0x150","tid":184}
     "#);
 }
 

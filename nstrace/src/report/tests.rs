@@ -25,7 +25,10 @@ fn add_known(report: &mut Report, built: &Built, cgroups: &Cgroups) {
         cgroups,
         facts: &Facts::NONE,
     };
-    report.event(&event, &known, &mut |op| format!("{}\n", op.took_ns()));
+    report.event(&event, &known, &mut |event| match event {
+        Event::Op(op) => format!("{}\n", op.took_ns()),
+        _ => String::new(),
+    });
 }
 
 #[test]

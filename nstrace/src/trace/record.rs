@@ -19,7 +19,7 @@ use crate::{
     event::{
         Access, Balance, Cgroup, Event, FoundFree, FoundHolder, FoundNamespace, FoundTask, Holder,
         Life, Lost, Mount, MountKey, Now, Ns, Operation, SnapshotEnd, Task, Unfiled, Unseen,
-        until_nul,
+        Warning, until_nul,
     },
     explain::{Facts, PidsLimit},
 };
@@ -44,10 +44,11 @@ enum Other {
     Access = 50,
     Balance = 51,
     Unfiled = 52,
+    Warning = 53,
 }
 
 impl Other {
-    const ALL: [Other; 16] = [
+    const ALL: [Other; 17] = [
         Other::Lost,
         Other::Stall,
         Other::SnapshotBegin,
@@ -64,6 +65,7 @@ impl Other {
         Other::Access,
         Other::Balance,
         Other::Unfiled,
+        Other::Warning,
     ];
 }
 
@@ -156,6 +158,12 @@ impl Codec {
             Event::FoundFree(free) => {
                 self.begin(out, Other::FoundFree, free.time);
                 put(out, free.inum.into());
+            }
+            Event::Warning(warning) => {
+                self.begin(out, Other::Warning, warning.time);
+                put(out, warning.tid.into());
+                put_bytes(out, warning.place);
+                put_bytes(out, warning.function);
             }
             Event::MountDied(mount) => self.mount(out, Other::MountDied, mount),
             Event::MountWatched(mount) => self.mount(out, Other::MountWatched, mount),
@@ -455,6 +463,12 @@ impl Codec {
             Other::FoundFree => Event::FoundFree(FoundFree {
                 time,
                 inum: bytes.small()?,
+            }),
+            Other::Warning => Event::Warning(Warning {
+                time,
+                tid: bytes.small()?,
+                place: bytes.bytes()?,
+                function: bytes.bytes()?,
             }),
             Other::MountDied => Event::MountDied(self.read_mount(bytes, time)?),
             Other::MountWatched => Event::MountWatched(self.read_mount(bytes, time)?),

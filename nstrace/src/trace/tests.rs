@@ -19,7 +19,7 @@ use crate::{
     decode::decode,
     event::{
         Access, Balance, Cgroup, Event, FoundFree, FoundHolder, FoundNamespace, FoundTask, Holder,
-        Life, Lost, Mount, MountKey, Now, Ns, Operation, SnapshotEnd, Unfiled, Unseen,
+        Life, Lost, Mount, MountKey, Now, Ns, Operation, SnapshotEnd, Unfiled, Unseen, Warning,
     },
     explain::{Facts, PidsLimit},
     render::testing::{self, Built, FIRST, install},
@@ -180,6 +180,12 @@ fn others() -> Vec<Event<'static>> {
         Event::MountDied(Mount {
             record: watched,
             stack: b"cleanup\n0x10",
+        }),
+        Event::Warning(Warning {
+            time: time + 3,
+            place: b"fs/namespace.c:1370",
+            function: b"cleanup_mnt+0x130/0x150 [\xff]",
+            tid: u32::MAX,
         }),
         Event::SnapshotEnd(SnapshotEnd {
             time: time + 1,

@@ -183,6 +183,7 @@ impl World {
             Event::FoundFree(free) => self.found_free(free, changes),
             Event::Cgroup(_)
             | Event::Stall(..)
+            | Event::Warning(_)
             | Event::MountDied(_)
             | Event::MountWatched(_)
             | Event::Access(_)

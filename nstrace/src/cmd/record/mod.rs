@@ -37,7 +37,7 @@ use crate::{
     event::{Event, Mount},
     kernel::{
         clock,
-        kmsg::Log,
+        kmsg::{self, Log},
         load::{Kernel, Outcome},
         plan::program_name,
         stall::Stalls,
@@ -97,8 +97,8 @@ async fn follow(args: Record, place: Place, mut child: Option<Child>) -> anyhow:
         limited = Some(sink.limit(&live.model, args.max_size));
     });
     limited.transpose()?;
-    // Where there is none, there are no warnings in it.
-    let mut log = args.flight.and_then(|_| Log::open().ok());
+    // Who may not read it is told of no warnings.
+    let mut warnings = Log::open().ok();
     say("ready");
     if let Some(child) = &mut child {
         child.start()?;
@@ -139,12 +139,10 @@ async fn follow(args: Record, place: Place, mut child: Option<Child>) -> anyhow:
             _ = asked_for.recv() => {
                 with(&mut |sink| sink.wanted_now("SIGUSR1"));
             }
-            warned = warning(&mut log) => match warned {
-                Ok(()) => {
-                    with(&mut |sink| sink.wanted_now("the kernel warned in cleanup_mnt"));
-                }
-                Err(_) => log = None,
-            },
+            warned = kmsg::mount_warning(&mut warnings) => {
+                live.read(&mut |_, _, _| {})?;
+                with(&mut |sink| sink.warned(&live.model, warned.event()));
+            }
             end = signals.next() => status = end_of(end, child.as_ref(), &mut asked)?,
         }
         let is_due = flushed.elapsed() >= args.flush;
@@ -236,14 +234,6 @@ impl Writers {
             }
         }
         Ok(())
-    }
-}
-
-/// Waits for a warning about a mount, if there is a log.
-async fn warning(log: &mut Option<Log>) -> io::Result<()> {
-    match log {
-        Some(log) => log.mount_warning().await,
-        None => std::future::pending().await,
     }
 }
 

@@ -57,6 +57,7 @@ impl Room {
             | Event::SnapshotBegin(_)
             | Event::FoundNamespace(_)
             | Event::SnapshotEnd(_)
+            | Event::Warning(_)
             | Event::Access(_)
             | Event::Balance(_)
             | Event::Unfiled(_)

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     cgroups::Cgroups,
     cmd::{WrongWords, file::Output, live::Model, output::say, trouble::unwritten},
-    event::{Event, Operation},
+    event::{Event, Operation, Warning},
     explain::Facts,
     filter::Filter,
     kernel::{clock, facts},
@@ -237,6 +237,13 @@ impl Sink {
             _ => {}
         }
         self.put(model, event, None);
+    }
+
+    /// The kernel has warned.
+    pub fn warned(&mut self, model: &Model, warning: Warning) {
+        self.event(model, &Event::Warning(warning));
+        let function = String::from_utf8_lossy(warning.function_name());
+        self.wanted_now(&format!("the kernel warned in {function}"));
     }
 
     fn operation(&mut self, model: &Model, op: &Operation) {

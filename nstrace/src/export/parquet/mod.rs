@@ -174,6 +174,7 @@ impl<W: Write + Send> Export for Parquet<W> {
             | Event::FoundTask(_)
             | Event::FoundHolder(_)
             | Event::SnapshotEnd(_)
+            | Event::Warning(_)
             | Event::MountDied(_)
             | Event::MountWatched(_)
             | Event::Access(_)

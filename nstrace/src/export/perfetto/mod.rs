@@ -361,6 +361,7 @@ impl<W: Write> Export for Perfetto<W> {
             | Event::FoundTask(_)
             | Event::FoundHolder(_)
             | Event::SnapshotEnd(_)
+            | Event::Warning(_)
             | Event::MountDied(_)
             | Event::MountWatched(_)
             | Event::Access(_)

@@ -44,11 +44,17 @@ pub fn report(out: &mut Text, report: &Report, of: &Of, clock: &mut Clock) {
             object.word("record", record_name(*record));
             object.number("count", *count);
         });
+        if report.warned > 0 {
+            object.number("mount_warnings", report.warned);
+        }
         if of.filtered {
             object.flag("filtered");
         }
     });
     losses(&mut lines, report);
+    for text in &report.warnings {
+        lines.out.push_lines(text);
+    }
     let sums = report.sums();
     each_lengths(&sums, |what, name, own| {
         lengths(&mut lines, "lengths", what, name.as_bytes(), own, |_| {});

@@ -4,12 +4,13 @@ use nstrace_common::{
     flags::{CLONE_NEW_ALL, CLONE_NEWNET, CLONE_NEWPID, CLONE_NEWUSER, CLONE_NEWUTS},
     kind::Kind,
     wire::{Mark, Op, RecordKind},
+    writers::MountRecord,
 };
 
 use super::*;
 use crate::{
     cgroups::Cgroups,
-    event::{Event, Life, Lost, Unseen},
+    event::{Event, Life, Lost, Mount, Unseen},
     explain::{Facts, PidsLimit},
     filter::Filter,
     names::Names,
@@ -17,6 +18,7 @@ use crate::{
         Format, Printer, TreeFilter, View,
         out::columns,
         testing::{Built, FIRST, copy, mark, op},
+        tests::{unbalanced, warning},
     },
     report::Known,
 };
@@ -66,7 +68,7 @@ impl Recorded {
             facts: &self.facts,
         };
         let mut printer = Printer::new(TimeZone::UTC);
-        self.report.event(event, &known, &mut |op| {
+        self.report.event(event, &known, &mut |event| {
             let view = View {
                 wall_offset_ns: 0,
                 cgroups: &self.cgroups,
@@ -75,7 +77,7 @@ impl Recorded {
                 all: false,
             };
             let mut text = Text::new();
-            printer.event(self.format, &mut text, &Event::Op(*op), &view);
+            printer.event(self.format, &mut text, event, &view);
             text.to_string()
         });
     }
@@ -271,6 +273,41 @@ fn a_report_as_json() {
     {"type":"lives","kind":"cgroup","found":1,"born":0,"died":0,"alive":1,"leaked":0,"makers":[]}
     {"type":"lives","kind":"time","found":1,"born":0,"died":0,"alive":1,"leaked":0,"makers":[]}
     "#);
+}
+
+#[test]
+fn mounts_that_died_with_writers_are_told_as_the_tail_tells_them() {
+    for (format, known) in [
+        (Format::Path, "died with -4 writers"),
+        (Format::Json, "mount_death"),
+    ] {
+        let mut recorded = Recorded::new(format);
+        for id in 0..120 {
+            let record = unbalanced(id);
+            let balanced = MountRecord { count: 0, ..record };
+            for record in [&record, &balanced] {
+                recorded.event(&Event::MountDied(Mount {
+                    record,
+                    stack: b"f+0x1",
+                }));
+            }
+        }
+        let text = recorded.printed(false);
+        assert_eq!(text.matches(known).count(), 100);
+        assert!(text.contains(match format {
+            Format::Json => "\"mount_warnings\":120",
+            _ => "and 20 more: nstrace tail --from prints them",
+        }));
+    }
+    let mut recorded = Recorded::new(Format::Path);
+    recorded.event(&warning());
+    let text = recorded.printed(false);
+    let (_, section) = text
+        .split_once("MOUNTS AND THEIR WRITERS\n")
+        .expect("a section");
+    assert!(
+        section.contains("the kernel warned at fs/namespace.c:1370 in cleanup_mnt+0x130/0x150")
+    );
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::harness::kernel_log::{KernelLog, Unbalanced};
 use crate::harness::module::Inserted;
 use crate::harness::report::Report;
 use crate::harness::tracer::Tracer;
-use crate::harness::watch;
+use crate::harness::watch::{self, Watch};
 use crate::sys;
 
 /// The commands of xtask/modules/writers.
@@ -52,6 +52,7 @@ pub fn run(suite: &mut Suite) -> Result<Verdict> {
     let module = Inserted::new("nstrace_writers")?;
     fs::create_dir_all(MOUNT)?;
     truth(&mut report)?;
+    tail(suite, &mut report)?;
     flight(suite, &mut report)?;
     fs::remove_dir(MOUNT)?;
     module.remove()?;
@@ -74,6 +75,39 @@ fn truth(report: &mut Report) -> Result<()> {
             format!("{command}: the kernel warned of {found:?}, not of {left}")
         });
     }
+    Ok(())
+}
+
+/// Whether lines of JSON tell of one mount that died with so many writers, and of the kernel's
+/// warning about it.
+fn is_told(lines: &[String], left: i32) -> bool {
+    let left = format!("\"writers\":{left},");
+    let count = |of: &str, holds: &dyn Fn(&str) -> bool| {
+        let kind = format!("{{\"type\":\"{of}\",");
+        let lines = lines.iter().filter(|line| line.starts_with(&kind));
+        lines.filter(|line| holds(line)).count()
+    };
+    let at = "\"at\":\"fs/namespace.c:";
+    count("mount_death", &|line| line.contains(&left)) == 1
+        && count("kernel_warning", &|line| {
+            line.contains(at) && line.contains("\"function\":\"cleanup_mnt+")
+        }) == 1
+}
+
+/// The tail prints the mount, and what the kernel says of it.
+fn tail(suite: &Suite, report: &mut Report) -> Result<()> {
+    let words = suite.words(&["--json"]);
+    let nstrace = Watch::start(&[&["tail"], &words[..]].concat())?;
+    nstrace.wait_for(PATIENCE, |said| said.is_ready())?;
+    unbalance("pair 5")?;
+    unbalance("take 3")?;
+    nstrace.wait_for(PATIENCE, |said| is_told(&said.stdout, 3))?;
+    nstrace.signal(libc::SIGINT)?;
+    let ended = nstrace.finish(PATIENCE)?;
+    report.same("code of tail", ended.code, Some(0));
+    report.check(is_told(&ended.stdout, 3), || {
+        format!("the tail printed {:?}", ended.stdout)
+    });
     Ok(())
 }
 
@@ -105,12 +139,16 @@ fn flight(suite: &Suite, report: &mut Report) -> Result<()> {
     report.same("code of record --flight", ended.code(), 0);
     let written = files()?;
     report.same("files", written.len(), 1);
-    let is_told = |line: &&String| line.contains("the kernel warned in cleanup_mnt");
-    let told = ended.seen.stderr.iter().filter(is_told).count();
+    let is_said = |line: &&String| line.contains("the kernel warned in cleanup_mnt");
+    let told = ended.seen.stderr.iter().filter(is_said).count();
     report.check(told == 1, || format!("it said {:?}", ended.seen.stderr));
     for file in &written {
         let tree = watch::run(&["tree", "--from", file], PATIENCE)?;
         report.same(format!("code of tree --from {file}"), tree.code, Some(0));
+        let summed = watch::run(&["report", "--json", file], PATIENCE)?;
+        report.check(is_told(&summed.stdout, -4), || {
+            format!("the report has {:?}", summed.stdout)
+        });
     }
     Ok(fs::remove_dir_all(dir)?)
 }

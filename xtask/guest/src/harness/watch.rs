@@ -19,6 +19,13 @@ pub struct Said {
     open: usize,
 }
 
+impl Said {
+    /// Whether it has said that it is ready.
+    pub fn is_ready(&self) -> bool {
+        self.stderr.iter().any(|line| line.ends_with("ready"))
+    }
+}
+
 #[derive(Default)]
 struct Streams {
     said: Mutex<Said>,
