@@ -5,7 +5,7 @@ use core::arch::asm;
 use aya_ebpf::{
     EbpfContext,
     bindings::BPF_NOEXIST,
-    helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns},
+    helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns, generated::bpf_probe_read_kernel},
     macros::map,
     maps::{Array, HashMap, PerCpuArray, RingBuf},
 };
@@ -20,7 +20,7 @@ use nstrace_common::{
 
 use crate::{
     mount,
-    read::{Entry, Exit, Raw, Reader, offset},
+    read::{Entry, Exit, Raw, Reader, offset, stack_size},
 };
 
 /// Mounts, accesses and deaths. User space sets the size.
@@ -59,6 +59,17 @@ static PRIVATE_ROOTS: HashMap<Root, u8> = HashMap::with_max_entries(64, 0);
 /// one of which was preempted, but not two of one function. The last is for deaths.
 #[map]
 static ROOM: PerCpuArray<MountRecord> = PerCpuArray::with_max_entries(SITES as u32 + 1, 0);
+
+/// What stacks were found to be, by their [`sketch`].
+#[map]
+static STACKS: HashMap<u64, u64> = HashMap::with_max_entries(65536, 0);
+
+/// Room for what is on a stack, as [`ROOM`].
+#[map]
+static WORDS: PerCpuArray<[u64; WORDS_LEN]> = PerCpuArray::with_max_entries(SITES as u32, 0);
+const WORDS_LEN: usize = 512;
+/// So many are looked at in one turn.
+const AT_ONCE: usize = 8;
 
 #[unsafe(no_mangle)]
 static SETTINGS: Settings = Settings::NONE;
@@ -263,25 +274,79 @@ fn count<C: EbpfContext>(context: &C, mount: u64, site: Site, counted: i32) -> O
     let mount = plain(room, mount);
     let since = since(room, mount, counted)?;
     let access = room.cast::<AccessRecord>();
+    let mut key = Key {
+        mount,
+        since,
+        stack: 0,
+        site: site as u32,
+        pad: 0,
+    };
+    let sketch = sketch(context, room, site);
+    if let Some(stack) = sketch.and_then(|sketch| STACKS.get_ptr(&sketch)) {
+        // SAFETY: in the map.
+        key.stack = unsafe { *stack };
+        if add_one(&key) {
+            return Some(key);
+        }
+    }
     // SAFETY: in the map, of which nobody else has this part; MountRecord is longer.
     unsafe {
         let frames = &mut (*access).frames;
         let len = mount::stack(context, frames);
+        key.stack = hash(frames, len);
         if len == 0 {
             unfiled!(stacks);
+        } else if let Some(sketch) = sketch {
+            // Where there is no room, each stack is walked.
+            let _ = STACKS.insert(&sketch, &key.stack, 0);
         }
-        let key = Key {
-            mount,
-            since,
-            stack: hash(frames, len),
-            site: site as u32,
-            pad: 0,
-        };
         if !add_one(&key) {
             first(access, &key, len);
         }
-        Some(key)
     }
+    Some(key)
+}
+
+/// A number made of all that may be a return address on the kernel stack, and of its place
+/// there: of two stacks that have the same, a walk would find the same functions. It costs a
+/// third of a walk. None if the stack is too deep to be looked at.
+#[inline(always)]
+fn sketch<C: EbpfContext>(context: &C, room: *mut MountRecord, site: Site) -> Option<u64> {
+    let words = WORDS.get_ptr_mut(site as u32)?.cast::<[u64; AT_ONCE]>();
+    // Below it is what called the program, which is the same always: whole turns end with the stack.
+    let from = plain(room, context.as_ptr() as u64) & !(8 * AT_ONCE as u64 - 1);
+    let size = stack_size();
+    let len = size - (from & (size - 1));
+    if len > 8 * WORDS_LEN as u64 {
+        return None;
+    }
+    // SAFETY: the helper writes no more than there is room for.
+    if unsafe { bpf_probe_read_kernel(words.cast(), len as u32, from as *const _) } != 0 {
+        return None;
+    }
+    let (mut sketch, mut step) = (len, 0);
+    while step < WORDS_LEN / AT_ONCE && step < len as usize / (8 * AT_ONCE) {
+        // SAFETY: within the bounds.
+        let words = unsafe { words.add(step).cast::<u64>() };
+        for at in 0..AT_ONCE {
+            // SAFETY: as above; little-endian.
+            let (word, high) = unsafe {
+                let word = words.add(at);
+                (word, core::ptr::read_volatile(word.cast::<u32>().add(1)))
+            };
+            // x86-64 has the kernel's text, its modules and programs in the last 2 GB.
+            if high == u32::MAX {
+                // SAFETY: as above.
+                let word = unsafe { core::ptr::read_volatile(word) };
+                sketch = mixed(sketch, word ^ ((step * AT_ONCE + at) as u64) << 32);
+            }
+        }
+        step += 1;
+        // As in `hash`.
+        // SAFETY: moves a register to itself.
+        unsafe { asm!("{0} = {0}", inout(reg) step) };
+    }
+    Some(sketch)
 }
 
 /// Adds one to what is there.
@@ -328,6 +393,11 @@ unsafe fn first(access: *mut AccessRecord, key: &Key, len: u32) {
     }
 }
 
+#[inline(always)]
+fn mixed(hash: u64, word: u64) -> u64 {
+    (hash.rotate_left(5) ^ word).wrapping_mul(0x517c_c1b7_2722_0a95)
+}
+
 /// A number made of a stack, which another one has by chance once in 2^64.
 #[inline(always)]
 fn hash(frames: &[u64; FRAMES], len: u32) -> u64 {
@@ -335,7 +405,7 @@ fn hash(frames: &[u64; FRAMES], len: u32) -> u64 {
     while at < FRAMES && at < len as usize {
         // SAFETY: within the bounds.
         let frame = unsafe { core::ptr::read_volatile(frames.as_ptr().add(at)) };
-        hash = (hash.rotate_left(5) ^ frame).wrapping_mul(0x517c_c1b7_2722_0a95);
+        hash = mixed(hash, frame);
         at += 1;
         // Else the compiler unrolls the loop, and has no stack for it.
         // SAFETY: moves a register to itself.

@@ -355,9 +355,15 @@ pub fn user_regs() -> u64 {
             bpf_task_pt_regs(bpf_get_current_task_btf()) as u64
         } else {
             let stack: u64 = Current::get(current(), member::TaskStack);
-            stack + value!(Fact::StackSize as usize) - size_of::<pt_regs>() as u64
+            stack + stack_size() - size_of::<pt_regs>() as u64
         }
     }
+}
+
+/// How many bytes the stack of a task has in the kernel; it begins at a multiple of that.
+#[inline(always)]
+pub fn stack_size() -> u64 {
+    value!(Fact::StackSize as usize)
 }
 
 /// How many CPUs there can be.

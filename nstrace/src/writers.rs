@@ -26,10 +26,15 @@ pub use verdict::{Doubt, Guilty, Line, Verdict, function, verdict};
 #[derive(Debug, Default)]
 pub struct Ledger {
     mounts: BTreeMap<MountKey, Watched>,
+    /// What was done to mounts that are not told yet: another CPU does that.
+    early: BTreeMap<MountKey, Accesses>,
     /// Of which mount each stack is.
     of: HashMap<u32, MountKey>,
     unfiled: Unfiled,
 }
+
+/// By numbers.
+type Accesses = BTreeMap<u32, Entry>;
 
 /// A mount that is watched.
 #[derive(Debug)]
@@ -39,7 +44,7 @@ pub struct Watched {
     /// How many writers it had when that was last asked for.
     pub last: Option<i64>,
     /// What was done to it.
-    pub accesses: BTreeMap<u32, Entry>,
+    pub accesses: Accesses,
     /// What was not counted anywhere when it was first seen.
     unfiled: Unfiled,
 }
@@ -78,9 +83,8 @@ impl Ledger {
             Event::MountWatched(mount) => self.watched(mount),
             Event::Access(access) => self.access(access),
             Event::Balance(balance) => {
-                if let Some(key) = self.of.get(&balance.number)
-                    && let Some(watched) = self.mounts.get_mut(key)
-                    && let Some(entry) = watched.accesses.get_mut(&balance.number)
+                if let Some(key) = self.of.get(&balance.number).copied()
+                    && let Some(entry) = self.accesses(key).get_mut(&balance.number)
                 {
                     entry.count = balance.count;
                 }
@@ -101,7 +105,7 @@ impl Ledger {
         let watched = Watched {
             first: Box::new(*mount.record),
             last: None,
-            accesses: BTreeMap::new(),
+            accesses: self.early.remove(&mount.key()).unwrap_or_default(),
             unfiled: self.unfiled,
         };
         self.mounts.insert(mount.key(), watched);
@@ -112,28 +116,30 @@ impl Ledger {
             self.unfiled.accesses = self.unfiled.accesses.saturating_add(1);
             return;
         }
-        let Some(watched) = self.mounts.get_mut(&access.mount) else {
-            return;
-        };
         self.of.insert(access.number, access.mount);
         let stack = crate::event::frames(access.stack);
-        watched.accesses.insert(
-            access.number,
-            Entry {
-                site: access.site,
-                stack: stack.map(<[u8]>::to_vec).collect(),
-                is_cut: access.is_cut,
-                count: 1,
-            },
-        );
+        let entry = Entry {
+            site: access.site,
+            stack: stack.map(<[u8]>::to_vec).collect(),
+            is_cut: access.is_cut,
+            count: 1,
+        };
+        self.accesses(access.mount).insert(access.number, entry);
+    }
+
+    fn accesses(&mut self, key: MountKey) -> &mut Accesses {
+        match self.mounts.get_mut(&key) {
+            Some(watched) => &mut watched.accesses,
+            None => self.early.entry(key).or_default(),
+        }
     }
 
     fn died(&mut self, mount: &Mount) -> Option<Death> {
         let watched = self.mounts.remove(&mount.key());
-        if let Some(watched) = &watched {
-            for number in watched.accesses.keys() {
-                self.of.remove(number);
-            }
+        let early = self.early.remove(&mount.key()).unwrap_or_default();
+        let accesses = watched.as_ref().map_or(&early, |watched| &watched.accesses);
+        for number in accesses.keys() {
+            self.of.remove(number);
         }
         // Where it was: it is there no more.
         let place = watched

@@ -187,29 +187,24 @@ impl Page {
 
     /// Prints what lives unbalanced. What is only on the way does not stay so.
     async fn living(&mut self, kept: &mut Kept) -> anyhow::Result<()> {
-        self.read(kept)?;
-        kept.balances(&mut |event| self.event(event));
-        counts(kept, &self.ledger)
-            .iter()
-            .for_each(|mount| self.seen(mount));
+        self.look(kept)?;
         if !self.ledger.unbalanced().is_empty() {
             tokio::time::sleep(SETTLE).await;
-            self.read(kept)?;
-            kept.balances(&mut |event| self.event(event));
-            counts(kept, &self.ledger)
-                .iter()
-                .for_each(|mount| self.seen(mount));
+            self.look(kept)?;
         }
         self.unbalanced();
         output::write(&mut self.text)
     }
 
-    fn seen(&mut self, mount: &nstrace_common::writers::MountRecord) {
-        let mount = Mount {
-            record: mount,
-            stack: &[],
-        };
-        self.ledger.event(&Event::MountWatched(mount));
+    /// What was done up to now, and how many writers there are.
+    fn look(&mut self, kept: &mut Kept) -> anyhow::Result<()> {
+        self.read(kept)?;
+        kept.balances(&mut |event| self.event(event));
+        for record in &counts(kept, &self.ledger) {
+            let mount = Mount { record, stack: &[] };
+            self.ledger.event(&Event::MountWatched(mount));
+        }
+        Ok(())
     }
 
     fn unbalanced(&mut self) {

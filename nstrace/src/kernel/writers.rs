@@ -159,13 +159,16 @@ impl Ledger {
         let ring = RingBuf::try_from(map(&mut bpf, "ACCESSES"))?;
         // SAFETY: the ring keeps its descriptor open for as long as it lives.
         let ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) };
+        let mut symbols = Symbols::default();
+        // What is called from a module is told when that may have gone.
+        let _ = symbols.refresh();
         Ok(Ledger {
             ring: ring.map_err(|error| KernelError::Wait(error.into()))?,
             counts: HashMap::try_from(map(&mut bpf, "LEDGER"))?,
             unfiled: Array::try_from(map(&mut bpf, "UNFILED"))?,
             bpf,
             outcomes,
-            symbols: Symbols::default(),
+            symbols,
             stack: String::new(),
             told: BTreeMap::new(),
             of_mount: BTreeMap::new(),

@@ -168,6 +168,10 @@ fn doubt(out: &mut Text, doubt: &Doubt) {
             number(out, *count as u64);
             out.push_str(" stacks are deeper than is kept: their outermost functions are missing");
         }
+        Doubt::Unnamed(count) => {
+            number(out, *count as u64);
+            out.push_str(" stacks have functions without names: their modules have gone");
+        }
         Doubt::Skipped(count) => {
             out.push_str("the kernel skipped ");
             number(out, *count);
@@ -266,6 +270,7 @@ fn json_doubt(doubt: &Doubt) -> &'static str {
         Doubt::Full(_) => "full",
         Doubt::NoStack(_) => "no_stack",
         Doubt::Cut(_) => "cut",
+        Doubt::Unnamed(_) => "unnamed",
         Doubt::Skipped(_) => "skipped",
     }
 }

@@ -44,6 +44,8 @@ pub enum Doubt {
     NoStack(u64),
     /// Stacks are deeper than can be kept.
     Cut(usize),
+    /// Stacks have functions whose names are not known.
+    Unnamed(usize),
     /// The kernel skipped the program that counts.
     Skipped(u64),
 }
@@ -107,7 +109,7 @@ pub fn verdict<'e>(
         ..Verdict::default()
     };
     let (mut want, mut access) = (Node::default(), Node::default());
-    let (mut cut, mut without) = (0, 0);
+    let (mut cut, mut without, mut unnamed) = (0, 0, 0);
     for accesses in outermost(entries) {
         let (class, gives, stack) = (accesses.class(), accesses.gives(), accesses.callers());
         let signed = i64::try_from(accesses.entry.count).unwrap_or(i64::MAX);
@@ -120,6 +122,7 @@ pub fn verdict<'e>(
         };
         *sum = sum.saturating_add(accesses.entry.count);
         cut += usize::from(accesses.entry.is_cut);
+        unnamed += usize::from(stack.iter().any(|frame| is_unnamed(frame)));
         if stack.is_empty() {
             without += accesses.entry.count;
         }
@@ -145,6 +148,7 @@ pub fn verdict<'e>(
             .then_some(Doubt::Full(unfiled.accesses.saturating_add(unfiled.mounts))),
         (without > 0).then_some(Doubt::NoStack(without)),
         (cut > 0).then_some(Doubt::Cut(cut)),
+        (unnamed > 0).then_some(Doubt::Unnamed(unnamed)),
         (unfiled.skipped > 0).then_some(Doubt::Skipped(unfiled.skipped)),
     ];
     verdict.doubts = of.into_iter().flatten().collect();
@@ -180,14 +184,21 @@ fn guilty(want: &Node, access: &Node, skipped: u64, count: i64) -> Vec<Guilty> {
     if skipped > 0 && guilty.iter().map(|culprit| culprit.balance).sum::<i64>() != count {
         return Vec::new();
     }
-    if guilty
-        .iter()
-        .any(|culprit| culprit.path.last().is_none_or(|name| leads(name)))
-    {
+    if guilty.iter().any(|culprit| {
+        culprit
+            .path
+            .last()
+            .is_none_or(|name| leads(name) || is_unnamed(name))
+    }) {
         return Vec::new();
     }
     guilty.sort_by_key(|culprit| std::cmp::Reverse(culprit.balance.unsigned_abs()));
     guilty
+}
+
+/// Whether there is an address in place of a function.
+fn is_unnamed(frame: &[u8]) -> bool {
+    frame.starts_with(b"0x")
 }
 
 /// Whether a function leads to any other: what does not pair below it may do so in several

@@ -173,6 +173,10 @@ const TESTS: &[Test] = &[
         run: writers::module,
     },
     Test {
+        name: "writers limits",
+        run: writers::limits,
+    },
+    Test {
         name: "writers overlay",
         run: writers::overlay,
     },
@@ -219,6 +223,7 @@ const TESTS: &[Test] = &[
 const MODULES: &[(&str, &[&str])] = &[
     ("mount warnings", &["nstrace_writers"]),
     ("writers module", &["nstrace_writers"]),
+    ("writers limits", &["nstrace_writers"]),
     (
         "writers overlay",
         &["overlay_copy_up_drop", "overlay_xattr_leak"],

@@ -108,18 +108,31 @@ fn named(death: &Death) -> Vec<(&str, i64)> {
         .collect()
 }
 
+/// Has the module do something to a new mount.
+fn command(command: &str) -> Result<()> {
+    let done = fs::write(COMMANDS, format!("{command} {MOUNT}/file"));
+    done.with_context(|| format!("{COMMANDS}: {command}"))
+}
+
+fn mount() -> Result<()> {
+    sys::mount("tmpfs", MOUNT, "tmpfs", 0).context("cannot mount a tmpfs")?;
+    Ok(fs::write(format!("{MOUNT}/file"), "x")?)
+}
+
+fn unmount() -> Result<()> {
+    sys::unmount(MOUNT).with_context(|| format!("{MOUNT}: cannot unmount"))
+}
+
 /// Does all cases; gives how often the kernel warned.
 fn provoke() -> Result<usize> {
     let mut log = KernelLog::open()?;
     let mut warned = 0;
     for (commands, _, _) in CASES {
-        sys::mount("tmpfs", MOUNT, "tmpfs", 0).context("cannot mount a tmpfs")?;
-        fs::write(format!("{MOUNT}/file"), "x")?;
-        for command in commands {
-            let done = fs::write(COMMANDS, format!("{command} {MOUNT}/file"));
-            done.with_context(|| format!("{COMMANDS}: {command}"))?;
+        mount()?;
+        for words in commands {
+            command(words)?;
         }
-        sys::unmount(MOUNT).with_context(|| format!("{MOUNT}: cannot unmount"))?;
+        unmount()?;
         warned += Unbalanced::all(&log.read()?).len();
     }
     Ok(warned)
@@ -157,6 +170,55 @@ pub fn module(suite: &mut Suite) -> Result<Verdict> {
     fs::remove_file(file)?;
     fs::remove_dir(MOUNT)?;
     module.remove()?;
+    Ok(Verdict::Ran(report))
+}
+
+/// Where the ledger has no room for all stacks, where stacks are deeper than what is kept of
+/// them, and where the module has gone before its mount dies: the right function is named, or
+/// why none can be.
+pub fn limits(suite: &mut Suite) -> Result<Verdict> {
+    let mut report = Report::default();
+    fs::create_dir_all(MOUNT)?;
+    let full = &["full", "sum"][..];
+    for (words, done, left, function, doubts) in [
+        (
+            &["--stacks", "3"][..],
+            "drop 4",
+            -4,
+            "nswtest_extra_drop",
+            full,
+        ),
+        (&[], "deep 2", 2, "nswtest_leak_take", &["cut"]),
+        (&[], "drop 4", -4, "nswtest_extra_drop", &[]),
+    ] {
+        let module = Inserted::new("nstrace_writers")?;
+        let ledger = Ledger::start(suite, &[&["--fs", "tmpfs"], words].concat())?;
+        mount()?;
+        command(done)?;
+        module.remove()?;
+        unmount()?;
+        let deaths = ledger.finish()?;
+        let what = format!("{words:?} {done}");
+        let of = deaths.iter().map(|death| death.writers);
+        report.same(
+            format!("{what}: writers"),
+            of.collect::<Vec<_>>(),
+            vec![left],
+        );
+        let Some(verdict) = deaths.first().and_then(|death| death.verdict.as_ref()) else {
+            report.add(format!("{what}: no verdict"));
+            continue;
+        };
+        let is_right = match named(&deaths[0])[..] {
+            [] => verdict.doubts.iter().any(|doubt| {
+                doubts.contains(&doubt.as_str()) || may_skip(suite.attach) && doubt == "skipped"
+            }),
+            [one] => one == (function, left),
+            _ => false,
+        };
+        report.check(is_right, || format!("{what}: {verdict:?}"));
+    }
+    fs::remove_dir(MOUNT)?;
     Ok(Verdict::Ran(report))
 }
 
