@@ -71,7 +71,13 @@ fn main() -> Result<()> {
 }
 
 /// The objects of the kernel side, in the directory that cargo gives.
-const OBJECTS: [&str; 3] = ["nstrace-ebpf", "nstrace-ebpf-v5_10", "nstrace-ebpf-writers"];
+const OBJECTS: [&str; 5] = [
+    "nstrace-ebpf",
+    "nstrace-ebpf-v5_10",
+    "nstrace-ebpf-mount-ops",
+    "nstrace-ebpf-mount-ops-v5_10",
+    "nstrace-ebpf-writers",
+];
 
 /// Takes out what describes the source: the kernel would check each line of it at each
 /// start, and it is nineteen parts of twenty. The sections that are left keep their

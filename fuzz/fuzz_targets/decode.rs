@@ -45,6 +45,7 @@ fn print(event: &Event) {
                 wall_offset_ns: 1_800_000_000_000_000_000,
                 cgroups: &cgroups,
                 facts,
+                origin: None,
                 color,
                 all: color,
             };

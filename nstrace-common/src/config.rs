@@ -34,8 +34,8 @@ pub struct Config {
     pub failed: u32,
     /// A [`Tasks`].
     pub tasks: u32,
-    /// Explicit padding.
-    pub pad: u32,
+    /// Not 0: mount operations are told of. The kernel side does not ask: it is another object.
+    pub mounts: u32,
 }
 
 /// Which tasks are told of beside operations.
@@ -66,7 +66,7 @@ impl Config {
         outcome: 0,
         failed: 0,
         tasks: Tasks::Below as u32,
-        pad: 0,
+        mounts: 0,
     };
 
     /// Reports everything, and every task: what the tree of namespaces wants.

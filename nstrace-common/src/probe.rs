@@ -46,6 +46,8 @@ pub struct Probe {
     pub for_tree: bool,
     /// Attached only if the function is attached to by kprobe.
     pub for_kprobe: bool,
+    /// Attached only where mount operations are told of.
+    pub for_mounts: bool,
     /// What the user loses without it.
     pub without: &'static str,
 }
@@ -65,6 +67,7 @@ impl Probe {
             has_twin: false,
             for_tree: false,
             for_kprobe: false,
+            for_mounts: false,
             without,
         }
     }
@@ -87,6 +90,14 @@ impl Probe {
         Probe {
             for_kprobe: true,
             ..self
+        }
+    }
+
+    /// At the return of a function that begins or ends a mount operation, or at its entry.
+    const fn mounts(function: &'static str, at: At, without: &'static str) -> Self {
+        Probe {
+            for_mounts: true,
+            ..Probe::new(function, at, Optional, without)
         }
     }
 
@@ -264,6 +275,59 @@ pub const PROBES: &[Probe] = &[
         "mount namespaces from descriptors",
     )
     .twin(),
+    // For mount operations.
+    // struct mount *(const char *name)
+    Probe::mounts("alloc_vfsmnt", Exit, "which mounts were made"),
+    // struct mount *(struct mount *old, struct dentry *root, int flag)
+    Probe::mounts("clone_mnt", Entry, "which mounts were copied"),
+    // int (struct fs_context *)
+    Probe::mounts("vfs_get_tree", Exit, "how many mounts were made"),
+    Probe::mounts("vfs_get_tree", Entry, "of which file system fsconfig was"),
+    Probe::mounts(
+        "reconfigure_super",
+        Entry,
+        "of which file system fsconfig was",
+    ),
+    // int (struct mount *dest, struct mountpoint *, struct mount *source, struct hlist_head *)
+    Probe::mounts("propagate_mnt", Exit, "what propagation made"),
+    Probe::mounts("propagate_mnt", Entry, "what propagation made"),
+    // int or, from v6.17, void (struct list_head *)
+    Probe::mounts("propagate_umount", Exit, "what was taken away"),
+    Probe::mounts("propagate_umount", Entry, "what was taken away"),
+    // int (const char *dev_name, const struct path *, const char *type, unsigned long flags, void *)
+    Probe::mounts("path_mount", Entry, "the paths of mounts"),
+    // int (const struct path *, int flags)
+    Probe::mounts("path_umount", Entry, "the paths of mounts"),
+    // int (const struct path *from, const struct path *to)
+    Probe::mounts("security_move_mount", Entry, "the paths of mounts"),
+    // int (const struct path *old, const struct path *new)
+    Probe::mounts("security_sb_pivotroot", Entry, "the paths of mounts"),
+    // mnt_namespace * (flags, mnt_namespace *, user_namespace *, fs_struct *)
+    Probe::mounts("copy_mnt_ns", Exit, "which mounts were copied"),
+    Probe::mounts("copy_mnt_ns", Entry, "which mounts were copied"),
+    // long (const pt_regs *)
+    Probe::mounts("sys_mount", Exit, "mount"),
+    Probe::mounts("sys_mount", Entry, "mount"),
+    Probe::mounts("sys_umount", Exit, "umount"),
+    Probe::mounts("sys_umount", Entry, "umount"),
+    Probe::mounts("sys_pivot_root", Exit, "pivot_root"),
+    Probe::mounts("sys_pivot_root", Entry, "pivot_root"),
+    Probe::mounts("sys_move_mount", Exit, "move_mount"),
+    Probe::mounts("sys_move_mount", Entry, "move_mount"),
+    Probe::mounts("sys_open_tree", Exit, "open_tree"),
+    Probe::mounts("sys_open_tree", Entry, "open_tree"),
+    Probe::mounts("sys_open_tree_attr", Exit, "open_tree_attr"),
+    Probe::mounts("sys_open_tree_attr", Entry, "open_tree_attr"),
+    Probe::mounts("sys_fsmount", Exit, "fsmount"),
+    Probe::mounts("sys_fsmount", Entry, "fsmount"),
+    Probe::mounts("sys_mount_setattr", Exit, "mount_setattr"),
+    Probe::mounts("sys_mount_setattr", Entry, "mount_setattr"),
+    Probe::mounts("sys_fsopen", Exit, "fsopen"),
+    Probe::mounts("sys_fsopen", Entry, "fsopen"),
+    Probe::mounts("sys_fspick", Exit, "fspick"),
+    Probe::mounts("sys_fspick", Entry, "fspick"),
+    Probe::mounts("sys_fsconfig", Exit, "fsconfig"),
+    Probe::mounts("sys_fsconfig", Entry, "fsconfig"),
     // long (const pt_regs *)
     Probe::new("sys_setns", Exit, Required, "setns").twin(),
     Probe::new("sys_setns", Entry, Required, "setns").twin(),

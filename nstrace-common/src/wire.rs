@@ -36,11 +36,15 @@ pub enum RecordKind {
     TaskFree = 8,
     /// [`crate::writers::MountRecord`]: a mount died whose writer count was not zero.
     MountDeath = 9,
+    /// [`crate::mount_ops::MountOpRecord`]: a mount operation.
+    MountOp = 10,
+    /// [`crate::mount_ops::BirthsRecord`]: mounts were made.
+    MountBirths = 11,
 }
 
 /// How many slots [`RecordKind`] needs in an array indexed by it; slot 0 counts
 /// the operations for which there was no room to gather them.
-pub const RECORD_KINDS: usize = 10;
+pub const RECORD_KINDS: usize = 12;
 
 /// What a CPU counts, on a cache line of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

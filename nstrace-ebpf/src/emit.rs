@@ -56,7 +56,7 @@ pub unsafe fn try_send<T>(ring: &RingBuf, record: *const T, len: usize) -> bool 
 /// Counts a record of this kind as lost; kind 0 is an operation without a slot.
 #[inline(always)]
 pub fn count_lost(kind: u32) {
-    const _: () = assert!(RECORD_KINDS > RecordKind::MountDeath as usize);
+    const _: () = assert!(RECORD_KINDS > RecordKind::MountBirths as usize);
     if let Some(counts) = counts()
         && let Some(lost) = counts.lost.get_mut(kind as usize)
     {

@@ -12,7 +12,9 @@
 //!
 //! There is a second object for kernels before v5.11 (`v5_10.rs`). A branch in each
 //! place that reads the current task would do too; but the kernel removes what it does
-//! not need one by one, and moves the rest of the program each time.
+//! not need one by one, and moves the rest of the program each time. And there is another
+//! of each that tells of mount operations too (`with_mount_ops.rs`): to open an object takes
+//! longer for each program in it.
 
 #![no_std]
 #![no_main]
@@ -23,3 +25,4 @@
 const TASK_BTF: bool = true;
 
 include!("modules.rs");
+include!("no_mount_ops.rs");

@@ -8,6 +8,7 @@ mod mount;
 mod namespaces;
 mod numbers;
 mod ops;
+#[macro_use]
 mod probes;
 mod read;
 mod slot;

@@ -54,7 +54,7 @@ pub fn writers(mount: u64) -> i32 {
 
 /// `struct vfsmount` in a `struct mount`.
 #[inline(always)]
-fn within(mount: u64) -> u64 {
+pub fn within(mount: u64) -> u64 {
     mount + offset(member::MountMnt)
 }
 
@@ -104,14 +104,28 @@ pub fn file_system(mount: u64) -> u64 {
     unsafe { Raw::get(within(mount), member::VfsmountSb) }
 }
 
+/// The number of a mount that is never given again; 0 before v6.8.
+///
+/// # Safety
+///
+/// `mount` must be one, as `R` reads it.
+#[inline(always)]
+pub unsafe fn unique<R: Reader>(mount: u64) -> u64 {
+    match has(member::MountUnique) {
+        // SAFETY: the caller's.
+        true => unsafe { R::get(mount, member::MountUnique) },
+        false => 0,
+    }
+}
+
 /// Reads the name of a type of file system.
 #[inline(always)]
-pub fn type_name(file_system: u64, name: &mut [u8; 16]) {
+pub fn type_name<const N: usize>(file_system: u64, name: &mut [u8; N]) {
     // SAFETY: as above; the helper writes no more than there is room for.
     unsafe {
         let ty: u64 = Raw::get(file_system, member::SbType);
         let from: u64 = Raw::get(ty, member::FsTypeName);
-        bpf_probe_read_kernel_str(name.as_mut_ptr().cast(), 16, from as *const _);
+        bpf_probe_read_kernel_str(name.as_mut_ptr().cast(), N as u32, from as *const _);
     }
 }
 
@@ -141,10 +155,7 @@ pub unsafe fn describe(record: *mut MountRecord, head: Head, mount: u64) {
         (*record).head = head;
         (*record).address = mount;
         (*record).since = 0;
-        (*record).unique = match has(member::MountUnique) {
-            true => Raw::get(mount, member::MountUnique),
-            false => 0,
-        };
+        (*record).unique = unique::<Raw>(mount);
         (*record).cgroup = bpf_get_current_cgroup_id();
         (*record).root_ino = root_ino(mount);
         (*record).id = Raw::get(mount, member::MountId);

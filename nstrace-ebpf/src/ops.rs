@@ -29,7 +29,7 @@ use crate::{
 /// Whether the configuration asks for one of these operations, a bit each, of the
 /// current task.
 #[inline(always)]
-fn wanted(ops: u32) -> bool {
+pub fn wanted(ops: u32) -> bool {
     if config!(filters) == 0 {
         return true;
     }

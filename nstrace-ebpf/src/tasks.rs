@@ -14,6 +14,7 @@ use nstrace_common::{
 use crate::{
     emit,
     maps::{EVENTS, TRACKED, config},
+    mount_ops,
     namespaces::{Namespace, for_each_kind},
     read::{Raw, Reader, has, offset, raw_current},
     slot,
@@ -208,6 +209,7 @@ pub fn exits<R: Reader>(task: u64) {
     if let Some(slot) = slot::mine() {
         slot::abandon(slot);
     }
+    mount_ops::exits();
     // SAFETY: the task that the tracepoint gives.
     unsafe {
         if config!(follow) != 0 {

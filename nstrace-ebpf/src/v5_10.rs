@@ -8,3 +8,4 @@
 const TASK_BTF: bool = false;
 
 include!("modules.rs");
+include!("no_mount_ops.rs");

@@ -158,6 +158,7 @@ impl Tail {
             color: false,
             all: false,
             filter: Filter::default(),
+            mounts: false,
             follows: false,
             facts: |_, _| Facts::NONE,
         };

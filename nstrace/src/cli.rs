@@ -6,7 +6,7 @@ use clap::{
     Args, ColorChoice, Parser, Subcommand,
     builder::{NonEmptyStringValueParser, OsStringValueParser, TypedValueParser as _},
 };
-use nstrace_common::{kind::Kind, wire::Op};
+use nstrace_common::{kind::Kind, mount_ops::Call, wire::Op};
 
 use crate::{
     filter::Filter,
@@ -84,6 +84,10 @@ pub struct Tail {
     /// Show births of namespaces too, and threads among the new tasks
     #[arg(long, conflicts_with = "json")]
     pub all: bool,
+    /// Show mount operations too: mount, umount, pivot_root, move_mount and the others, and
+    /// how many mounts propagation made or took away
+    #[arg(long)]
+    pub mounts: bool,
     /// How to sit in the kernel.
     #[command(flatten)]
     pub attach: AttachArgs,
@@ -257,6 +261,9 @@ pub struct Record {
     /// Write out what has gathered so often
     #[arg(long, value_name = "LENGTH", default_value = "1s", value_parser = length)]
     pub flush: Duration,
+    /// Record mount operations too, and which mounts they make
+    #[arg(long)]
+    pub mounts: bool,
     /// Record an operation that hangs for this long, while it hangs; 0 for never
     #[arg(long, value_name = "LENGTH", default_value = "5s", value_parser = length)]
     pub stall: Duration,
@@ -535,9 +542,11 @@ pub struct Filters {
     /// Only operations on these kinds: mnt uts ipc pid net user cgroup time
     #[arg(long, value_name = "KIND,…", value_delimiter = ',', value_parser = kind)]
     pub kind: Vec<Kind>,
-    /// Only these operations: clone clone3 fork vfork unshare setns open_tree fsmount
+    /// Only these operations: clone clone3 fork vfork unshare setns open_tree fsmount; of
+    /// mount operations mount umount pivot_root move_mount open_tree open_tree_attr fsmount
+    /// mount_setattr fsopen fspick fsconfig
     #[arg(long, value_name = "OP,…", value_delimiter = ',', value_parser = op)]
-    pub op: Vec<Op>,
+    pub op: Vec<OpName>,
     /// Only this process
     #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
     pub pid: Option<u32>,
@@ -555,13 +564,23 @@ pub struct Filters {
     pub slower_than: Option<Duration>,
 }
 
+/// The name of an operation: on namespaces, on mounts, or on both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpName {
+    /// The operation on namespaces.
+    pub op: Option<Op>,
+    /// That on mounts.
+    pub call: Option<Call>,
+}
+
 impl Filters {
     /// The same as a filter of events.
     pub fn filter(&self) -> Filter {
         use std::os::unix::ffi::OsStrExt as _;
         Filter {
             kinds: self.kind.clone(),
-            ops: self.op.clone(),
+            ops: self.op.iter().filter_map(|name| name.op).collect(),
+            calls: self.op.iter().filter_map(|name| name.call).collect(),
             pid: self.pid,
             comm: self.comm.as_ref().map(|comm| comm.as_bytes().to_vec()),
             container: self.container.clone(),
@@ -569,6 +588,20 @@ impl Filters {
             failed: self.failed,
             slower_than_ns: self.slower_than.map(|length| length.as_nanos() as u64),
         }
+    }
+
+    /// Whether what is asked for can be there: mount operations are if `mounts`; without it
+    /// they are not counted at all.
+    pub fn check(&self, mounts: Option<bool>) -> Result<(), String> {
+        let is_of_mounts = |name: &&OpName| name.op.is_none() && mounts != Some(true);
+        let Some(call) = self.op.iter().find(is_of_mounts).and_then(|name| name.call) else {
+            return Ok(());
+        };
+        let but = match mounts {
+            Some(_) => ": say --mounts too",
+            None => ", and these are not counted",
+        };
+        Err(format!("--op {} is a mount operation{but}", call.name()))
     }
 }
 
@@ -600,11 +633,22 @@ fn comm(name: OsString) -> Result<OsString, String> {
     }
 }
 
-fn op(name: &str) -> Result<Op, String> {
-    Op::from_name(name).ok_or_else(|| {
-        let names = Op::ALL.map(Op::name).join(" ");
-        format!("there is no such operation; there are: {names}")
-    })
+fn op(name: &str) -> Result<OpName, String> {
+    let own = OpName {
+        op: Op::from_name(name),
+        call: Call::from_name(name),
+    };
+    if own.op.is_some() || own.call.is_some() {
+        return Ok(own);
+    }
+    let ops = Op::ALL.map(Op::name);
+    let calls = Call::ALL.map(Call::name);
+    let more = calls.iter().filter(|name| !ops.contains(name));
+    let names: Vec<&str> = ops.iter().chain(more).copied().collect();
+    Err(format!(
+        "there is no such operation; there are: {}",
+        names.join(" ")
+    ))
 }
 
 /// A number and a unit: `1s`, `250ms`, `1.5s`, `2m`.

@@ -4,6 +4,7 @@
 
 use nstrace_common::{
     kind::Kind,
+    mount_ops::{BIRTHS, Birth, BirthsRecord, Call, MountOpRecord},
     wire::{
         CgroupRecord, FailRecord, Head, IDS, LifeRecord, MARKS, Op, OpRecord, PID_LEVELS, PidAt,
         RecordKind, TaskRecord,
@@ -12,7 +13,10 @@ use nstrace_common::{
 };
 use zerocopy::FromBytes;
 
-use crate::event::{Cgroup, Event, Life, Mount, Operation, Task, until_nul};
+use crate::{
+    event::{Cgroup, Event, Life, Mount, Operation, Task, until_nul},
+    mount_ops::{MountBirths, MountOp},
+};
 
 /// Why bytes are not a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -26,6 +30,9 @@ pub enum DecodeError {
     /// An operation that there is not.
     #[error("no operation has the number {0}")]
     Op(u8),
+    /// A mount operation that there is not.
+    #[error("no mount operation has the number {0}")]
+    Call(u32),
     /// A list that is longer than it can be.
     #[error("a list of {0} is longer than it can be")]
     Length(usize),
@@ -51,6 +58,8 @@ pub fn decode(bytes: &[u8]) -> Result<Event<'_>, DecodeError> {
                 path: until_nul(&record.path),
             }))
         }
+        RecordKind::MountOp => mount_op(bytes).map(Event::MountOp),
+        RecordKind::MountBirths => births(bytes).map(Event::MountBirths),
     }
 }
 
@@ -80,6 +89,23 @@ pub fn operation_of<'a>(
         marks,
         pids,
         op: Op::from_u8(record.op).ok_or(DecodeError::Op(record.op))?,
+    })
+}
+
+fn mount_op(bytes: &[u8]) -> Result<MountOp<'_>, DecodeError> {
+    let (record, _) = prefix::<MountOpRecord>(bytes)?;
+    let call = Call::from_u8(record.call).ok_or(DecodeError::Call(record.call.into()))?;
+    Ok(MountOp { record, call })
+}
+
+fn births(bytes: &[u8]) -> Result<MountBirths<'_>, DecodeError> {
+    let (record, rest) = prefix::<BirthsRecord>(bytes)?;
+    let (births, _) = list::<Birth>(rest, record.len as usize, BIRTHS)?;
+    let call = u8::try_from(record.call).ok().and_then(Call::from_u8);
+    Ok(MountBirths {
+        record,
+        births,
+        call: call.ok_or(DecodeError::Call(record.call))?,
     })
 }
 
@@ -123,7 +149,7 @@ pub fn mount(bytes: &[u8]) -> Result<Mount<'_>, DecodeError> {
 }
 
 /// Kinds of records, in the order of their numbers from 1 on.
-const KINDS: [RecordKind; 9] = [
+const KINDS: [RecordKind; 11] = [
     RecordKind::Op,
     RecordKind::TaskNew,
     RecordKind::TaskExit,
@@ -133,6 +159,8 @@ const KINDS: [RecordKind; 9] = [
     RecordKind::TaskChange,
     RecordKind::TaskFree,
     RecordKind::MountDeath,
+    RecordKind::MountOp,
+    RecordKind::MountBirths,
 ];
 
 const _: () = {

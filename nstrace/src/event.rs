@@ -10,6 +10,8 @@ use nstrace_common::{
     writers::{MountRecord, PATH, Site},
 };
 
+use crate::mount_ops::{MountBirths, MountOp};
+
 /// One thing that happened.
 #[derive(Clone, Copy, Debug)]
 pub enum Event<'a> {
@@ -35,6 +37,10 @@ pub enum Event<'a> {
     Lost(Lost),
     /// An operation hangs.
     Stall(Operation<'a>, Now),
+    /// An attempt to change the tree of mounts has ended.
+    MountOp(MountOp<'a>),
+    /// Mounts were made, by such an attempt that has not ended yet.
+    MountBirths(MountBirths<'a>),
     /// What follows, up to the end, was found on the machine: it has not happened now. All
     /// tasks are looked at again and again, until there is none that is new; then what
     /// holds namespaces.
@@ -74,6 +80,8 @@ impl Event<'_> {
             | Event::TaskChange(task)
             | Event::TaskFree(task) => task.record.head.time,
             Event::Birth(life) | Event::Death(life) => life.time,
+            Event::MountOp(op) => op.record.head.time,
+            Event::MountBirths(births) => births.record.head.time,
             Event::Cgroup(_) => return None,
             Event::Lost(lost) => lost.time,
             Event::Stall(_, now) | Event::SnapshotBegin(now) => now.time,
@@ -681,6 +689,8 @@ pub fn record_name(kind: RecordKind) -> &'static str {
         RecordKind::TaskChange => "task_change",
         RecordKind::TaskFree => "task_free",
         RecordKind::MountDeath => "mount_death",
+        RecordKind::MountOp => "mount",
+        RecordKind::MountBirths => "mount_births",
     }
 }
 

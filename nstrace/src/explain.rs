@@ -23,10 +23,12 @@ use crate::{
     stages::{self, Function, PID_NS_LEVEL_MAX},
 };
 
+mod mount_op;
 mod reason;
 #[cfg(test)]
 mod tests;
 
+pub use mount_op::{MountReason, explain_mount};
 pub use reason::{Capability, Reason};
 
 const EPERM: i32 = 1;

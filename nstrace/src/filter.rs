@@ -5,6 +5,7 @@
 
 use nstrace_common::{
     kind::Kind,
+    mount_ops::Call,
     wire::{Op, TaskRecord},
 };
 
@@ -22,8 +23,10 @@ mod tests;
 pub struct Filter {
     /// About a namespace of one of these kinds; empty for any.
     pub kinds: Vec<Kind>,
-    /// One of these operations; empty for any.
+    /// One of these operations; empty, as `calls` is, for any.
     pub ops: Vec<Op>,
+    /// One of these mount operations.
+    pub calls: Vec<Call>,
     /// Of this process.
     pub pid: Option<u32>,
     /// Of a task of this name.
@@ -74,6 +77,20 @@ impl Filter {
             | Event::Balance(_)
             | Event::Unfiled(_)
             | Event::FoundFree(_) => true,
+            Event::MountOp(op) => {
+                (!self.failed || op.errno().is_some())
+                    && self.long_enough(op.took_ns())
+                    && self.mounts(op.call, op.record.pid)
+                    && self.who(&op.record.comm, op.record.cgroup, cgroups)
+            }
+            // How the operation ends, and in which cgroup, is not told yet.
+            Event::MountBirths(births) => {
+                !self.failed
+                    && self.slower_than_ns.is_none()
+                    && self.container.is_none()
+                    && self.mounts(births.call, births.record.pid)
+                    && self.who(&births.record.comm, 0, cgroups)
+            }
             Event::Op(op) | Event::Births(op) => {
                 (!self.failed || op.errno().is_some())
                     && self.long_enough(op.took_ns())
@@ -102,8 +119,20 @@ impl Filter {
         self.slower_than_ns.is_none_or(|least| took_ns >= least)
     }
 
+    /// Whether operations of any name are asked for.
+    fn any_op(&self) -> bool {
+        self.ops.is_empty() && self.calls.is_empty()
+    }
+
+    /// Mounts are about kind mnt.
+    fn mounts(&self, call: Call, pid: u32) -> bool {
+        (self.any_op() || self.calls.contains(&call))
+            && (self.kinds.is_empty() || self.kinds.contains(&Kind::Mnt))
+            && self.pid.is_none_or(|wanted| wanted == pid)
+    }
+
     fn operation(&self, op: &Operation, cgroups: &Cgroups) -> bool {
-        (self.ops.is_empty() || self.ops.contains(&op.op))
+        (self.any_op() || self.ops.contains(&op.op))
             && (self.kinds.is_empty() || self.is_about(about(op)))
             && self.pid.is_none_or(|pid| pid == op.record.pid)
             && self.who(&op.record.comm, op.record.cgroup, cgroups)
@@ -133,7 +162,7 @@ impl Filter {
     fn events_beside_operations(&self, about: Option<Kind>) -> bool {
         !self.failed
             && self.slower_than_ns.is_none()
-            && self.ops.is_empty()
+            && self.any_op()
             && (self.kinds.is_empty() || about.is_some_and(|kind| self.kinds.contains(&kind)))
     }
 

@@ -19,6 +19,7 @@ pub mod filter;
 pub mod kernel;
 pub mod lives;
 pub mod moment;
+pub mod mount_ops;
 pub mod names;
 pub mod render;
 pub mod report;

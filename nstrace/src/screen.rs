@@ -6,6 +6,7 @@
 use jiff::tz::TimeZone;
 use nstrace_common::{
     kind::Kind,
+    mount_ops::Call,
     wire::{Op, RecordKind},
 };
 
@@ -15,6 +16,7 @@ use crate::{
     explain::Facts,
     filter::Filter,
     lives::Lives,
+    mount_ops::{MountOp, origins::Origins},
     render::{Format, Printer, Text, View},
     trace::State,
 };
@@ -30,6 +32,8 @@ pub struct Options {
     pub all: bool,
     /// Which events.
     pub filter: Filter,
+    /// Whether mount operations, too.
+    pub mounts: bool,
     /// Whether the kernel side leaves something out that `filter` does not know of: a
     /// command is followed.
     pub follows: bool,
@@ -48,6 +52,10 @@ pub struct Counts {
     pub lost: u64,
     /// Other records that did not.
     pub lost_others: u64,
+    /// Mount operations that were printed.
+    pub mounts: u64,
+    /// Those of them that failed.
+    pub mount_failures: u64,
 }
 
 /// What is printed, and what is known for it.
@@ -69,6 +77,8 @@ pub struct Screen {
     pub text: Text,
     /// Up to now.
     pub counts: Counts,
+    /// Where mounts come from.
+    origins: Origins,
     /// Deaths that the kernel skipped: seen the last time, and told.
     skipped_before: u64,
     skipped_told: u64,
@@ -90,6 +100,7 @@ impl Screen {
             printer: Printer::new(zone),
             text: Text::new(),
             counts: Counts::default(),
+            origins: Origins::default(),
             skipped_before: 0,
             skipped_told: 0,
             told: None,
@@ -149,6 +160,8 @@ impl Screen {
                     | RecordKind::Birth
                     | RecordKind::Death
                     | RecordKind::MountDeath
+                    | RecordKind::MountOp
+                    | RecordKind::MountBirths
                     | RecordKind::Cgroup => &mut self.counts.lost_others,
                 };
                 // A recording may say anything.
@@ -164,6 +177,16 @@ impl Screen {
                 }
             }
             Event::TaskExit(_) | Event::Stall(..) => {
+                if self.options.filter.matches(event, &self.cgroups) {
+                    self.print(event, None);
+                }
+            }
+            Event::MountOp(op) => self.mount(event, op),
+            Event::MountBirths(_) => {
+                if !self.options.mounts {
+                    return;
+                }
+                self.origins.apply(event);
                 if self.options.filter.matches(event, &self.cgroups) {
                     self.print(event, None);
                 }
@@ -223,11 +246,31 @@ impl Screen {
         self.print(event, facts.as_ref());
     }
 
+    fn mount(&mut self, event: &Event, op: &MountOp) {
+        if !self.options.mounts {
+            return;
+        }
+        self.origins.apply(event);
+        if !self.options.filter.matches(event, &self.cgroups) {
+            return;
+        }
+        // What copies the mounts of a namespace is part of another operation.
+        if op.call != Call::CopyMntNs {
+            self.counts.mounts += 1;
+            self.counts.mount_failures += u64::from(op.errno().is_some());
+        }
+        self.print(event, None);
+    }
+
     fn print(&mut self, event: &Event, facts: Option<&Facts>) {
         let view = View {
             wall_offset_ns: self.wall_offset_ns,
             cgroups: &self.cgroups,
             facts,
+            origin: match event {
+                Event::MountOp(op) => self.origins.taken_by(op),
+                _ => None,
+            },
             color: self.options.color,
             all: self.options.all,
         };

@@ -353,6 +353,7 @@ fn tail(path: &Path, format: Format) -> Result<Count> {
         color: false,
         all: false,
         filter: Filter::default(),
+        mounts: false,
         follows: false,
         facts: |_, _| Facts::NONE,
     };

@@ -39,7 +39,10 @@ pub fn run(args: &Doctor) -> anyhow::Result<ExitCode> {
     let loaded = load::load(&Options {
         attach: args.attach.attach,
         has_ledger: false,
-        config: Config::TREE,
+        config: Config {
+            mounts: 1,
+            ..Config::TREE
+        },
         ring_size: args.attach.ring_size,
     });
     let code = match &loaded {

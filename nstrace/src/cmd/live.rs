@@ -410,13 +410,15 @@ pub struct Live {
 impl Live {
     /// Attaches everything, then takes a look. Needs a tokio runtime.
     pub fn start(attach: &AttachArgs, watcher: &mut Watcher) -> anyhow::Result<Live> {
-        Live::start_with(attach, false, |_| Ok(None), watcher)
+        Live::start_with(attach, Config::TREE, false, |_| Ok(None), watcher)
     }
 
-    /// The same with somebody who hears of each event, from the first on; and with a ledger of
-    /// write access beside it, or not.
+    /// The same with those settings of the kernel side, which tell of all tasks, and with
+    /// somebody who hears of each event, from the first on; and with a ledger of write access
+    /// beside it, or not.
     pub fn start_with(
         attach: &AttachArgs,
+        config: Config,
         has_ledger: bool,
         tap: impl FnOnce(&mut Kernel) -> anyhow::Result<Option<Tap>>,
         watcher: &mut Watcher,
@@ -432,7 +434,7 @@ impl Live {
         }
         let mut kernel = load::load(&Options {
             attach: attach.attach,
-            config: Config::TREE,
+            config,
             has_ledger,
             ring_size: attach.ring_size,
         })?;

@@ -5,6 +5,7 @@ use std::{cell::Cell, path::Path, process::ExitCode, time::Duration};
 use jiff::tz::TimeZone;
 
 use super::{
+    WrongWords,
     live::{Model, Replayed},
     output::{self, colored, say},
     recording,
@@ -80,6 +81,7 @@ impl Summed {
                             wall_offset_ns: model.wall_offset_ns(),
                             cgroups: &model.cgroups,
                             facts: Some(&facts),
+                            origin: None,
                             color,
                             all: false,
                         };
@@ -172,6 +174,7 @@ pub fn run(args: &cli::Report) -> anyhow::Result<ExitCode> {
 /// The filter that was asked for. Names of containers stand in a recording where they were
 /// learnt, which may be at its end: a file is read for them before; a pipe cannot be.
 pub fn filter(args: &cli::Filters, path: &Path) -> anyhow::Result<Filter> {
+    args.check(None).map_err(WrongWords)?;
     let mut filter = args.filter();
     if let Some(asked) = filter.container.as_deref() {
         let named = &mut filter.named;

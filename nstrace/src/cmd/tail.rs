@@ -8,6 +8,7 @@ use jiff::tz::TimeZone;
 use nstrace_common::config::Config;
 
 use super::{
+    WrongWords,
     child::Child,
     output::{self, colored, say},
     recording,
@@ -35,6 +36,7 @@ use crate::{
 
 /// Runs until a signal, or until the command ends.
 pub fn run(args: Tail) -> anyhow::Result<ExitCode> {
+    args.filters.check(Some(args.mounts)).map_err(WrongWords)?;
     if let Some(path) = &args.from {
         return replay(&args, path);
     }
@@ -56,7 +58,7 @@ pub fn run(args: Tail) -> anyhow::Result<ExitCode> {
 fn replay(args: &Tail, path: &Path) -> anyhow::Result<ExitCode> {
     let mut screen = screen(args, args.filters.filter());
     through(&mut screen, path, args.follow, &mut output::write)?;
-    summary(screen.counts);
+    summary(screen.counts, args.mounts);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -67,6 +69,7 @@ pub fn export(path: &Path, write: &mut Write<'_>) -> anyhow::Result<()> {
         color: false,
         all: false,
         filter: Filter::default(),
+        mounts: true,
         follows: false,
         facts: facts::facts,
     };
@@ -140,7 +143,7 @@ async fn follow(args: Tail, mut child: Option<Child>) -> anyhow::Result<ExitCode
     let mut kernel = load::load(&Options {
         attach: args.attach.attach,
         has_ledger: false,
-        config: config(&filter, child.is_some()),
+        config: config(&filter, child.is_some(), args.mounts),
         ring_size: args.attach.ring_size,
     })?;
     let mut reader = Reader::new(&mut kernel)?;
@@ -206,13 +209,14 @@ async fn follow(args: Tail, mut child: Option<Child>) -> anyhow::Result<ExitCode
             "the kernel skipped {runs} runs of its probes: a stage or a task may be missing"
         ));
     }
-    summary(screen.counts);
+    summary(screen.counts, args.mounts);
     Ok(status.unwrap_or(ExitCode::SUCCESS))
 }
 
 /// The filters that the kernel side applies. The rest is left to [`Filter`].
-fn config(filter: &Filter, follow: bool) -> Config {
+fn config(filter: &Filter, follow: bool, mounts: bool) -> Config {
     let mut config = Config {
+        mounts: u32::from(mounts),
         pid: filter.pid.unwrap_or(0),
         follow: u32::from(follow),
         failed: u32::from(filter.failed),
@@ -231,12 +235,13 @@ fn config(filter: &Filter, follow: bool) -> Config {
         config.clone_mask &= flags;
         config.unshare_mask &= flags;
     }
-    if !filter.ops.is_empty() {
-        config.ops = filter.ops.iter().fold(0, |bits, op| bits | 1 << *op as u8);
+    let by_op = !filter.ops.is_empty() || !filter.calls.is_empty();
+    if by_op {
+        let ops = filter.ops.iter().fold(0, |bits, op| bits | 1 << *op as u8);
+        let calls = filter.calls.iter().fold(0, |bits, call| bits | call.bit());
+        config.ops = ops | calls;
     }
-    config.filters = u32::from(
-        follow || filter.pid.is_some() || filter.comm.is_some() || !filter.ops.is_empty(),
-    );
+    config.filters = u32::from(follow || filter.pid.is_some() || filter.comm.is_some() || by_op);
     config.outcome =
         u32::from(filter.failed || filter.slower_than_ns.is_some() || !filter.kinds.is_empty());
     if let Some(comm) = &filter.comm {
@@ -271,6 +276,7 @@ fn screen(args: &Tail, filter: Filter) -> Screen {
         color: colored(args.color),
         all: args.all,
         filter,
+        mounts: args.mounts,
         follows: !args.run.is_empty(),
         facts: facts::facts,
     };
@@ -292,19 +298,25 @@ fn read(reader: &mut Reader, screen: &mut Screen) -> anyhow::Result<()> {
     output::write(&mut screen.text)
 }
 
-fn summary(counts: Counts) {
+fn summary(counts: Counts, with_mounts: bool) {
     let Counts {
         operations,
         failures,
         lost,
         lost_others,
+        mounts,
+        mount_failures,
     } = counts;
     let others = match lost_others {
         0 => String::new(),
         others => format!(" (and {others} other records)"),
     };
+    let mounts = match with_mounts {
+        false => String::new(),
+        true => format!("; {mounts} mount operations, {mount_failures} failed"),
+    };
     say(&format!(
-        "{operations} operations, {failures} failed, {lost} lost{others}"
+        "{operations} operations, {failures} failed, {lost} lost{others}{mounts}"
     ));
 }
 

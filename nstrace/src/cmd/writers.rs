@@ -218,6 +218,7 @@ impl Page {
             wall_offset_ns: self.wall_offset_ns,
             cgroups: &self.cgroups,
             facts: None,
+            origin: None,
             color: self.color,
             all: false,
         };

@@ -171,6 +171,7 @@ fn a_loss_passes_every_filter() {
     let narrow = Filter {
         kinds: vec![Kind::Time],
         ops: vec![Op::Vfork],
+        calls: Vec::new(),
         pid: Some(1),
         comm: Some(b"x".to_vec()),
         container: Some("x".to_owned()),

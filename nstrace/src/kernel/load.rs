@@ -39,6 +39,11 @@ use crate::btf::{Btf, Missing, offsets};
 const OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/nstrace-ebpf"));
 const OBJECT_5_10: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/nstrace-ebpf-v5_10"));
+/// The same with mount operations.
+const MOUNT_OPS: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/nstrace-ebpf-mount-ops"));
+const MOUNT_OPS_5_10: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/nstrace-ebpf-mount-ops-v5_10"));
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
 /// What the user asked of the kernel side.
@@ -168,16 +173,20 @@ fn load_with(options: &Options, has_twins: bool, may_skip: bool) -> Result<Kerne
     let mut values = values(&btf, cpus)?;
     values[Fact::MaySkip as usize] = u32::from(may_skip);
     values[Fact::Twins as usize] = u32::from(has_twins);
-    let object = match btf.has_function(HELPERS[0]) {
-        true => object(OBJECT, &values)?,
-        false => object(OBJECT_5_10, &values)?,
+    let for_mounts = options.config.mounts != 0;
+    let objects = match for_mounts {
+        true => [MOUNT_OPS, MOUNT_OPS_5_10],
+        false => [OBJECT, OBJECT_5_10],
     };
+    let is_old = !btf.has_function(HELPERS[0]);
+    let object = object(objects[usize::from(is_old)], &values)?;
     let config = configured(options.config, &btf);
     let for_tree = config.tasks == Tasks::All as u32;
     let mut plan = plan(PROBES, options.attach, &btf, has_twins);
     plan.retain(|planned| {
-        let is_told = options.has_ledger && planned.probe.function == CLEANUP;
-        !is_told && (for_tree || !planned.probe.for_tree)
+        let probe = planned.probe;
+        let is_told = options.has_ledger && probe.function == CLEANUP;
+        !is_told && (for_tree || !probe.for_tree) && (for_mounts || !probe.for_mounts)
     });
     let btf = skeleton(&btf)?;
     drop(raw);

@@ -161,10 +161,26 @@ mod tests {
                 "__ns_tree_remove",
                 "security_create_user_ns",
                 "create_new_namespace",
+                "sys_open_tree_attr",
+                "sys_mount_setattr",
             ],
         ),
-        ("6.1", &["__ns_tree_remove", "create_new_namespace"]),
-        ("6.12", &["__ns_tree_remove", "create_new_namespace"]),
+        (
+            "6.1",
+            &[
+                "__ns_tree_remove",
+                "create_new_namespace",
+                "sys_open_tree_attr",
+            ],
+        ),
+        (
+            "6.12",
+            &[
+                "__ns_tree_remove",
+                "create_new_namespace",
+                "sys_open_tree_attr",
+            ],
+        ),
         ("6.18", &["create_new_namespace"]),
         ("7.3", &[]),
     ];

@@ -6,7 +6,7 @@
 use nstrace_common::{kind::Kind, wire::PidAt};
 
 use super::{
-    Clock, Text, View, errno, escape,
+    Clock, Text, View, errno, escape, mount_op,
     text::{Ended, ended, flag_names, number},
 };
 use crate::{
@@ -33,6 +33,8 @@ pub(super) fn event(out: &mut Text, event: &Event, view: &View, clock: &mut Cloc
         Event::Warning(warning) => self::warning(out, warning, clock),
         Event::Lost(lost) => self::lost(out, lost, clock),
         Event::Stall(op, now) => stall(out, op, now, view, clock),
+        Event::MountOp(op) => mount_op::operation_json(out, op, view, clock),
+        Event::MountBirths(births) => mount_op::births_json(out, births, clock),
         Event::TaskChange(_)
         | Event::TaskFree(_)
         | Event::SnapshotBegin(_)

@@ -17,7 +17,7 @@ use nstrace_common::{
 use super::{
     Clock, Text, View,
     color::Style,
-    escape,
+    escape, mount_op,
     out::Short,
     text::{
         Row, chain, ending, error, kind_name, length, mounts, namespace, number, op_name,
@@ -32,11 +32,11 @@ use crate::{
 
 const PID: usize = 13;
 const COMM: usize = 20;
-const OP: usize = 31;
-const NAMESPACES: usize = 39;
-const RESULT: usize = 62;
-const TOOK_END: usize = 80;
-const SLOWEST: usize = 82;
+pub(super) const OP: usize = 31;
+pub(super) const NAMESPACES: usize = 39;
+pub(super) const RESULT: usize = 62;
+pub(super) const TOOK_END: usize = 80;
+pub(super) const SLOWEST: usize = 82;
 
 /// Appends the names of the columns.
 pub(super) fn header(out: &mut Text, color: bool) {
@@ -83,6 +83,8 @@ pub(super) fn event(out: &mut Text, event: &Event, view: &View, clock: &mut Cloc
         Event::Warning(warning) => self::warning(out, warning, view, clock),
         Event::Lost(lost) => self::lost(out, lost, view, clock),
         Event::Stall(op, now) => stall(out, op, now, view, clock),
+        Event::MountOp(op) => mount_op::operation(out, op, view, clock),
+        Event::MountBirths(_) => {}
         Event::TaskChange(_)
         | Event::TaskFree(_)
         | Event::SnapshotBegin(_)
@@ -99,7 +101,7 @@ pub(super) fn event(out: &mut Text, event: &Event, view: &View, clock: &mut Cloc
 }
 
 /// Begins a line with the time, and with who it is about.
-fn begin<'o>(
+pub(super) fn begin<'o>(
     out: &'o mut Text,
     view: &View,
     clock: &mut Clock,
@@ -410,6 +412,8 @@ pub(super) fn records(record: RecordKind, many: bool) -> &'static str {
         RecordKind::Death => ("death of a namespace", "deaths of namespaces"),
         RecordKind::MountDeath => ("death of a mount", "deaths of mounts"),
         RecordKind::Cgroup => ("name of a cgroup", "names of cgroups"),
+        RecordKind::MountOp => ("mount operation", "mount operations"),
+        RecordKind::MountBirths => ("record of new mounts", "records of new mounts"),
     };
     if many { several } else { one }
 }

@@ -14,6 +14,7 @@ mod json;
 mod leaks;
 mod line;
 mod mount;
+mod mount_op;
 mod out;
 mod path;
 mod report;
@@ -30,7 +31,7 @@ mod tests;
 
 use jiff::tz::TimeZone;
 
-use crate::{cgroups::Cgroups, event::Event, explain::Facts};
+use crate::{cgroups::Cgroups, event::Event, explain::Facts, mount_ops::origins::Origin};
 pub use clock::Clock;
 pub use diff::{Side as DiffSide, diff as diff_text, diff_json};
 pub(crate) use errno::name as errno_name;
@@ -63,6 +64,8 @@ pub struct View<'a> {
     /// What the machine says about a failure; without it, the reason is told from
     /// the record alone.
     pub facts: Option<&'a Facts>,
+    /// Where the mount comes from that an operation takes away, if that is known.
+    pub origin: Option<&'a Origin>,
     /// Whether to use colours.
     pub color: bool,
     /// Whether text has births of namespaces and threads too. JSON has everything.

@@ -2,6 +2,7 @@
 //! paths for people, and that whatever decodes prints safely.
 
 mod json;
+mod mount_ops;
 
 use insta::assert_snapshot;
 use nstrace_common::{
@@ -33,6 +34,7 @@ fn printed(format: Format, event: &Event, change: impl FnOnce(&mut View)) -> Str
         wall_offset_ns: WALL,
         cgroups: &cgroups,
         facts: None,
+        origin: None,
         color: false,
         all: false,
     };

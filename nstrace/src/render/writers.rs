@@ -332,6 +332,7 @@ mod tests {
             wall_offset_ns: 0,
             cgroups: &cgroups,
             facts: None,
+            origin: None,
             color: false,
             all: false,
         };

@@ -506,7 +506,7 @@ impl Member {
     }
 }
 
-/// More than there are kinds of records.
+/// More than the kinds of records that have a layout.
 const KINDS: u8 = 9;
 
 fn index(kind: RecordKind, which: u8) -> usize {

@@ -11,8 +11,8 @@
 //! Records of the kernel side keep their layout ([`nstrace_common::wire`]). [`code`] knows
 //! of each member how wide it is and what it is expected to be: as in the last record of a
 //! task of that name, or as another member of the same record. What is as expected takes no
-//! room, the rest is the difference. [`record`] has the other events, and puts all of them
-//! behind each other; [`block`] compresses what has gathered, with a checksum.
+//! room, the rest is the difference. [`record`] has the other events, [`mounts`] those that
+//! concern mounts, and puts all of them behind each other; [`block`] compresses what has gathered, with a checksum.
 
 mod block;
 pub(crate) mod bytes;
@@ -21,6 +21,7 @@ mod code;
 mod gap;
 mod head;
 mod index;
+mod mount_ops;
 mod reader;
 pub(crate) mod record;
 mod state;

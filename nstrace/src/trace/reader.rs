@@ -8,7 +8,7 @@ use super::{
     gap::{Gap, Past},
     head::{Head, VERSION},
     index::Index,
-    record::{Codec, Entry},
+    record::{self, Codec, Entry},
     state::State,
 };
 
@@ -175,7 +175,8 @@ impl<R: Read> Reader<R> {
         &'a mut self,
         each: impl FnOnce(Item<'a>) -> T,
     ) -> Result<Option<T>, TraceError> {
-        if self.at >= self.payload.len() {
+        let next = self.payload.get(self.at);
+        if next.is_none_or(|kind| *kind >= record::SIZED) {
             match self.fill_payload()? {
                 None => {}
                 Some(item) => return Ok(item.map(each)),
@@ -212,7 +213,11 @@ impl<R: Read> Reader<R> {
     /// that nothing is.
     #[inline(never)]
     fn fill_payload(&mut self) -> Result<Option<Option<Item<'static>>>, TraceError> {
-        while self.at >= self.payload.len() {
+        loop {
+            self.at += record::unknown(self.payload.get(self.at..).unwrap_or_default());
+            if self.at < self.payload.len() {
+                return Ok(None);
+            }
             let item = match self.block()? {
                 None => None,
                 Some(Step::Payload) => continue,
@@ -230,7 +235,6 @@ impl<R: Read> Reader<R> {
             };
             return Ok(Some(item));
         }
-        Ok(None)
     }
 
     /// Goes on to the next block.

@@ -1,7 +1,7 @@
 //! Events behind each other, as the payload of a block has them.
 //!
 //! Each begins with its kind: that of its record ([`RecordKind`]) if it comes from the
-//! kernel side as one, else one of [`Other`].
+//! kernel side as one, else one of [`Other`] or [`Sized`].
 
 use nstrace_common::{
     kind::{KINDS, Kind},
@@ -13,6 +13,7 @@ use zerocopy::{FromZeros as _, IntoBytes as _};
 use super::{
     bytes::{Bytes, put, put_bytes, put_option, put_signed},
     code::{Expected, LISTS, Record},
+    mount_ops::{self, MountOps},
 };
 use crate::{
     decode::{self, record_kind},
@@ -87,6 +88,41 @@ pub enum Entry<'a> {
     Facts(Facts),
 }
 
+/// What concerns mounts: of kinds that say how long they are, so that who does not know one
+/// goes on behind it. Their time is a difference, and nothing is expected of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum Sized {
+    MountOp = 64,
+    MountBirths = 65,
+}
+
+/// From here on all kinds say how long they are.
+pub const SIZED: u8 = 64;
+
+impl Sized {
+    const ALL: [Sized; 2] = [Sized::MountOp, Sized::MountBirths];
+
+    fn of(kind: u8) -> Option<Sized> {
+        Sized::ALL.into_iter().find(|sized| *sized as u8 == kind)
+    }
+}
+
+/// How many bytes entries take that are of kinds that are not known, at the beginning of a
+/// payload.
+pub fn unknown(payload: &[u8]) -> usize {
+    let mut bytes = Bytes(payload);
+    let mut len = 0;
+    while bytes
+        .byte()
+        .is_some_and(|kind| kind >= SIZED && Sized::of(kind).is_none())
+        && bytes.bytes().is_some()
+    {
+        len = payload.len() - bytes.0.len();
+    }
+    len
+}
+
 /// Places of a task that was found: its namespaces, then those for its children.
 const PLACES: usize = KINDS + 2;
 
@@ -100,6 +136,7 @@ pub struct Codec {
     pids: Vec<PidAt>,
     /// The last mount.
     mount: Box<MountRecord>,
+    mount_ops: MountOps,
 }
 
 impl Codec {
@@ -112,6 +149,7 @@ impl Codec {
             marks: [0; MARKS],
             pids: Vec::with_capacity(PID_LEVELS),
             mount: Box::new(MountRecord::new_zeroed()),
+            mount_ops: MountOps::default(),
         }
     }
 
@@ -146,6 +184,18 @@ impl Codec {
             Event::Stall(op, now) => {
                 self.begin(out, Other::Stall, now.time);
                 self.operation(out, RecordKind::Op, op);
+            }
+            Event::MountOp(op) => {
+                let time = self.expected.time();
+                self.sized(out, Sized::MountOp, |room| {
+                    mount_ops::put_op(room, op, time)
+                });
+            }
+            Event::MountBirths(births) => {
+                let time = self.expected.time();
+                self.sized(out, Sized::MountBirths, |room| {
+                    mount_ops::put_births(room, births, time);
+                });
             }
             Event::SnapshotBegin(now) => self.begin(out, Other::SnapshotBegin, now.time),
             Event::FoundNamespace(found) => self.found_namespace(out, found),
@@ -234,6 +284,14 @@ impl Codec {
         let difference = time.wrapping_sub(self.expected.time());
         put_signed(out, difference.cast_signed());
         self.expected.set_time(time);
+    }
+
+    fn sized(&mut self, out: &mut Vec<u8>, kind: Sized, write: impl FnOnce(&mut Vec<u8>)) {
+        let room = &mut self.mount_ops.room;
+        room.clear();
+        write(room);
+        out.push(kind as u8);
+        put_bytes(out, room);
     }
 
     fn operation(&mut self, out: &mut Vec<u8>, kind: RecordKind, op: &Operation) {
@@ -402,8 +460,10 @@ impl Codec {
                 }
                 None => done(None, bytes),
             },
-            // It has a number of its own here.
-            RecordKind::MountDeath => done(None, bytes),
+            // They have numbers of their own here.
+            RecordKind::MountDeath | RecordKind::MountOp | RecordKind::MountBirths => {
+                done(None, bytes)
+            }
             RecordKind::Cgroup => {
                 let cgroup = read_cgroup(&mut bytes);
                 done(cgroup.map(Event::Cgroup).map(Entry::Event), bytes)
@@ -411,8 +471,20 @@ impl Codec {
         }
     }
 
+    fn read_sized<'a>(&'a mut self, bytes: &mut Bytes, kind: Sized) -> Option<Event<'a>> {
+        let mut content = Bytes(bytes.bytes()?);
+        let time = self.expected.time();
+        Some(match kind {
+            Sized::MountOp => Event::MountOp(self.mount_ops.op(&mut content, time)?),
+            Sized::MountBirths => Event::MountBirths(self.mount_ops.births(&mut content, time)?),
+        })
+    }
+
     #[inline(never)]
     fn read_other<'a>(&'a mut self, bytes: &mut Bytes<'a>, kind: u8) -> Option<Entry<'a>> {
+        if let Some(kind) = Sized::of(kind) {
+            return self.read_sized(bytes, kind).map(Entry::Event);
+        }
         let kind = Other::ALL.into_iter().find(|other| *other as u8 == kind)?;
         match kind {
             Other::Name => {

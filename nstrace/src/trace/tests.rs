@@ -2,6 +2,7 @@
 
 mod gaps;
 mod limits;
+mod mount_ops;
 mod replay;
 mod states;
 

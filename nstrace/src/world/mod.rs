@@ -184,6 +184,8 @@ impl World {
             Event::Cgroup(_)
             | Event::Stall(..)
             | Event::Warning(_)
+            | Event::MountOp(_)
+            | Event::MountBirths(_)
             | Event::MountDied(_)
             | Event::MountWatched(_)
             | Event::Access(_)
@@ -254,7 +256,10 @@ impl World {
             | RecordKind::TaskFree
             | RecordKind::Birth
             | RecordKind::Death => {}
-            RecordKind::Cgroup | RecordKind::MountDeath => return,
+            RecordKind::Cgroup
+            | RecordKind::MountDeath
+            | RecordKind::MountOp
+            | RecordKind::MountBirths => return,
         }
         self.advance(lost.time);
         if self.loss.is_none() && lost.time <= self.whole_until {

@@ -51,6 +51,13 @@ impl Procfs {
         Ok(text)
     }
 
+    /// The bytes of a file.
+    pub fn bytes(&self, path: &str) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.file(path)?.read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
     /// Writes to a file, in one call.
     pub fn write(&self, path: &str, text: &str) -> io::Result<()> {
         self.open_at(path, libc::O_WRONLY)?

@@ -15,6 +15,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use nstrace_common::config::Config;
 use tokio::signal::unix::{SignalKind, signal};
 
 pub use self::redact::Room;
@@ -23,6 +24,7 @@ use self::{
     sink::{Place, Sink, What},
 };
 use super::{
+    WrongWords,
     child::Child,
     file::Output,
     live::{Live, Model},
@@ -51,6 +53,7 @@ use crate::{
 
 /// Records until a signal, until the command ends, or until there is enough.
 pub fn run(args: Record) -> anyhow::Result<ExitCode> {
+    args.filters.check(Some(args.mounts)).map_err(WrongWords)?;
     let place = place(&args)?;
     let child = Child::of(&args.run)?;
     super::block_on(follow(args, place, child))
@@ -79,7 +82,11 @@ async fn follow(args: Record, place: Place, mut child: Option<Child>) -> anyhow:
         };
         Ok(Some(Box::new(tap) as _))
     };
-    let mut live = Live::start_with(&args.attach, has_ledger, begin, &mut |_, _, _| {})?;
+    let config = Config {
+        mounts: u32::from(args.mounts),
+        ..Config::TREE
+    };
+    let mut live = Live::start_with(&args.attach, config, has_ledger, begin, &mut |_, _, _| {})?;
     let mut writers = match has_ledger {
         true => Some(Writers::load(&args)?),
         false => None,

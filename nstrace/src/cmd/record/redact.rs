@@ -6,8 +6,10 @@ use crate::{
     cgroups,
     event::{Cgroup, Event, FoundHolder, FoundTask, Mount, Operation, Task},
     explain::Facts,
+    mount_ops::{MountBirths, MountOp},
 };
 use nstrace_common::{
+    mount_ops::{BirthsRecord, FS, GIVEN, MountOpRecord, PathNames},
     wire::{OpRecord, RecordKind, TaskRecord},
     writers::{MountRecord, PATH},
 };
@@ -17,6 +19,8 @@ pub struct Room {
     op: OpRecord,
     task: TaskRecord,
     mount: MountRecord,
+    mount_op: Box<MountOpRecord>,
+    births: BirthsRecord,
 }
 
 impl Default for Room {
@@ -25,6 +29,8 @@ impl Default for Room {
             op: OpRecord::new_zeroed(),
             task: TaskRecord::new_zeroed(),
             mount: MountRecord::new_zeroed(),
+            mount_op: Box::new(MountOpRecord::new_zeroed()),
+            births: BirthsRecord::new_zeroed(),
         }
     }
 }
@@ -51,6 +57,8 @@ impl Room {
             }),
             Event::MountDied(mount) => Event::MountDied(self.mount(mount)),
             Event::MountWatched(mount) => Event::MountWatched(self.mount(mount)),
+            Event::MountOp(op) => Event::MountOp(self.mount_op(op)),
+            Event::MountBirths(births) => Event::MountBirths(self.births_of(births)),
             Event::Birth(_)
             | Event::Death(_)
             | Event::Lost(_)
@@ -91,6 +99,34 @@ impl Room {
         Mount {
             record: &self.mount,
             ..mount
+        }
+    }
+
+    /// What the mounts are stays, and the type of the file system; but of what failed that can
+    /// be any word of the caller's.
+    fn mount_op<'a>(&'a mut self, op: MountOp<'a>) -> MountOp<'a> {
+        *self.mount_op = *op.record;
+        let record = &mut *self.mount_op;
+        record.comm = [0; 16];
+        (record.source_len, record.source) = (0, [0; GIVEN]);
+        (record.target_len, record.target) = (0, [0; GIVEN]);
+        if record.ret < 0 {
+            record.fs = [0; FS];
+        }
+        record.source_path = PathNames::new_zeroed();
+        record.target_path = PathNames::new_zeroed();
+        MountOp {
+            record: &self.mount_op,
+            ..op
+        }
+    }
+
+    fn births_of<'a>(&'a mut self, births: MountBirths<'a>) -> MountBirths<'a> {
+        self.births = *births.record;
+        self.births.comm = [0; 16];
+        MountBirths {
+            record: &self.births,
+            ..births
         }
     }
 

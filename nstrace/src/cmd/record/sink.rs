@@ -231,8 +231,17 @@ impl Sink {
                 if !self.what.filter.matches(event, &self.cgroups) {
                     return;
                 }
-                self.pull(op, "hangs");
+                self.pull(op.op.name(), op.record.pid, "hangs");
             }
+            Event::MountOp(op) => {
+                if self.leaves_out(event) {
+                    return;
+                }
+                if self.what.filter.matches(event, &self.cgroups) {
+                    self.pull(op.call.name(), op.record.pid, ended(op.errno()));
+                }
+            }
+            Event::MountBirths(_) if self.leaves_out(event) => return,
             Event::Cgroup(cgroup) => self.cgroups.made(cgroup),
             _ => {}
         }
@@ -259,14 +268,7 @@ impl Sink {
                 return;
             }
         } else {
-            self.pull(
-                op,
-                if op.errno().is_some() {
-                    "failed"
-                } else {
-                    "is done"
-                },
-            );
+            self.pull(op.op.name(), op.record.pid, ended(op.errno()));
         }
         let facts = op.errno().map(|_| facts::facts(op, &self.cgroups));
         let facts = facts.map(|facts| match self.what.redacts {
@@ -282,10 +284,15 @@ impl Sink {
         matches!(self.place, Rest::Flight { .. })
     }
 
+    /// Whether the filter keeps it out of what is written.
+    fn leaves_out(&self, event: &Event) -> bool {
+        self.filters && !self.flies() && !self.what.filter.matches(event, &self.cgroups)
+    }
+
     /// An operation may be the reason to write.
-    fn pull(&mut self, op: &Operation, what: &str) {
+    fn pull(&mut self, name: &str, pid: u32, what: &str) {
         if self.filters {
-            self.wanted(|| format!("{} of process {} {what}", op.op.name(), op.record.pid));
+            self.wanted(|| format!("{name} of process {pid} {what}"));
         }
     }
 
@@ -475,6 +482,13 @@ impl Sink {
         }
         ended.with_context(|| format!("{name}: the recording ends after {whole} bytes"))?;
         Ok(written)
+    }
+}
+
+fn ended(errno: Option<i32>) -> &'static str {
+    match errno {
+        Some(_) => "failed",
+        None => "is done",
     }
 }
 

@@ -169,6 +169,8 @@ impl<W: Write + Send> Export for Parquet<W> {
             | Event::Cgroup(_)
             | Event::Lost(_)
             | Event::Stall(..)
+            | Event::MountOp(_)
+            | Event::MountBirths(_)
             | Event::SnapshotBegin(_)
             | Event::FoundNamespace(_)
             | Event::FoundTask(_)

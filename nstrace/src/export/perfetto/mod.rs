@@ -356,6 +356,8 @@ impl<W: Write> Export for Perfetto<W> {
             | Event::Births(_)
             | Event::Death(_)
             | Event::Cgroup(_)
+            | Event::MountOp(_)
+            | Event::MountBirths(_)
             | Event::SnapshotBegin(_)
             | Event::FoundNamespace(_)
             | Event::FoundTask(_)

@@ -73,6 +73,7 @@ impl Recorded {
                 wall_offset_ns: 0,
                 cgroups: &self.cgroups,
                 facts: Some(&self.facts),
+                origin: None,
                 color: false,
                 all: false,
             };

@@ -37,6 +37,7 @@ fn a_replay_prints_what_was_printed() {
             color: format != Format::Json,
             all: true,
             filter: Filter::default(),
+            mounts: true,
             follows: false,
             facts,
         };

@@ -7,6 +7,8 @@ mod failures;
 mod hang;
 pub mod holders;
 mod limits;
+pub mod mount_op_storm;
+pub mod mount_ops;
 mod overlay;
 mod reuse;
 mod rows;
@@ -68,6 +70,23 @@ pub enum Act {
     OverlayLoad(overlay::LoadArgs),
     /// Appends to files of an overlay's lower layer, then an unmount
     CopyUp(overlay::CopyUpArgs),
+    /// Mount operations of every kind; prints what each did
+    MountOps {
+        /// Where
+        #[arg(long)]
+        dir: PathBuf,
+    },
+    /// As many mount operations as possible; prints how many
+    MountOpStorm {
+        /// Where
+        #[arg(long)]
+        dir: PathBuf,
+        #[arg(long)]
+        ops: u64,
+        /// In so many processes
+        #[arg(long, default_value_t = 4)]
+        processes: u64,
+    },
     /// Namespaces until a number comes again; prints them
     Reuse,
     /// The truth about namespaces, as JSON
@@ -105,6 +124,12 @@ pub fn run(act: &Act) -> Result<()> {
         Act::Holders { dir } => holders::serve(dir),
         Act::OverlayLoad(args) => overlay::load(args),
         Act::CopyUp(args) => overlay::copy_up(args),
+        Act::MountOps { dir } => mount_ops::run(dir),
+        Act::MountOpStorm {
+            dir,
+            ops,
+            processes,
+        } => mount_op_storm::run(dir, *ops, *processes),
         Act::Reuse => reuse::run(),
         Act::Truth => truth::print(),
         Act::Nothing => Ok(()),

@@ -8,6 +8,7 @@ mod failures;
 mod kept;
 mod load;
 mod loss;
+mod mount_ops;
 mod recorded;
 mod reuse;
 mod runc;
@@ -151,6 +152,14 @@ const TESTS: &[Test] = &[
     Test {
         name: "tail recorded",
         run: recorded::tail,
+    },
+    Test {
+        name: "mount ops tail",
+        run: mount_ops::tail,
+    },
+    Test {
+        name: "mount ops loss",
+        run: mount_ops::loss,
     },
     Test {
         name: "record kills",

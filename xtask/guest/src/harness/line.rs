@@ -19,6 +19,8 @@ pub enum Line {
     Death(Life),
     Stall(Box<Op>),
     Lost(Lost),
+    Mount(Box<Mount>),
+    MountBirths(MountBirths),
     /// A type that we do not know, as the page allows.
     Other,
 }
@@ -108,6 +110,79 @@ pub struct Lost {
     pub count: u64,
 }
 
+/// A mount operation.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Mount {
+    pub mono_ns: u64,
+    pub took_ns: u64,
+    pub op: String,
+    pub what: Option<String>,
+    pub command: Option<String>,
+    #[serde(default)]
+    pub recursive: bool,
+    #[serde(default)]
+    pub flags: Vec<String>,
+    #[serde(default)]
+    pub set: Vec<String>,
+    pub ret: i64,
+    pub errno: Option<String>,
+    pub reason: Option<String>,
+    pub tid: u32,
+    pub uid: u32,
+    pub comm: String,
+    pub caller_mnt: Option<u32>,
+    pub source: Option<String>,
+    pub source_path: Option<String>,
+    pub source_fd: Option<u32>,
+    pub target: Option<String>,
+    pub target_path: Option<String>,
+    pub target_fd: Option<u32>,
+    pub fs: Option<String>,
+    pub id: Option<u32>,
+    pub unique: Option<u64>,
+    pub from: Option<u32>,
+    pub mnt: Option<u32>,
+    pub dev: Option<String>,
+    #[serde(default)]
+    pub made: u32,
+    #[serde(default)]
+    pub made_by_propagation: u32,
+    #[serde(default)]
+    pub taken: u32,
+    #[serde(default)]
+    pub taken_by_propagation: u32,
+    pub age_ns: Option<u64>,
+    pub copy_of: Option<u32>,
+    pub maker: Option<MountMaker>,
+}
+
+/// Who made a mount that is taken away.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct MountMaker {
+    pub op: String,
+    pub pid: u32,
+    pub tid: u32,
+    pub comm: String,
+}
+
+/// Mounts that an operation made.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct MountBirths {
+    pub op: String,
+    pub op_mono_ns: u64,
+    pub tid: u32,
+    pub births: Vec<MountBirth>,
+}
+
+/// A mount that was made.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+pub struct MountBirth {
+    pub id: u32,
+    pub unique: Option<u64>,
+    pub from: Option<u32>,
+    pub from_unique: Option<u64>,
+}
+
 /// Reads a line.
 pub fn parse(text: &str) -> Result<Line> {
     let value: Value = serde_json::from_str(text).context("not JSON")?;
@@ -123,6 +198,8 @@ pub fn parse(text: &str) -> Result<Line> {
         "task_exit" => Line::TaskExit(Task::deserialize(value)?),
         "ns_birth" => Line::Birth(Life::deserialize(value)?),
         "ns_death" => Line::Death(Life::deserialize(value)?),
+        "mount" => Line::Mount(Box::new(Mount::deserialize(value)?)),
+        "mount_births" => Line::MountBirths(MountBirths::deserialize(value)?),
         "lost" => Line::Lost(Lost::deserialize(value)?),
         _ => Line::Other,
     })
