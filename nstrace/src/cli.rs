@@ -10,7 +10,7 @@ use nstrace_common::{kind::Kind, mount_ops::Call, wire::Op};
 
 use crate::{
     filter::Filter,
-    kernel::plan::Attach,
+    kernel::{mounts::By, plan::Attach},
     moment::Moment,
     render::{Target, TreeFilter},
 };
@@ -39,6 +39,8 @@ pub enum Command {
     Why(Why),
     /// Show namespaces that no task is in, and what keeps them alive
     Leaks(Leaks),
+    /// Show the mounts of every mount namespace, and what keeps those of a file system
+    Mounts(Mounts),
     /// Record what happens into a file, to be looked at later and elsewhere
     Record(Record),
     /// Show what a recording comes to: lengths, failures, namespaces, the slowest operations
@@ -221,6 +223,30 @@ pub struct Leaks {
     /// How to sit in the kernel.
     #[command(flatten)]
     pub attach: AttachArgs,
+}
+
+/// The mounts of mount namespaces.
+#[derive(Debug, Args)]
+pub struct Mounts {
+    /// Only these namespaces: their numbers, processes in them, or containers by name or id
+    #[arg(long, value_name = "INUM|PID|CONTAINER", num_args = 1..)]
+    pub ns: Vec<Target>,
+    /// Show what keeps a file system: each mount of it in every namespace, who uses that, and
+    /// what to do. It is that of this path, this block device, or this MAJOR:MINOR
+    #[arg(long, value_name = "PATH|DEV", conflicts_with = "ns", value_parser = OsStringValueParser::new())]
+    pub who: Option<OsString>,
+    /// Show mounts and file systems that no namespace has any more, and who still uses them
+    #[arg(long, conflicts_with_all = ["ns", "who"])]
+    pub orphans: bool,
+    /// How to read mounts
+    #[arg(long, value_enum, default_value = "auto", value_name = "WAY")]
+    pub by: By,
+    /// Print one JSON object per line (see docs/json.md)
+    #[arg(long)]
+    pub json: bool,
+    /// Colour the output
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    pub color: ColorChoice,
 }
 
 /// A recording.

@@ -20,6 +20,7 @@ pub mod kernel;
 pub mod lives;
 pub mod moment;
 pub mod mount_ops;
+pub mod mounts;
 pub mod names;
 pub mod render;
 pub mod report;

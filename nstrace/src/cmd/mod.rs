@@ -9,6 +9,7 @@ mod export;
 mod file;
 mod leaks;
 mod live;
+mod mounts;
 mod output;
 mod page;
 mod record;
@@ -35,6 +36,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Some(Command::Tree(tree)) => tree::run(tree),
         Some(Command::Why(why)) => why::run(&why),
         Some(Command::Leaks(leaks)) => leaks::run(&leaks),
+        Some(Command::Mounts(args)) => mounts::run(&args),
         Some(Command::Record(record)) => record::run(record),
         Some(Command::Report(args)) => report::run(&args),
         Some(Command::Diff(args)) => diff::run(&args),

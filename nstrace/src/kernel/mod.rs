@@ -7,6 +7,7 @@ pub mod error;
 pub mod facts;
 pub mod kmsg;
 pub mod load;
+pub mod mounts;
 mod numbers;
 pub mod plan;
 pub mod reader;

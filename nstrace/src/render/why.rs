@@ -44,6 +44,14 @@ pub enum NotFound {
         /// The number.
         inum: u32,
     },
+    /// It is of a kind that has no mounts.
+    #[error("a namespace of kind {} has no mounts: say mnt:INUM", .0.name())]
+    HasNoMounts(Kind),
+    /// The tasks of what was asked for are in no mount namespace.
+    #[error(
+        "its processes have exited, or may not be looked at: they are in no mount namespace that can be seen"
+    )]
+    NoMounts,
     /// No such process.
     #[error(
         "no process {0}: ids are those of the first pid namespace, or of that which /proc is of"
@@ -175,6 +183,19 @@ fn find<'a>(world: &World, target: &Target, view: &TreeView<'a>) -> Result<Found
         }
         Target::Container(asked) => container::find(world, asked, view).map(Found::Container),
     }
+}
+
+/// The tasks of a process or a container.
+pub(super) fn find_tasks(
+    world: &World,
+    target: &Target,
+    view: &TreeView,
+) -> Result<Vec<TaskKey>, NotFound> {
+    Ok(match find(world, target, view)? {
+        Found::Namespace(key) => namespace::tasks(world, key),
+        Found::Process(pid) => process::tasks(world, pid),
+        Found::Container(id) => container::tasks(world, id, view),
+    })
 }
 
 /// The namespaces that tasks, or their children, are in; each once, by kind and number.

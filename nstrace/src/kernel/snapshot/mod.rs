@@ -41,14 +41,14 @@ mod cgroups;
 mod descriptors;
 mod living;
 mod mounts;
-mod namespaces;
-mod parse;
+pub(super) mod namespaces;
+pub(super) mod parse;
 mod quota;
-mod sys;
+pub(super) mod sys;
 mod tasks;
 #[cfg(test)]
 mod tests;
-mod text;
+pub(super) mod text;
 
 use std::{
     ffi::CStr,
@@ -58,6 +58,7 @@ use std::{
 
 use nstrace_common::kind::Kind;
 
+pub(super) use self::tasks::is_at_root;
 pub use self::{
     living::{cgroups, namespaces},
     parse::unescape,
@@ -120,11 +121,7 @@ struct Looker<'a> {
 /// Ids of tasks and uids are as the reader sees them: it should be in the first pid and user
 /// namespaces, and have the rights of root; what it may not look at is counted.
 pub fn take(options: &Options, each: &mut dyn FnMut(Event)) -> Result<(), SnapshotError> {
-    let flags = libc::O_RDONLY | libc::O_DIRECTORY;
-    let proc = sys::open_path(c"/proc", flags).map_err(SnapshotError::NoProc)?;
-    if sys::magic(proc.as_fd()).map_err(SnapshotError::NoProc)? != sys::PROC_MAGIC {
-        return Err(SnapshotError::NotProc);
-    }
+    let proc = open_proc()?;
     let opener = Opener::new(proc.as_fd()).map_err(SnapshotError::NoProc)?;
     let time = monotonic_ns();
     each(Event::SnapshotBegin(Now { time }));
@@ -148,6 +145,16 @@ pub fn take(options: &Options, each: &mut dyn FnMut(Event)) -> Result<(), Snapsh
     let time = monotonic_ns();
     each(Event::SnapshotEnd(SnapshotEnd { time, unseen }));
     Ok(())
+}
+
+/// The instance of proc by which the machine is looked at.
+pub(super) fn open_proc() -> Result<OwnedFd, SnapshotError> {
+    let flags = libc::O_RDONLY | libc::O_DIRECTORY;
+    let proc = sys::open_path(c"/proc", flags).map_err(SnapshotError::NoProc)?;
+    match sys::magic(proc.as_fd()).map_err(SnapshotError::NoProc)? {
+        sys::PROC_MAGIC => Ok(proc),
+        _ => Err(SnapshotError::NotProc),
+    }
 }
 
 fn look(looker: &mut Looker, options: &Options) {

@@ -5,6 +5,8 @@ use nstrace_common::{
     wire::{PID_LEVELS, PidAt},
 };
 
+pub use crate::mounts::info::unescape;
+
 /// A decimal number that fills the bytes.
 pub fn number<N: TryFrom<u64>>(bytes: &[u8]) -> Option<N> {
     if bytes.is_empty() {
@@ -132,35 +134,6 @@ pub fn mount(line: &[u8]) -> Option<Mount<'_>> {
         point,
         fstype,
     })
-}
-
-/// A path without the escapes of mountinfo: `\040` for a space, and so on.
-pub fn unescape(path: &[u8]) -> Vec<u8> {
-    let mut plain = Vec::with_capacity(path.len());
-    let mut rest = path;
-    while let Some((&byte, after)) = rest.split_first() {
-        match (byte, octal(after)) {
-            (b'\\', Some(escaped)) => {
-                plain.push(escaped);
-                rest = &after[3..];
-            }
-            _ => {
-                plain.push(byte);
-                rest = after;
-            }
-        }
-    }
-    plain
-}
-
-/// The byte that three octal digits stand for.
-fn octal(bytes: &[u8]) -> Option<u8> {
-    let digits = bytes.get(..3)?;
-    let value = digits.iter().try_fold(0_u32, |value, digit| {
-        let digit = digit.checked_sub(b'0').filter(|digit| *digit < 8)?;
-        Some(value * 8 + u32::from(digit))
-    })?;
-    u8::try_from(value).ok()
 }
 
 /// The entries of a directory whose names are numbers, with their inode numbers: from what
