@@ -1,7 +1,7 @@
 //! `nstrace mounts`: the mounts of every mount namespace, and what keeps those of a file
 //! system.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, sync::Arc};
 
 use nstrace_common::kind::Kind;
 
@@ -12,19 +12,22 @@ use super::{
 use crate::{
     cli,
     event::Holder,
-    kernel::mounts::{self, Wanted},
-    mounts::Copies,
-    render::{
-        MountsView, Text, TreeFilter, mount_namespaces, mounts as head, mounts_json,
-        mounts_json_of, mounts_of,
+    kernel::mounts::{
+        self, Wanted, devices, subject,
+        uses::{self, Task},
     },
-    world::{Namespace, NsKey, World},
+    mounts::{Copies, Mounts, uses::Search, who::Subject},
+    render::{
+        MountsView, Text, TreeFilter, WhoView, mount_namespaces, mounts as head, mounts_json,
+        mounts_json_of, mounts_of, mounts_who, mounts_who_json,
+    },
+    world::{Membership, Namespace, NsKey, World},
 };
 
 /// Takes one look at the machine, and prints what was asked for.
 pub fn run(args: &cli::Mounts) -> anyhow::Result<ExitCode> {
     let model = Model::of(None, None)?;
-    let mounts = mounts::read(wanted(&model.world), args.by)?;
+    let mounts = Arc::new(mounts::read(wanted(&model.world), args.by)?);
     let filter = TreeFilter::default();
     let mut tree = model.view(&filter, colored(args.color));
     tree.width = output::size().map(|(width, _)| width);
@@ -34,8 +37,65 @@ pub fn run(args: &cli::Mounts) -> anyhow::Result<ExitCode> {
         world: &model.world,
         tree: &tree,
     };
-    list(args, &model, &view)?;
+    match (&args.who, args.orphans) {
+        (Some(asked), _) => {
+            let subject = subject::find(asked, &mounts)?;
+            who(args, &mounts, &view, Some(&subject))?;
+        }
+        (None, true) => who(args, &mounts, &view, None)?,
+        (None, false) => list(args, &model, &view)?,
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Prints what keeps a file system; or, if none was asked for, what no namespace has.
+fn who(
+    args: &cli::Mounts,
+    mounts: &Arc<Mounts>,
+    view: &MountsView,
+    subject: Option<&Subject>,
+) -> anyhow::Result<()> {
+    let search = match subject {
+        Some(subject) => subject.search(mounts),
+        None => Search {
+            orphans: true,
+            ..Search::default()
+        },
+    };
+    let uses = uses::find(tasks(view.world), mounts, search)?;
+    let answer = WhoView {
+        all: view,
+        subject,
+        uses: &uses,
+        own: subject::own(mounts),
+        loops: &devices::loops(),
+        swaps: &devices::swaps(),
+    };
+    let mut text = Text::new();
+    match args.json {
+        true => mounts_who_json(&mut text, &answer),
+        false => mounts_who(&mut text, &answer),
+    }
+    output::write(&mut text)
+}
+
+/// The tasks that are there, process by process, the leader first where it lives.
+fn tasks(world: &World) -> Vec<Task> {
+    let inum = |key, kind| {
+        let ns = world.membership(key, Membership::In(kind))?;
+        Some(world.namespace(ns)?.inum)
+    };
+    let alive = world.tasks().filter(|(_, task)| !task.exited);
+    let mut tasks: Vec<Task> = alive
+        .map(|(key, task)| Task {
+            pid: task.pid,
+            tid: task.tid,
+            mnt: inum(key, Kind::Mnt).unwrap_or(0),
+            net: inum(key, Kind::Net).unwrap_or(0),
+        })
+        .collect();
+    tasks.sort_unstable_by_key(|task| (task.pid, task.tid != task.pid, task.tid));
+    tasks
 }
 
 /// The mount namespaces that are known, and how to come to their mounts.

@@ -23,6 +23,8 @@ mod propagation;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+pub mod uses;
+pub mod who;
 
 use std::{fmt, str::FromStr, sync::Arc};
 

@@ -37,7 +37,10 @@ pub use clock::Clock;
 pub use diff::{Side as DiffSide, diff as diff_text, diff_json};
 pub(crate) use errno::name as errno_name;
 pub use leaks::{leaks, leaks_json};
-pub use mounts::{MountsView, mount_namespaces, mounts, mounts_json, mounts_json_of, mounts_of};
+pub use mounts::{
+    MountsView, WhoView, mount_namespaces, mounts, mounts_json, mounts_json_of, mounts_of,
+    mounts_who, mounts_who_json,
+};
 pub use out::Text;
 pub use report::{End, Of, report, report_json};
 pub(crate) use text::flag_names;

@@ -12,9 +12,15 @@
 //! mount, which may be in another such namespace; or by its id, or from the kernel's list of
 //! mount namespaces (v6.12 fs/nsfs.c, NS_MNT_GET_NEXT).
 
+pub mod devices;
+mod internal;
+mod maps;
 mod place;
+mod sockets;
 mod statmount;
+pub mod subject;
 mod sys;
+pub mod uses;
 
 use std::{
     ffi::CString,
@@ -95,7 +101,7 @@ pub fn read(wanted: Vec<Wanted>, by: By) -> Result<Mounts, MountsError> {
         Can::Ids | Can::Nothing => Way::Mountinfo,
     };
     let mut tables = reader.all(wanted);
-    // In the order of their births, as far as ids tell it: the first namespace comes first.
+    // The first namespace has the lowest of both.
     tables.sort_unstable_by_key(|table| (table.id == 0, table.id, table.inum));
     Ok(Mounts::new(way, tables))
 }

@@ -7,6 +7,8 @@ use std::{
     os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
 };
 
+use crate::mounts::Device;
+
 /// The same numbers on all machines but alpha. From v6.8.
 const SYS_STATMOUNT: c_long = 457;
 const SYS_LISTMOUNT: c_long = 458;
@@ -102,14 +104,45 @@ pub fn next_mount_ns(ns: BorrowedFd, is_later: bool) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// What a file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// The id of the mount that it is seen through; 0 before v5.8.
+    pub mount: u32,
+    /// Its file system, as stat(2) has it: of some, that of a part of it (subvolumes of
+    /// btrfs).
+    pub device: Device,
+    /// If it is a block device, which.
+    pub block: Option<Device>,
+}
+
+/// Asks what the file of a path is, or an open one if there is no path. Follows links, also
+/// those of proc; does not ask the file system for what is not known without it (a daemon of
+/// FUSE).
+pub fn stat(dir: BorrowedFd, path: &CStr) -> io::Result<Stat> {
+    const MOUNT: c_uint = libc::STATX_MNT_ID;
+    let stat = statx(dir, path, MOUNT | libc::STATX_TYPE)?;
+    let is_block = u32::from(stat.stx_mode) & libc::S_IFMT == libc::S_IFBLK;
+    let has_mount = stat.stx_mask & MOUNT != 0;
+    let device = |major, minor| Device { major, minor };
+    Ok(Stat {
+        mount: match has_mount {
+            true => u32::try_from(stat.stx_mnt_id).unwrap_or(0),
+            false => 0,
+        },
+        device: device(stat.stx_dev_major, stat.stx_dev_minor),
+        block: is_block.then(|| device(stat.stx_rdev_major, stat.stx_rdev_minor)),
+    })
+}
+
 /// Asks through which mount an open file is seen: the id that no other has, from v6.8.
 pub fn unique_mount(fd: BorrowedFd) -> Option<u64> {
     const WANTED: c_uint = libc::STATX_MNT_ID_UNIQUE;
-    let stat = raw_statx(fd, c"", WANTED).ok()?;
+    let stat = statx(fd, c"", WANTED).ok()?;
     (stat.stx_mask & WANTED != 0).then_some(stat.stx_mnt_id)
 }
 
-fn raw_statx(dir: BorrowedFd, path: &CStr, mask: c_uint) -> io::Result<libc::statx> {
+fn statx(dir: BorrowedFd, path: &CStr, mask: c_uint) -> io::Result<libc::statx> {
     // SAFETY: a struct of integers, for which 0 is a value.
     let mut stat: libc::statx = unsafe { std::mem::zeroed() };
     let flags: c_int = libc::AT_EMPTY_PATH | libc::AT_NO_AUTOMOUNT | libc::AT_STATX_DONT_SYNC;
@@ -120,4 +153,59 @@ fn raw_statx(dir: BorrowedFd, path: &CStr, mask: c_uint) -> io::Result<libc::sta
         return Err(io::Error::last_os_error());
     }
     Ok(stat)
+}
+
+/// A file in memory that has no name, of pages of a size, or of the usual one.
+pub fn memfd(huge_page_bytes: Option<u64>) -> io::Result<OwnedFd> {
+    let huge = huge_page_bytes.map_or(0, |bytes| {
+        libc::MFD_HUGETLB | bytes.trailing_zeros() << libc::MAP_HUGE_SHIFT
+    });
+    // SAFETY: a C string that lives through the call.
+    let fd = unsafe { libc::memfd_create(c"".as_ptr(), libc::MFD_CLOEXEC | huge) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has given it to us just now; nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// The file that a socket is bound to, opened for a look.
+pub fn socket_file(socket: BorrowedFd) -> io::Result<OwnedFd> {
+    /// include/uapi/linux/un.h.
+    const SIOCUNIXFILE: u32 = 0x89e0;
+    // SAFETY: the request has no argument.
+    let fd = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCUNIXFILE as libc::Ioctl) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has given it to us just now; nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// What a file system is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fs {
+    /// Its type: include/uapi/linux/magic.h.
+    pub magic: u64,
+    /// How many bytes are taken.
+    pub used: u64,
+}
+
+/// Asks the file system of an open file, which may not answer.
+pub fn fs(fd: BorrowedFd) -> io::Result<Fs> {
+    // SAFETY: a struct of integers, for which 0 is a value.
+    let mut stat: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: a struct that lives through the call.
+    let ret = unsafe { libc::fstatfs(fd.as_raw_fd(), &raw mut stat) };
+    if ret < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let block = u64::try_from(stat.f_bsize).unwrap_or(0);
+    Ok(Fs {
+        magic: u64::try_from(stat.f_type).unwrap_or(0),
+        used: stat
+            .f_blocks
+            .saturating_sub(stat.f_bfree)
+            .saturating_mul(block),
+    })
 }

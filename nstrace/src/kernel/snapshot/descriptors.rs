@@ -86,7 +86,8 @@ fn process(looker: &mut Looker, scratch: &mut Scratch, threads: &[Seen]) {
     for thread in threads {
         let tid = thread.tid;
         // Where it cannot be told (without CONFIG_KCMP), all are read.
-        let is_known = |other: &u32| sys::has_same_files(*other, tid).unwrap_or(false);
+        let is_known =
+            |other: &u32| sys::has_same(sys::Shared::Files, *other, tid).unwrap_or(false);
         if tables.iter().any(is_known) {
             continue;
         }

@@ -248,12 +248,20 @@ pub fn pidfd_getfd(task: BorrowedFd, fd: u32) -> io::Result<OwnedFd> {
     owned(unsafe { libc::syscall(libc::SYS_pidfd_getfd, task.as_raw_fd(), fd, 0_u32) })
 }
 
-/// Whether two tasks have one table of open files.
-pub fn has_same_files(one: u32, other: u32) -> io::Result<bool> {
-    /// include/uapi/linux/kcmp.h.
-    const KCMP_FILES: c_int = 2;
+/// What two tasks can have in common: `enum kcmp_type` of include/uapi/linux/kcmp.h.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shared {
+    /// The table of open files.
+    Files = 2,
+    /// Root and working directory.
+    Fs = 3,
+}
+
+/// Whether two tasks have that in common.
+pub fn has_same(what: Shared, one: u32, other: u32) -> io::Result<bool> {
+    let what = what as c_int;
     // SAFETY: it takes numbers.
-    let order = unsafe { libc::syscall(libc::SYS_kcmp, one, other, KCMP_FILES, 0_u64, 0_u64) };
+    let order = unsafe { libc::syscall(libc::SYS_kcmp, one, other, what, 0_u64, 0_u64) };
     if order < 0 {
         return Err(io::Error::last_os_error());
     }

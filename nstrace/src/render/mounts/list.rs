@@ -8,7 +8,7 @@ use super::{
         Text,
         color::Style,
         escape::Escaped,
-        tree::{Page, first, words},
+        tree::{Page, words},
     },
     MountsView,
 };
@@ -100,8 +100,7 @@ pub fn namespace(out: &mut Text, view: &MountsView, at: usize) {
 pub fn name(page: &mut Page, view: &MountsView, ns: &MountNs) {
     page.str("mnt:");
     page.number(ns.inum);
-    let key = view.key(ns.inum);
-    if key.is_some() && first(view.world).contains(&key) {
+    if view.is_first(ns.inum) {
         page.str(" (first)");
     }
 }

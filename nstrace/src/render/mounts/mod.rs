@@ -11,6 +11,9 @@
 
 mod json;
 mod list;
+mod steps;
+mod who;
+mod who_json;
 
 #[cfg(test)]
 mod tests;
@@ -20,9 +23,12 @@ use nstrace_common::kind::Kind;
 pub use self::{
     json::{head as mounts_json, namespace as mounts_json_of},
     list::{head as mounts, namespace as mounts_of},
+    who::{WhoView, who as mounts_who},
+    who_json::who as mounts_who_json,
 };
 use super::{
     TreeView,
+    tree::first,
     why::{NotFound, Target, find_tasks},
 };
 use crate::{
@@ -47,6 +53,12 @@ impl MountsView<'_> {
     /// A mount namespace as the tree has it, if it is known there.
     fn key(&self, inum: u32) -> Option<NsKey> {
         self.world.living(Kind::Mnt, inum)
+    }
+
+    /// Whether it is the first.
+    fn is_first(&self, inum: u32) -> bool {
+        let key = self.key(inum);
+        key.is_some() && first(self.world).contains(&key)
     }
 }
 
