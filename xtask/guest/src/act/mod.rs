@@ -9,6 +9,7 @@ pub mod holders;
 mod limits;
 pub mod mount_op_storm;
 pub mod mount_ops;
+pub mod mount_storm;
 mod overlay;
 mod reuse;
 mod rows;
@@ -60,6 +61,8 @@ pub enum Act {
     },
     /// Sets of namespaces, made and destroyed by many, and some left alive
     TreeStorm(tree_storm::StormArgs),
+    /// Mounts of all sorts, in several namespaces, and some left
+    MountStorm(mount_storm::StormArgs),
     /// Holders of namespaces, one at a time, as stdin asks for them
     Holders {
         /// Where to mount what is mounted
@@ -121,6 +124,7 @@ pub fn run(act: &Act) -> Result<()> {
             pause_us,
         } => storm::run(*ops, *processes, Duration::from_micros(*pause_us)),
         Act::TreeStorm(args) => tree_storm::run(args),
+        Act::MountStorm(args) => mount_storm::run(args),
         Act::Holders { dir } => holders::serve(dir),
         Act::OverlayLoad(args) => overlay::load(args),
         Act::CopyUp(args) => overlay::copy_up(args),

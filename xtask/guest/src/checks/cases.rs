@@ -61,6 +61,16 @@ const CASES: &[Case] = &[
         script: include_str!("../../../../docs/cases/slow-container-start.sh"),
         check: slow_container_start,
     },
+    Case {
+        name: "mount-copied",
+        script: include_str!("../../../../docs/cases/mount-copied.sh"),
+        check: mount_copied,
+    },
+    Case {
+        name: "tmpfs-of-dead-container",
+        script: include_str!("../../../../docs/cases/tmpfs-of-dead-container.sh"),
+        check: tmpfs_of_dead_container,
+    },
 ];
 
 /// Each case, one after the other.
@@ -278,6 +288,39 @@ fn slow_container_start(output: &Output, report: &mut Report) -> Result<()> {
         let said = output.of(command).join(" / ");
         format!("of {more_ms} ms more, copy_net_ns has {longest_ms} ms: {said}")
     });
+    Ok(())
+}
+
+/// In which namespace the copy is, who is there, and the command that helps.
+fn mount_copied(output: &Output, report: &mut Report) -> Result<()> {
+    let [path, device, daemon, inum] = output.first("copied: {} of {} in process {}'s mnt:[{}]")?;
+    output.first::<1>("removed: {}")?;
+    let step = format!("nsenter -t {daemon} -m umount {path}");
+    for asked in [path, device] {
+        let command = format!("mounts --who {asked}");
+        output.expect(&command, &["1 mount in 1 namespace"], report);
+        output.expect(&command, &[&format!("mnt:{inum}")], report);
+        output.expect(&command, &[&format!("sleep[{daemon}]")], report);
+        output.expect(&command, &[path, "private"], report);
+        output.expect(&command, &[&step], report);
+    }
+    Ok(())
+}
+
+/// Which file system, how much memory, and who keeps it.
+fn tmpfs_of_dead_container(output: &Output, report: &mut Report) -> Result<()> {
+    let [device, agent] = output.first("left: {}, mapped by process {}")?;
+    let of = format!("of tmpfs {device}");
+    let agent = format!("timeout[{agent}]");
+    for command in [
+        "mounts --orphans".to_owned(),
+        format!("mounts --who {device}"),
+    ] {
+        let words = ["in no namespace", &of, "mounted nowhere", "M in memory"];
+        output.expect(&command, &words, report);
+        output.expect(&command, &[&agent, "maps /plugin.so"], report);
+        output.expect(&command, &["end them", &agent], report);
+    }
     Ok(())
 }
 

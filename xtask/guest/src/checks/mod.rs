@@ -9,6 +9,7 @@ mod kept;
 mod load;
 mod loss;
 mod mount_ops;
+mod mounts;
 mod recorded;
 mod reuse;
 mod runc;
@@ -220,6 +221,10 @@ const TESTS: &[Test] = &[
     Test {
         name: "leaks",
         run: storm::leaks,
+    },
+    Test {
+        name: "mounts",
+        run: mounts::storm,
     },
     Test {
         name: "cases",
