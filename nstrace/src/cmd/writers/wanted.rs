@@ -12,7 +12,8 @@ use anyhow::{Context as _, anyhow, bail};
 use super::super::live::Model;
 use crate::{
     cli::WatchedMounts,
-    kernel::{snapshot::unescape, writers::Wanted},
+    kernel::writers::Wanted,
+    mounts::{Device, Mount, Names, info},
 };
 
 /// The type whose upper layers have private clones.
@@ -47,26 +48,21 @@ fn mount(wanted: &mut Wanted, path: &Path) -> anyhow::Result<()> {
         )
     })?;
     wanted.ids.push(id);
-    for line in mountinfo("self")?.split(|byte| *byte == b'\n') {
-        if let Some(line) = Line::of(line)
-            && line.id == id
-        {
-            upper(wanted, &line);
-        }
+    let mounts = mountinfo("self")?;
+    if let Some(mount) = mounts.iter().find(|mount| mount.id == id) {
+        upper(wanted, mount);
     }
     Ok(())
 }
 
 /// The private clone of the upper layer of an overlay: by the directory that is its root.
-fn upper(wanted: &mut Wanted, line: &Line) {
-    if line.fs != OVERLAY {
+fn upper(wanted: &mut Wanted, mount: &Mount) {
+    if &*mount.fs != OVERLAY {
         return;
     }
-    let mut options = line.options.split(|byte| *byte == b',');
-    let Some(dir) = options.find_map(|option| option.strip_prefix(b"upperdir=")) else {
-        return;
-    };
-    let dir = unescape(dir);
+    let options = info::options(&mount.super_options);
+    let mut dirs = options.filter_map(|option| Some(option.strip_prefix(b"upperdir=")?.to_vec()));
+    let Some(dir) = dirs.next() else { return };
     // It may have been mounted elsewhere, where this path leads to something else.
     match fs::metadata(OsStr::from_bytes(&dir)) {
         Ok(metadata) => wanted
@@ -76,27 +72,15 @@ fn upper(wanted: &mut Wanted, line: &Line) {
     }
 }
 
-/// A line of mountinfo, as far as it matters.
-struct Line<'l> {
-    id: u32,
-    fs: &'l [u8],
-    options: &'l [u8],
-}
-
-impl<'l> Line<'l> {
-    fn of(line: &'l [u8]) -> Option<Line<'l>> {
-        let mut words = line.split(|byte| *byte == b' ');
-        let id = std::str::from_utf8(words.next()?).ok()?.parse().ok()?;
-        words.by_ref().find(|word| *word == b"-")?;
-        let fs = words.next()?;
-        let options = words.nth(1)?;
-        Some(Line { id, fs, options })
-    }
-}
-
-fn mountinfo(process: &str) -> anyhow::Result<Vec<u8>> {
+/// The mounts of a process's namespace.
+fn mountinfo(process: &str) -> anyhow::Result<Vec<Mount>> {
     let path = format!("/proc/{process}/mountinfo");
-    fs::read(&path).with_context(|| format!("{path}: the mounts cannot be read"))
+    let text = fs::read(&path).with_context(|| format!("{path}: the mounts cannot be read"))?;
+    let mut names = Names::default();
+    let lines = text.split(|byte| *byte == b'\n');
+    Ok(lines
+        .filter_map(|line| info::line(line, &mut names))
+        .collect())
 }
 
 /// The id of the mount that a path is on, as in mountinfo.
@@ -125,11 +109,8 @@ fn mount_id(path: &Path) -> io::Result<u32> {
 
 /// A device by its name, its numbers, or a path on its file system.
 fn device(name: &OsStr) -> anyhow::Result<u32> {
-    let numbers = name.to_str().and_then(|name| {
-        let (major, minor) = name.split_once(':')?;
-        Some((major.parse::<u32>().ok()?, minor.parse::<u32>().ok()?))
-    });
-    if let Some((major, minor)) = numbers {
+    let numbers = name.to_str().and_then(|name| name.parse().ok());
+    if let Some(Device { major, minor }) = numbers {
         if major >= 1 << 12 || minor >= 1 << 20 {
             bail!("{}: no device has such numbers", name.display());
         }
@@ -181,9 +162,7 @@ fn container(wanted: &mut Wanted, name: &str) -> anyhow::Result<()> {
         wanted.namespaces.push(inum);
         // It may have ended.
         let mounts = mountinfo(&tid.to_string()).unwrap_or_default();
-        for line in mounts.split(|byte| *byte == b'\n').filter_map(Line::of) {
-            upper(wanted, &line);
-        }
+        mounts.iter().for_each(|mount| upper(wanted, mount));
     }
     Ok(())
 }

@@ -58,11 +58,8 @@ use std::{
 
 use nstrace_common::kind::Kind;
 
+pub use self::living::{cgroups, namespaces};
 pub(super) use self::tasks::is_at_root;
-pub use self::{
-    living::{cgroups, namespaces},
-    parse::unescape,
-};
 use self::{
     mounts::Mounts,
     namespaces::{Namespaces, Opener},
