@@ -71,6 +71,11 @@ const CASES: &[Case] = &[
         script: include_str!("../../../../docs/cases/tmpfs-of-dead-container.sh"),
         check: tmpfs_of_dead_container,
     },
+    Case {
+        name: "mounts-of-every-container",
+        script: include_str!("../../../../docs/cases/mounts-of-every-container.sh"),
+        check: mounts_of_every_container,
+    },
 ];
 
 /// Each case, one after the other.
@@ -322,6 +327,40 @@ fn tmpfs_of_dead_container(output: &Output, report: &mut Report) -> Result<()> {
         output.expect(&command, &["end them", &agent], report);
     }
     Ok(())
+}
+
+/// How many mounts each start copied, and that they stay.
+fn mounts_of_every_container(output: &Output, report: &mut Report) -> Result<()> {
+    let [few, many] = output.first("mounts here: {} before, {} now")?;
+    let [inum, has] = output.first("a container in mnt:[{}] has {}")?;
+    report.same("mounts of the container", has, many);
+    output.expect("mounts", &[&format!("mnt:{inum}"), has], report);
+    let lines = output.of("--path --kind mnt").iter();
+    let copied: Vec<usize> = lines.filter_map(|line| copied(line)).collect();
+    // With the root of the kernel's own, below that of all others.
+    let is_all = |copied: &usize, here: &str| {
+        here.parse::<usize>()
+            .is_ok_and(|here| (here..=here + 2).contains(copied))
+    };
+    let is_told = match copied.split_first() {
+        Some((first, rest)) => {
+            rest.len() == 4 && is_all(first, few) && rest.iter().all(|copied| is_all(copied, many))
+        }
+        None => false,
+    };
+    report.check(is_told, || {
+        format!("copied, says nstrace: {copied:?}, not {few} and then 4 times {many}")
+    });
+    Ok(())
+}
+
+/// How many mounts a line says that copy_mnt_ns copied.
+fn copied(line: &str) -> Option<usize> {
+    let (before, _) = line
+        .trim_start()
+        .strip_prefix("copy_mnt_ns")?
+        .split_once(" mounts copied")?;
+    before.rsplit(' ').next()?.parse().ok()
 }
 
 /// A length as nstrace prints it.
