@@ -233,11 +233,15 @@ pub struct Mounts {
     pub ns: Vec<Target>,
     /// Show what keeps a file system: each mount of it in every namespace, who uses that, and
     /// what to do. It is that of this path, this block device, or this MAJOR:MINOR
-    #[arg(long, value_name = "PATH|DEV", conflicts_with = "ns", value_parser = OsStringValueParser::new())]
+    #[arg(long, value_name = "PATH|DEV", conflicts_with = "ns", value_parser = OsStringValueParser::new().try_map(named))]
     pub who: Option<OsString>,
     /// Show mounts and file systems that no namespace has any more, and who still uses them
     #[arg(long, conflicts_with_all = ["ns", "who"])]
     pub orphans: bool,
+    /// Say who made each namespace, when, and whose mounts were copied for it: by this
+    /// recording, which may still go on
+    #[arg(long, value_name = "FILE", conflicts_with = "orphans")]
+    pub births: Option<PathBuf>,
     /// How to read mounts
     #[arg(long, value_enum, default_value = "auto", value_name = "WAY")]
     pub by: By,
@@ -648,6 +652,14 @@ fn fs_type(name: &str) -> Result<[u8; 16], String> {
             Ok(bytes)
         }
         _ => Err("a type of file system has 1 to 15 bytes".to_owned()),
+    }
+}
+
+/// A word that is not empty.
+fn named(word: OsString) -> Result<OsString, &'static str> {
+    match word.is_empty() {
+        true => Err("a path, a block device, or MAJOR:MINOR"),
+        false => Ok(word),
     }
 }
 

@@ -1,31 +1,34 @@
 //! `nstrace mounts`: the mounts of every mount namespace, and what keeps those of a file
 //! system.
 
-use std::{process::ExitCode, sync::Arc};
+use std::{fs, path::Path, process::ExitCode, sync::Arc};
 
+use anyhow::bail;
 use nstrace_common::kind::Kind;
 
 use super::{
-    live::Model,
+    live::{Model, Replayed},
     output::{self, colored},
+    trouble::name,
 };
 use crate::{
     cli,
-    event::Holder,
+    event::{Event, Holder},
     kernel::mounts::{
         self, Wanted, devices, subject,
         uses::{self, Task},
     },
-    mounts::{Copies, Mounts, uses::Search, who::Subject},
+    mounts::{Births, Copies, Mounts, Origins, uses::Search, who::Subject},
     render::{
         MountsView, Text, TreeFilter, WhoView, mount_namespaces, mounts as head, mounts_json,
         mounts_json_of, mounts_of, mounts_who, mounts_who_json,
     },
-    world::{Membership, Namespace, NsKey, World},
+    world::{self, Membership, Namespace, NsKey, World},
 };
 
 /// Takes one look at the machine, and prints what was asked for.
 pub fn run(args: &cli::Mounts) -> anyhow::Result<ExitCode> {
+    let births = births(args.births.as_deref())?;
     let model = Model::of(None, None)?;
     let mounts = Arc::new(mounts::read(wanted(&model.world), args.by)?);
     let filter = TreeFilter::default();
@@ -34,6 +37,7 @@ pub fn run(args: &cli::Mounts) -> anyhow::Result<ExitCode> {
     let view = MountsView {
         mounts: &mounts,
         copies: &Copies::new(&mounts),
+        births: &births,
         world: &model.world,
         tree: &tree,
     };
@@ -46,6 +50,32 @@ pub fn run(args: &cli::Mounts) -> anyhow::Result<ExitCode> {
         (None, false) => list(args, &model, &view)?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// How namespaces came about, as a recording says that was made meanwhile.
+fn births(recording: Option<&Path>) -> anyhow::Result<Births> {
+    let Some(path) = recording else {
+        return Ok(Births::default());
+    };
+    let mut origins = Origins::default();
+    let mut boot = String::new();
+    let model = Model::replay(path, world::Options::default(), &mut |_, item| {
+        match item {
+            Replayed::Head(head) => boot.clone_from(&head.boot_id),
+            Replayed::Event(Event::Op(op) | Event::Births(op), _) => origins.note(op),
+            _ => {}
+        }
+        Ok(())
+    })?;
+    let own = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    if boot != own.trim() {
+        bail!(
+            "{}: it was made on another machine, or before the last start of this one: --births \
+             takes one that is made meanwhile",
+            name(path, "input")
+        );
+    }
+    Ok(Births::new(&model.world, &origins))
 }
 
 /// Prints what keeps a file system; or, if none was asked for, what no namespace has.
@@ -79,13 +109,16 @@ fn who(
     output::write(&mut text)
 }
 
-/// The tasks that are there, process by process, the leader first where it lives.
+/// The tasks that are there but our own, process by process, the leader first where it lives.
 fn tasks(world: &World) -> Vec<Task> {
     let inum = |key, kind| {
         let ns = world.membership(key, Membership::In(kind))?;
         Some(world.namespace(ns)?.inum)
     };
-    let alive = world.tasks().filter(|(_, task)| !task.exited);
+    let own = std::process::id();
+    let alive = world
+        .tasks()
+        .filter(|(_, task)| !task.exited && task.pid != own);
     let mut tasks: Vec<Task> = alive
         .map(|(key, task)| Task {
             pid: task.pid,

@@ -14,6 +14,7 @@
 //! What of a mount is seen is what a task at the root of its namespace sees. The kernel's own
 //! root below that (rootfs, and nullfs from v7.0) is not.
 
+mod births;
 mod copies;
 pub mod info;
 mod order;
@@ -31,6 +32,7 @@ use std::{fmt, str::FromStr, sync::Arc};
 use foldhash::{HashMap, HashSet};
 
 pub use self::{
+    births::{Birth, Births, Origin, Origins},
     copies::Copies,
     order::{Placed, order},
     place::{FsPath, covering, on, point},

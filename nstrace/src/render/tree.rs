@@ -43,7 +43,7 @@ pub use self::{
 pub(super) use self::{
     index::{Index, first},
     json::{
-        died as died_json, head as head_json, namespace as namespace_json,
+        died as died_json, head as head_json, maker as maker_json, namespace as namespace_json,
         out_of_sight as out_of_sight_json, task as task_json,
     },
     outline::Outline,

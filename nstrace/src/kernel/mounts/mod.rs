@@ -139,7 +139,10 @@ impl Reader<'_> {
         for one in wanted {
             match self.through_tasks(&one) {
                 Some(table) => tables.push(table),
-                None => left.push((one, NOTHING.to_owned())),
+                None => {
+                    let why = unheld(&one);
+                    left.push((one, why.to_owned()));
+                }
             }
         }
         self.listed(&mut left, &mut tables);
@@ -402,8 +405,14 @@ impl Reader<'_> {
     }
 }
 
-/// Nothing was found by which it could be opened.
-const NOTHING: &str = "nothing that can be opened holds it";
+/// Why a namespace could not be opened, if nothing else is known.
+fn unheld(one: &Wanted) -> &'static str {
+    let is_held = !one.descriptors.is_empty() || !one.mounts.is_empty();
+    match one.tids.is_empty() || is_held {
+        true => "nothing that can be opened holds it",
+        false => "its processes have ended meanwhile, or may not be looked at",
+    }
+}
 
 fn refused(error: &io::Error) -> String {
     format!("it cannot be entered: {}", plain(error))

@@ -6,10 +6,11 @@ use super::{
     super::{
         Clock, Text, escape,
         json::{Object, line, object},
+        tree::maker_json as maker,
     },
     MountsView,
 };
-use crate::mounts::{Mount, MountKey, MountNs, Sight, info, order};
+use crate::mounts::{Birth, Mount, MountKey, MountNs, Sight, info, order};
 
 /// Appends the `mounts` line.
 pub fn head(out: &mut Text, view: &MountsView) {
@@ -49,6 +50,9 @@ pub fn namespace_line(out: &mut Text, view: &MountsView, ns: &MountNs) {
         if let Some(owner) = known.and_then(|ns| view.world.namespace(ns.owner?)) {
             object.number("owner", owner.inum);
         }
+        if let Some(birth) = view.births.of(ns.inum, ns.id) {
+            born(object, view, birth);
+        }
         object.number("tasks", known.map_or(0, |ns| ns.members_len()) as u64);
         object.number("mounts", ns.mounts.len() as u64);
         match &ns.sight {
@@ -58,6 +62,18 @@ pub fn namespace_line(out: &mut Text, view: &MountsView, ns: &MountNs) {
         }
     });
     out.push('\n');
+}
+
+/// Writes how a namespace came about.
+fn born(object: &mut Object, view: &MountsView, birth: &Birth) {
+    object.some("born_mono_ns", birth.time.unwrap_or(0));
+    self::object(object.key("maker"), |object| {
+        maker(object, &birth.maker, view.tree);
+    });
+    if let Some(origin) = birth.origin {
+        object.number("copied_from", origin.inum);
+        object.number("copied_mounts", origin.mounts);
+    }
 }
 
 /// Appends a `mount` line.

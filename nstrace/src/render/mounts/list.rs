@@ -82,6 +82,7 @@ pub fn namespace(out: &mut Text, view: &MountsView, at: usize) {
             page.count(ns.mounts.len(), "mount", "mounts");
         }
     });
+    born(&mut page, view, ns);
     who(&mut page, view, ns);
     sight(&mut page, ns);
     for placed in order(ns) {
@@ -103,6 +104,23 @@ pub fn name(page: &mut Page, view: &MountsView, ns: &MountNs) {
     if view.is_first(ns.inum) {
         page.str(" (first)");
     }
+}
+
+/// A line on how a namespace came about, if that is known.
+pub fn born(page: &mut Page, view: &MountsView, ns: &MountNs) {
+    let Some(birth) = view.births.of(ns.inum, ns.id) else {
+        return;
+    };
+    page.line(1, |page| {
+        page.str("made by ");
+        words::maker(page, &birth.maker, birth.time, view.tree.now_ns);
+        if let Some(origin) = birth.origin {
+            page.str(": ");
+            page.count(origin.mounts as usize, "mount", "mounts");
+            page.str(" copied from mnt:");
+            page.number(origin.inum);
+        }
+    });
 }
 
 /// Lines on who is in a namespace, or what holds it.

@@ -32,7 +32,7 @@ use super::{
     why::{NotFound, Target, find_tasks},
 };
 use crate::{
-    mounts::{Copies, Mounts},
+    mounts::{Births, Copies, Mounts},
     world::{Membership, NsKey, World},
 };
 
@@ -43,6 +43,8 @@ pub struct MountsView<'a> {
     pub mounts: &'a Mounts,
     /// Their copies.
     pub copies: &'a Copies,
+    /// How namespaces came about, as far as a recording was given.
+    pub births: &'a Births,
     /// The namespaces and the tasks in them.
     pub world: &'a World,
     /// The same as for the tree.

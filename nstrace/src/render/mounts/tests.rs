@@ -1,14 +1,15 @@
 //! Mounts of two namespaces and one that nobody is in, by hand.
 
 use insta::assert_snapshot;
-use nstrace_common::kind::Kind;
+use nstrace_common::{flags::CLONE_NEWNS, kind::Kind, wire::Op};
 
 use super::*;
 use crate::{
     event::Holder,
-    mounts::{MountNs, Sight, Way, testing},
+    mounts::{MountNs, Origins, Sight, Way, testing},
     render::{
         Text,
+        testing::op,
         tree::testing::{FIRST, Scene, machine},
     },
 };
@@ -68,12 +69,23 @@ pub fn print<R>(
     mounts: &Mounts,
     print: impl FnOnce(&mut Text, &MountsView) -> R,
 ) -> (String, R) {
+    print_with(scene, mounts, &Births::default(), print)
+}
+
+/// The same with what a recording said.
+fn print_with<R>(
+    scene: &Scene,
+    mounts: &Mounts,
+    births: &Births,
+    print: impl FnOnce(&mut Text, &MountsView) -> R,
+) -> (String, R) {
     let mut out = Text::new();
     let tree = scene.view();
     let copies = Copies::new(mounts);
     let view = MountsView {
         mounts,
         copies: &copies,
+        births,
         world: &scene.world,
         tree: &tree,
     };
@@ -159,6 +171,35 @@ fn mounts_are_lines_of_json() {
 {"type":"mount_namespace","inum":7,"tasks":0,"mounts":1}
 {"type":"mount","ns":7,"id":200,"parent":1,"point":"/","fs":"ext4","device":"8:17","root":"/","source":"/dev/sdb1","options":["ro"],"super_options":["ro"],"copies":0}
 "#);
+}
+
+#[test]
+fn a_recording_says_who_made_a_namespace_and_what_was_copied() {
+    let (scene, mounts) = scene();
+    let made = op(Op::Clone, CLONE_NEWNS)
+        .after(&[(Kind::Mnt, CONTAINER)])
+        .with(|record| record.mounts = 27);
+    let mut origins = Origins::default();
+    origins.note(&made.get());
+    // Neither who failed nor who entered it made it.
+    origins.note(&made.failed(12).get());
+    origins.note(&op(Op::Setns, 0).after(&[(Kind::Mnt, CONTAINER)]).get());
+    let births = Births::new(&scene.world, &origins);
+    let at = mounts.namespace(CONTAINER).unwrap();
+    let (text, ()) = print_with(&scene, &mounts, &births, |out, view| {
+        (0..=at).for_each(|at| mounts_of(out, view, at));
+        mounts_json_of(out, view, at);
+    });
+    let told: Vec<&str> = text
+        .lines()
+        .filter(|line| line.contains("made by") || line.contains("maker"))
+        .collect();
+    assert_snapshot!(told.join("\n"), @r#"
+  made by runc[4242] clone, 3m11s ago: 27 mounts copied from mnt:4026531841
+{"type":"mount_namespace","inum":4026532276,"owner":4026531837,"born_mono_ns":11000000001,"maker":{"op":"clone","pid":4242,"tid":4242,"uid":0,"comm":"runc"},"copied_from":4026531841,"copied_mounts":27,"tasks":3,"mounts":3}
+"#);
+    // Another one has the number by now.
+    assert_eq!(births.of(CONTAINER + 1, 0), None);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use super::{
         tree::Page,
     },
     MountsView,
-    list::{self, name, page, propagation, sight, who as members},
+    list::{self, born, name, page, propagation, sight, who as members},
     steps::{Step, steps, steps_of_detached},
 };
 use crate::mounts::{
@@ -231,6 +231,7 @@ fn namespace(page: &mut Page, view: &WhoView, kept: &[Kept]) {
             page.str(", ours");
         }
     });
+    born(page, view.all, ns);
     members(page, view.all, ns);
     sight(page, ns);
     for one in kept {

@@ -181,7 +181,8 @@ fn above(object: &mut Object, world: &World, ns: &Namespace) {
     }
 }
 
-fn maker(object: &mut Object, maker: &Maker, view: &TreeView) {
+/// Writes who made a namespace.
+pub fn maker(object: &mut Object, maker: &Maker, view: &TreeView) {
     object.word("op", maker.op.name());
     object.number("pid", maker.pid);
     object.number("tid", maker.tid);
