@@ -63,12 +63,16 @@ pub(super) use self::tasks::is_at_root;
 use self::{
     mounts::Mounts,
     namespaces::{Namespaces, Opener},
+    tasks::Tasks,
 };
 use super::clock::monotonic_ns;
 use crate::event::{Event, FoundHolder, FoundNamespace, Holder, Now, SnapshotEnd, Unseen};
 
 /// Where the cgroup v2 hierarchy is mounted: alone, or beside those of version 1.
 const CGROUP_MOUNTS: [&CStr; 2] = [c"/sys/fs/cgroup/unified", c"/sys/fs/cgroup"];
+
+/// So often at most are those looked at who were forked while others were.
+const GENERATIONS: usize = 4;
 
 /// What a snapshot is to look at beside the rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,12 +159,21 @@ pub(super) fn open_proc() -> Result<OwnedFd, SnapshotError> {
 }
 
 fn look(looker: &mut Looker, options: &Options) {
-    let tasks = tasks::find(looker);
-    let sorted = tasks.sorted();
+    let mut tasks = Tasks::default();
+    let mut news = tasks::find(looker, &mut tasks);
     let mut mounts = Mounts::new(options.enter, &tasks.members);
     // Where namespaces are mounted says which open files can be namespaces.
-    mounts.find(looker, &sorted, &tasks.members);
-    descriptors::find(looker, &sorted, options.sockets, &mut mounts);
+    mounts.find(looker, &news, &tasks.members);
+    descriptors::find(looker, &news, options.sockets, &mut mounts);
+    // Who was forked meanwhile has what its parent had open, which may have ended before that
+    // was looked at.
+    for _ in 0..GENERATIONS {
+        news = tasks::find(looker, &mut tasks);
+        if news.is_empty() {
+            break;
+        }
+        descriptors::find(looker, &news, options.sockets, &mut mounts);
+    }
     list(looker, &mut mounts);
     looker.unseen.mounts += mounts.unseen();
     looker.unseen.procs += mounts.unseen_procs(looker);

@@ -66,6 +66,8 @@ pub struct Seen {
 #[derive(Debug, Default)]
 pub struct Tasks {
     by_tid: HashMap<u32, Seen>,
+    /// Those that the last look has found.
+    news: Vec<Seen>,
     /// For each mount namespace, a task in it.
     pub members: HashMap<u32, Member>,
 }
@@ -80,13 +82,6 @@ pub struct Member {
 }
 
 impl Tasks {
-    /// All of them, process by process, the leader first where it lives.
-    pub fn sorted(&self) -> Vec<Seen> {
-        let mut tasks: Vec<Seen> = self.by_tid.values().copied().collect();
-        tasks.sort_unstable_by_key(|task| (task.pid, task.tid != task.pid, task.tid));
-        tasks
-    }
-
     fn note(&mut self, [pid, tid, mnt, net]: [u32; 4], ino: u64) {
         let seen = Seen {
             pid,
@@ -96,6 +91,7 @@ impl Tasks {
             ino,
         };
         self.by_tid.insert(tid, seen);
+        self.news.push(seen);
     }
 
     fn knows(&self, tid: u32, ino: u64) -> bool {
@@ -112,9 +108,9 @@ struct Scratch {
     suspended_ns: u64,
 }
 
-/// Finds all tasks.
-pub fn find(looker: &mut Looker) -> Tasks {
-    let mut tasks = Tasks::default();
+/// Finds all tasks, but those that are known. Gives them process by process, the leader first
+/// where it lives.
+pub fn find(looker: &mut Looker, tasks: &mut Tasks) -> Vec<Seen> {
     let mut scratch = Scratch {
         dir: vec![0; 32 << 10],
         file: vec![0; 32 << 10],
@@ -128,13 +124,15 @@ pub fn find(looker: &mut Looker) -> Tasks {
             looker.unseen.tasks += 1;
         }
         let news = processes.iter().fold(0, |news, (pid, ino)| {
-            news + process(looker, &mut tasks, &mut scratch, *pid, *ino)
+            news + process(looker, tasks, &mut scratch, *pid, *ino)
         });
         if news == 0 {
             break;
         }
     }
-    tasks
+    let mut news = std::mem::take(&mut tasks.news);
+    news.sort_unstable_by_key(|task| (task.pid, task.tid != task.pid, task.tid));
+    news
 }
 
 /// The numbered entries of a directory, with their inodes.
