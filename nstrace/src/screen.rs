@@ -269,6 +269,7 @@ impl Screen {
             facts,
             origin: match event {
                 Event::MountOp(op) => self.origins.taken_by(op),
+                Event::MountDied(mount) => self.origins.of(mount),
                 _ => None,
             },
             color: self.options.color,

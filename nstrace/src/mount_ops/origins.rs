@@ -11,7 +11,7 @@ use foldhash::HashMap;
 use nstrace_common::mount_ops::{Birth, Call};
 
 use super::{MountBirths, MountOp};
-use crate::event::{Event, comm_len};
+use crate::event::{Event, Mount, comm_len};
 
 /// The operation that made mounts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,6 +109,11 @@ impl Origins {
         let origin = self.mounts.get(&id)?;
         let same = unique == 0 || origin.birth.unique == 0 || unique == origin.birth.unique;
         same.then_some(origin)
+    }
+
+    /// Where a mount comes from that has died.
+    pub fn of(&self, mount: &Mount) -> Option<&Origin> {
+        self.get(mount.record.id, mount.record.unique)
     }
 
     /// Where the mount comes from that an operation has taken away.

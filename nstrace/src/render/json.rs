@@ -355,6 +355,7 @@ fn mount_died(out: &mut Text, mount: &Mount, view: &View, clock: &mut Clock) {
             object.number("tid", mount.record.tid);
             object.name("comm", until_nul(&mount.record.comm));
             cgroup(object, mount.record.cgroup, view.cgroups);
+            mount_op::maker_json(object, view.origin, mount.record.head.time);
             super::mount::json_stack(object, "stack", mount.stack);
         },
     );

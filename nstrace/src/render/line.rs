@@ -245,7 +245,10 @@ fn mount_died(out: &mut Text, mount: &Mount, view: &View, clock: &mut Clock) {
     out.push('\n');
     let mut row = Row::new(out, view.color);
     row.to(NAMESPACES);
-    row.styled(Style::Reason, |out| super::mount::what(out, mount));
+    row.styled(Style::Reason, |out| {
+        super::mount::what(out, mount);
+        mount_op::maker(out, view.origin, record.head.time);
+    });
     out.push('\n');
     if mount.frames().next().is_some() {
         let mut row = Row::new(out, view.color);

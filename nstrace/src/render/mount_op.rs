@@ -26,7 +26,7 @@ use crate::{
     explain::explain_mount,
     mount_ops::{How, MountOp, MountPath, What, origins::Origin},
 };
-pub(super) use json::{births as births_json, operation as operation_json};
+pub(super) use json::{births as births_json, maker as maker_json, operation as operation_json};
 
 /// Appends a mount operation. That copy_mnt_ns copied mounts is in another line.
 pub(super) fn operation(out: &mut Text, op: &MountOp, view: &View, clock: &mut Clock) {
@@ -51,15 +51,7 @@ pub(super) fn operation(out: &mut Text, op: &MountOp, view: &View, clock: &mut C
     }
     row.right(TOOK_END, &short_length(op.took_ns()));
     came_of_it(&mut row, op);
-    if let Some(Origin { maker, .. }) = view.origin {
-        row.out.push_str(", ");
-        row.out.push_str(maker.verb());
-        row.out.push_str(" by ");
-        task(row.out, maker.comm(), maker.pid);
-        row.out.push(' ');
-        length(row.out, record.start.saturating_sub(maker.start));
-        row.out.push_str(" before");
-    }
+    maker(row.out, view.origin, record.start);
     out.push('\n');
     if let Some(reason) = explain_mount(op) {
         let mut row = Row::new(out, view.color);
@@ -69,6 +61,19 @@ pub(super) fn operation(out: &mut Text, op: &MountOp, view: &View, clock: &mut C
             let _ = std::fmt::Write::write_fmt(out, format_args!("{reason}"));
         });
         out.push('\n');
+    }
+}
+
+/// Who made a mount, as far as that is known, if it was gone by a time.
+pub(super) fn maker(out: &mut Text, origin: Option<&Origin>, gone: u64) {
+    if let Some(Origin { maker, .. }) = origin {
+        out.push_str(", ");
+        out.push_str(maker.verb());
+        out.push_str(" by ");
+        task(out, maker.comm(), maker.pid);
+        out.push(' ');
+        length(out, gone.saturating_sub(maker.start));
+        out.push_str(" before");
     }
 }
 

@@ -38,17 +38,23 @@ pub fn operation(out: &mut Text, op: &MountOp, view: &View, clock: &mut Clock) {
         }
         about(object, op);
         counts(object, op);
-        if let Some(Origin { birth, maker }) = view.origin {
-            object.number("age_ns", record.start.saturating_sub(maker.start));
-            object.some("copy_of", birth.from);
-            self::object(object.key("maker"), |object| {
-                object.word("op", maker.call.name());
-                object.number("pid", maker.pid);
-                object.number("tid", maker.tid);
-                object.name("comm", maker.comm());
-            });
-        }
+        maker(object, view.origin, record.start);
     });
+}
+
+/// Who made a mount, and of which it is a copy, as far as that is known, if it was gone by a
+/// time.
+pub(in super::super) fn maker(object: &mut Object, origin: Option<&Origin>, gone: u64) {
+    if let Some(Origin { birth, maker }) = origin {
+        object.number("age_ns", gone.saturating_sub(maker.start));
+        object.some("copy_of", birth.from);
+        self::object(object.key("maker"), |object| {
+            object.word("op", maker.call.name());
+            object.number("pid", maker.pid);
+            object.number("tid", maker.tid);
+            object.name("comm", maker.comm());
+        });
+    }
 }
 
 /// What was called.

@@ -214,6 +214,32 @@ fn a_mount_that_goes_is_told_with_who_made_it() {
 }
 
 #[test]
+fn who_made_a_mount_that_died_with_writers_is_told() {
+    let maker = Maker {
+        call: Call::Mount,
+        start: 0,
+        pid: 44,
+        tid: 45,
+        comm: *b"mount\0\0\0\0\0\0\0\0\0\0\0",
+    };
+    let origin = Origin {
+        birth: Birth::default(),
+        maker: maker.into(),
+    };
+    let record = unbalanced(42);
+    let died = Event::MountDied(Mount {
+        record: &record,
+        stack: b"",
+    });
+    let of = |format| {
+        let origin: &'static Origin = Box::leak(Box::new(origin.clone()));
+        printed(format, &died, |view| view.origin = Some(origin))
+    };
+    assert!(of(Format::Line).contains("a private clone, mounted by mount[44] 1.0s before\n"));
+    assert!(of(Format::Json).contains(r#""age_ns":1000000000,"maker":{"op":"mount","pid":44"#));
+}
+
+#[test]
 fn paths_that_attack_a_terminal_are_shown() {
     let built = mount_op(Call::Mount, libc::MS_BIND)
         .source(b"a\nb\x1b[2J", None)
