@@ -12,7 +12,7 @@ use nstrace_common::{
 
 use crate::{
     cgroups::Cgroups,
-    event::{Event, Life, Lost, Maker, Operation, Past},
+    event::{Event, Life, Lost, Maker, Mount, Operation, Past},
     explain::Facts,
     filter::Filter,
     lives::Lives,
@@ -269,7 +269,9 @@ impl Screen {
             facts,
             origin: match event {
                 Event::MountOp(op) => self.origins.taken_by(op),
-                Event::MountDied(mount) => self.origins.of(mount),
+                Event::MountDied(Mount { record, .. }) => {
+                    self.origins.get(record.id, record.unique)
+                }
                 _ => None,
             },
             color: self.options.color,

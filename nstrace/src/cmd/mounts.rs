@@ -18,6 +18,7 @@ use crate::{
         self, Wanted, devices, subject,
         uses::{self, Task},
     },
+    mount_ops::origins::Origins as Makers,
     mounts::{Births, Copies, Mounts, Origins, uses::Search, who::Subject},
     render::{
         MountsView, Text, TreeFilter, WhoView, mount_namespaces, mounts as head, mounts_json,
@@ -28,7 +29,7 @@ use crate::{
 
 /// Takes one look at the machine, and prints what was asked for.
 pub fn run(args: &cli::Mounts) -> anyhow::Result<ExitCode> {
-    let births = births(args.births.as_deref())?;
+    let (births, makers) = births(args.births.as_deref())?;
     let model = Model::of(None, None)?;
     let mounts = Arc::new(mounts::read(wanted(&model.world), args.by)?);
     let filter = TreeFilter::default();
@@ -38,6 +39,7 @@ pub fn run(args: &cli::Mounts) -> anyhow::Result<ExitCode> {
         mounts: &mounts,
         copies: &Copies::new(&mounts),
         births: &births,
+        makers: &makers,
         world: &model.world,
         tree: &tree,
     };
@@ -52,17 +54,18 @@ pub fn run(args: &cli::Mounts) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// How namespaces came about, as a recording says that was made meanwhile.
-fn births(recording: Option<&Path>) -> anyhow::Result<Births> {
+/// How namespaces and mounts came about, as a recording says that was made meanwhile.
+fn births(recording: Option<&Path>) -> anyhow::Result<(Births, Makers)> {
     let Some(path) = recording else {
-        return Ok(Births::default());
+        return Ok(Default::default());
     };
-    let mut origins = Origins::default();
+    let (mut origins, mut makers) = (Origins::default(), Makers::default());
     let mut boot = String::new();
     let model = Model::replay(path, world::Options::default(), &mut |_, item| {
         match item {
             Replayed::Head(head) => boot.clone_from(&head.boot_id),
             Replayed::Event(Event::Op(op) | Event::Births(op), _) => origins.note(op),
+            Replayed::Event(event, _) => makers.apply(event),
             _ => {}
         }
         Ok(())
@@ -75,7 +78,7 @@ fn births(recording: Option<&Path>) -> anyhow::Result<Births> {
             name(path, "input")
         );
     }
-    Ok(Births::new(&model.world, &origins))
+    Ok((Births::new(&model.world, &origins), makers))
 }
 
 /// Prints what keeps a file system; or, if none was asked for, what no namespace has.

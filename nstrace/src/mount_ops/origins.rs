@@ -11,7 +11,7 @@ use foldhash::HashMap;
 use nstrace_common::mount_ops::{Birth, Call};
 
 use super::{MountBirths, MountOp};
-use crate::event::{Event, Mount, comm_len};
+use crate::event::{Event, comm_len};
 
 /// The operation that made mounts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,15 +105,10 @@ impl Origins {
     }
 
     /// Where a mount comes from; `unique` is its `mnt_id_unique`, or 0 if that is not known.
-    fn get(&self, id: u32, unique: u64) -> Option<&Origin> {
+    pub fn get(&self, id: u32, unique: u64) -> Option<&Origin> {
         let origin = self.mounts.get(&id)?;
         let same = unique == 0 || origin.birth.unique == 0 || unique == origin.birth.unique;
         same.then_some(origin)
-    }
-
-    /// Where a mount comes from that has died.
-    pub fn of(&self, mount: &Mount) -> Option<&Origin> {
-        self.get(mount.record.id, mount.record.unique)
     }
 
     /// Where the mount comes from that an operation has taken away.

@@ -26,7 +26,9 @@ use crate::{
     explain::explain_mount,
     mount_ops::{How, MountOp, MountPath, What, origins::Origin},
 };
-pub(super) use json::{births as births_json, maker as maker_json, operation as operation_json};
+pub(in crate::render) use json::{
+    births as births_json, maker as maker_json, operation as operation_json,
+};
 
 /// Appends a mount operation. That copy_mnt_ns copied mounts is in another line.
 pub(super) fn operation(out: &mut Text, op: &MountOp, view: &View, clock: &mut Clock) {

@@ -44,7 +44,7 @@ pub fn operation(out: &mut Text, op: &MountOp, view: &View, clock: &mut Clock) {
 
 /// Who made a mount, and of which it is a copy, as far as that is known, if it was gone by a
 /// time.
-pub(in super::super) fn maker(object: &mut Object, origin: Option<&Origin>, gone: u64) {
+pub(in crate::render) fn maker(object: &mut Object, origin: Option<&Origin>, gone: u64) {
     if let Some(Origin { birth, maker }) = origin {
         object.number("age_ns", gone.saturating_sub(maker.start));
         object.some("copy_of", birth.from);

@@ -6,6 +6,7 @@ use super::{
     super::{
         Clock, Text, escape,
         json::{Object, line, object},
+        mount_op,
         tree::maker_json as maker,
     },
     MountsView,
@@ -86,6 +87,8 @@ pub fn mount_line(out: &mut Text, view: &MountsView, key: MountKey) {
         object.number("ns", ns.inum);
         self::mount(object, mount);
         object.number("copies", view.copies.count(key) as u64);
+        let origin = view.makers.get(mount.id, mount.unique);
+        mount_op::maker_json(object, origin, view.tree.now_ns);
     });
     out.push('\n');
 }

@@ -8,11 +8,15 @@ use super::{
         Text,
         color::Style,
         escape::Escaped,
+        text::{length, task},
         tree::{Page, words},
     },
     MountsView,
 };
-use crate::mounts::{Mount, MountKey, MountNs, Sight, order};
+use crate::{
+    mount_ops::origins::Origin,
+    mounts::{Mount, MountKey, MountNs, Sight, order},
+};
 
 /// So wide are lines where no terminal says how wide it is; longer names are not cut there.
 pub const WIDTH: usize = 100;
@@ -92,9 +96,30 @@ pub fn namespace(out: &mut Text, view: &MountsView, at: usize) {
         };
         if let Some(mount) = view.mounts.get(key) {
             let copies = view.copies.count(key);
-            self::mount(&mut page, placed.depth + 1, mount, copies);
+            let level = placed.depth + 1;
+            self::mount(&mut page, level, mount, copies);
+            made(&mut page, level + 1, view, mount);
         }
     }
+}
+
+/// A line on who made a mount, if that is known.
+fn made(page: &mut Page, level: usize, view: &MountsView, mount: &Mount) {
+    let Some(Origin { birth, maker }) = view.makers.get(mount.id, mount.unique) else {
+        return;
+    };
+    page.line(level, |page| {
+        page.str(maker.verb());
+        page.str(" by ");
+        task(page.out, maker.comm(), maker.pid);
+        page.str(" ");
+        length(page.out, view.tree.now_ns.saturating_sub(maker.start));
+        page.str(" ago");
+        if birth.from != 0 {
+            page.str(", from mount ");
+            page.number(birth.from);
+        }
+    });
 }
 
 /// Appends `mnt:4026531841 (first)`.

@@ -32,6 +32,7 @@ use super::{
     why::{NotFound, Target, find_tasks},
 };
 use crate::{
+    mount_ops::origins::Origins as Makers,
     mounts::{Births, Copies, Mounts},
     world::{Membership, NsKey, World},
 };
@@ -45,6 +46,8 @@ pub struct MountsView<'a> {
     pub copies: &'a Copies,
     /// How namespaces came about, as far as a recording was given.
     pub births: &'a Births,
+    /// Who made mounts, if a recording says it.
+    pub makers: &'a Makers,
     /// The namespaces and the tasks in them.
     pub world: &'a World,
     /// The same as for the tree.

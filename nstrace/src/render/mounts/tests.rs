@@ -1,11 +1,12 @@
 //! Mounts of two namespaces and one that nobody is in, by hand.
 
 use insta::assert_snapshot;
-use nstrace_common::{flags::CLONE_NEWNS, kind::Kind, wire::Op};
+use nstrace_common::{flags::CLONE_NEWNS, kind::Kind, mount_ops::Birth, wire::Op};
 
 use super::*;
 use crate::{
-    event::Holder,
+    event::{Event, Holder},
+    mount_ops::testing::births as mount_births,
     mounts::{MountNs, Origins, Sight, Way, testing},
     render::{
         Text,
@@ -69,14 +70,19 @@ pub fn print<R>(
     mounts: &Mounts,
     print: impl FnOnce(&mut Text, &MountsView) -> R,
 ) -> (String, R) {
-    print_with(scene, mounts, &Births::default(), print)
+    print_with(
+        scene,
+        mounts,
+        (&Births::default(), &Makers::default()),
+        print,
+    )
 }
 
 /// The same with what a recording said.
 fn print_with<R>(
     scene: &Scene,
     mounts: &Mounts,
-    births: &Births,
+    (births, makers): (&Births, &Makers),
     print: impl FnOnce(&mut Text, &MountsView) -> R,
 ) -> (String, R) {
     let mut out = Text::new();
@@ -86,6 +92,7 @@ fn print_with<R>(
         mounts,
         copies: &copies,
         births,
+        makers,
         world: &scene.world,
         tree: &tree,
     };
@@ -186,17 +193,27 @@ fn a_recording_says_who_made_a_namespace_and_what_was_copied() {
     origins.note(&op(Op::Setns, 0).after(&[(Kind::Mnt, CONTAINER)]).get());
     let births = Births::new(&scene.world, &origins);
     let at = mounts.namespace(CONTAINER).unwrap();
-    let (text, ()) = print_with(&scene, &mounts, &births, |out, view| {
+    let mut makers = Makers::default();
+    let told = mount_births(&[Birth {
+        id: 102,
+        from: 42,
+        ..Birth::default()
+    }]);
+    makers.apply(&Event::MountBirths(told.get()));
+    let known = (&births, &makers);
+    let (text, ()) = print_with(&scene, &mounts, known, |out, view| {
         (0..=at).for_each(|at| mounts_of(out, view, at));
         mounts_json_of(out, view, at);
     });
     let told: Vec<&str> = text
         .lines()
-        .filter(|line| line.contains("made by") || line.contains("maker"))
+        .filter(|line| line.contains(" by ") || line.contains("maker"))
         .collect();
     assert_snapshot!(told.join("\n"), @r#"
   made by runc[4242] clone, 3m11s ago: 27 mounts copied from mnt:4026531841
+        mounted by mount[4242] 3m21s ago, from mount 42
 {"type":"mount_namespace","inum":4026532276,"owner":4026531837,"born_mono_ns":11000000001,"maker":{"op":"clone","pid":4242,"tid":4242,"uid":0,"comm":"runc"},"copied_from":4026531841,"copied_mounts":27,"tasks":3,"mounts":3}
+{"type":"mount","ns":4026532276,"id":102,"parent":101,"point":"/mnt/data/sub","fs":"tmpfs","device":"0:44","root":"/","source":"none","options":["ro","nosuid"],"super_options":["rw","size=64k"],"master":31,"copies":1,"age_ns":201000000002,"copy_of":42,"maker":{"op":"mount","pid":4242,"tid":4242,"comm":"mount"}}
 "#);
     // Another one has the number by now.
     assert_eq!(births.of(CONTAINER + 1, 0), None);
