@@ -160,7 +160,7 @@ pub(super) fn open_proc() -> Result<OwnedFd, SnapshotError> {
 
 fn look(looker: &mut Looker, options: &Options) {
     let mut tasks = Tasks::default();
-    let mut news = tasks::find(looker, &mut tasks);
+    let mut news = tasks::find(looker, &mut tasks, tasks::PASSES);
     let mut mounts = Mounts::new(options.enter, &tasks.members);
     // Where namespaces are mounted says which open files can be namespaces.
     mounts.find(looker, &news, &tasks.members);
@@ -168,7 +168,7 @@ fn look(looker: &mut Looker, options: &Options) {
     // Who was forked meanwhile has what its parent had open, which may have ended before that
     // was looked at.
     for _ in 0..GENERATIONS {
-        news = tasks::find(looker, &mut tasks);
+        news = tasks::find(looker, &mut tasks, 1);
         if news.is_empty() {
             break;
         }

@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// At most so often is `/proc` read: a machine that forks all the time is never done.
-const PASSES: usize = 10;
+pub const PASSES: usize = 10;
 
 /// A hundredth of a second, in which `/proc/PID/stat` counts on every machine (`USER_HZ`).
 const TICK_NS: u64 = 10_000_000;
@@ -108,9 +108,9 @@ struct Scratch {
     suspended_ns: u64,
 }
 
-/// Finds all tasks, but those that are known. Gives them process by process, the leader first
-/// where it lives.
-pub fn find(looker: &mut Looker, tasks: &mut Tasks) -> Vec<Seen> {
+/// Finds all tasks, but those that are known, in so many passes at most. Gives them process by
+/// process, the leader first where it lives.
+pub fn find(looker: &mut Looker, tasks: &mut Tasks, passes: usize) -> Vec<Seen> {
     let mut scratch = Scratch {
         dir: vec![0; 32 << 10],
         file: vec![0; 32 << 10],
@@ -119,7 +119,7 @@ pub fn find(looker: &mut Looker, tasks: &mut Tasks) -> Vec<Seen> {
         suspended_ns: sys::suspended_ns(),
     };
     let mut processes = Vec::new();
-    for _ in 0..PASSES {
+    for _ in 0..passes {
         if entries(looker.proc, c".", &mut scratch.dir, &mut processes).is_err() {
             looker.unseen.tasks += 1;
         }
