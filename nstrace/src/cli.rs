@@ -1,5 +1,7 @@
 //! The command line: words that people who know strace, perf and lsns would guess.
 
+mod words;
+
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{
@@ -14,6 +16,8 @@ use crate::{
     moment::Moment,
     render::{Target, TreeFilter},
 };
+pub(crate) use words::length;
+use words::{comm, fs_type, kind, large_size, named, number, op, rotate, size};
 
 /// Shows what the kernel does to namespaces, live: who creates, enters and leaves
 /// which, through which kernel functions, how long each took, and why it failed.
@@ -633,126 +637,4 @@ impl Filters {
         };
         Err(format!("--op {} is a mount operation{but}", call.name()))
     }
-}
-
-fn kind(name: &str) -> Result<Kind, String> {
-    Kind::from_name(name).ok_or_else(|| {
-        let names = Kind::ALL.map(Kind::name).join(" ");
-        format!("there is no such kind of namespaces; there are: {names}")
-    })
-}
-
-/// No type of file system has a longer name (v6.12 fs/filesystems.c has no limit; the longest
-/// is `binfmt_misc`).
-fn fs_type(name: &str) -> Result<[u8; 16], String> {
-    let mut bytes = [0; 16];
-    match name.len() {
-        1..=15 => {
-            bytes[..name.len()].copy_from_slice(name.as_bytes());
-            Ok(bytes)
-        }
-        _ => Err("a type of file system has 1 to 15 bytes".to_owned()),
-    }
-}
-
-/// A word that is not empty.
-fn named(word: OsString) -> Result<OsString, &'static str> {
-    match word.is_empty() {
-        true => Err("a path, a block device, or MAJOR:MINOR"),
-        false => Ok(word),
-    }
-}
-
-/// The kernel keeps 15 bytes of a name (`TASK_COMM_LEN`).
-fn comm(name: OsString) -> Result<OsString, String> {
-    match name.len() {
-        1..=15 => Ok(name),
-        _ => Err("a task's name has 1 to 15 bytes".to_owned()),
-    }
-}
-
-fn op(name: &str) -> Result<OpName, String> {
-    let own = OpName {
-        op: Op::from_name(name),
-        call: Call::from_name(name),
-    };
-    if own.op.is_some() || own.call.is_some() {
-        return Ok(own);
-    }
-    let ops = Op::ALL.map(Op::name);
-    let calls = Call::ALL.map(Call::name);
-    let more = calls.iter().filter(|name| !ops.contains(name));
-    let names: Vec<&str> = ops.iter().chain(more).copied().collect();
-    Err(format!(
-        "there is no such operation; there are: {}",
-        names.join(" ")
-    ))
-}
-
-/// A number and a unit: `1s`, `250ms`, `1.5s`, `2m`.
-pub(crate) fn length(text: &str) -> Result<Duration, String> {
-    const UNITS: [(&str, f64); 6] = [
-        ("ns", 1e-9),
-        ("us", 1e-6),
-        ("ms", 1e-3),
-        ("s", 1.0),
-        ("m", 60.0),
-        ("h", 3600.0),
-    ];
-    if text == "0" {
-        return Ok(Duration::ZERO);
-    }
-    let split = text
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(text.len());
-    let (number, unit) = text.split_at(split);
-    let seconds = UNITS
-        .iter()
-        .find(|(name, _)| *name == unit)
-        .and_then(|(_, seconds)| Some(number.parse::<f64>().ok()? * seconds));
-    seconds
-        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-        .ok_or_else(|| "a length is a number and a unit: ns us ms s m h".to_owned())
-}
-
-/// A number of bytes, with K, M or G for powers of 1024.
-fn size(text: &str) -> Result<u32, String> {
-    let bytes = bytes(text).filter(|bytes| (4096..=1 << 30).contains(bytes));
-    bytes
-        .map(|bytes| bytes as u32)
-        .ok_or_else(|| "a size is a number of bytes from 4096 to 1G, with K, M or G".to_owned())
-}
-
-/// The same, of a file.
-fn large_size(text: &str) -> Result<u64, String> {
-    bytes(text)
-        .filter(|bytes| *bytes >= 16 << 10)
-        .ok_or_else(|| "a size is a number of bytes, 16K or more, with K, M, G or T".to_owned())
-}
-
-fn bytes(text: &str) -> Option<u64> {
-    let (number, shift) = match text.as_bytes().last()? {
-        b'K' | b'k' => (&text[..text.len() - 1], 10),
-        b'M' | b'm' => (&text[..text.len() - 1], 20),
-        b'G' | b'g' => (&text[..text.len() - 1], 30),
-        b'T' | b't' => (&text[..text.len() - 1], 40),
-        _ => (text, 0),
-    };
-    number.parse::<u64>().ok()?.checked_mul(1 << shift)
-}
-
-fn number(text: &str) -> Result<usize, String> {
-    let number = text.parse().ok().filter(|number| *number > 0);
-    number.ok_or_else(|| "a number from 1 on".to_owned())
-}
-
-/// A size or a length: `10m` is ten minutes, and `10M` a size.
-fn rotate(text: &str) -> Result<Rotate, String> {
-    if let Ok(age) = length(text)
-        && !age.is_zero()
-    {
-        return Ok(Rotate::Age(age));
-    }
-    let size = large_size(text).map(Rotate::Size);
-    size.map_err(|_| "a size from 16K on as 100M or 2G, or a length as 10m or 1h".to_owned())
 }

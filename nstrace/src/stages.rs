@@ -15,10 +15,16 @@ use nstrace_common::{
 use crate::event::{Operation, flagged};
 
 mod failed;
+mod lengths;
+mod slowest;
 #[cfg(test)]
 mod tests;
 
-pub use failed::{PID_NS_LEVEL_MAX, failed};
+pub use self::{
+    failed::{PID_NS_LEVEL_MAX, failed},
+    lengths::lengths,
+    slowest::slowest,
+};
 
 /// A function of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -347,168 +353,8 @@ impl Stages {
     }
 }
 
-/// The function that took longest of those that called no other one here, and how
-/// long. It follows from [`stages`] too, but a line needs no list.
-pub fn slowest(op: &Operation) -> Option<(Function, u64)> {
-    let mut leaves = Leaves::NONE;
-    walk(op, |at, point| match point {
-        Point::Enter(level, id) => leaves.enter(level, id, at),
-        Point::Leave => leaves.leave(at),
-    });
-    leaves.leave(op.took_ns());
-    let found = leaves.slowest != Id::NONE;
-    found.then(|| (leaves.slowest.function(), leaves.most_ns))
-}
-
-/// What [`slowest`] has seen.
-struct Leaves {
-    /// The ids of the functions that are open, a byte for each level.
-    open: u32,
-    /// The one that was entered last, if it is open, with its level and its beginning.
-    last: Id,
-    level: u8,
-    start_ns: u64,
-    slowest: Id,
-    most_ns: u64,
-}
-
-const _: () = assert!(LEVELS <= size_of::<u32>());
-
-impl Leaves {
-    const NONE: Leaves = Leaves {
-        open: 0,
-        last: Id::NONE,
-        level: 0,
-        start_ns: 0,
-        slowest: Id::NONE,
-        most_ns: 0,
-    };
-
-    /// Not inlined: `walk` would have it three times, and no register for any.
-    #[inline(never)]
-    fn enter(&mut self, level: u8, id: Id, at: u64) {
-        let shift = u32::from(level) * u8::BITS;
-        // As in `stages`.
-        if (self.open >> shift) as u8 == id.0 {
-            return;
-        }
-        // A function ends where the next one begins, unless it calls that.
-        if level <= self.level {
-            self.end(at);
-        }
-        let outer = self.open & ((1 << shift) - 1);
-        self.open = outer | u32::from(id.0) << shift;
-        self.last = id;
-        self.level = level;
-        self.start_ns = at;
-    }
-
-    #[inline(never)]
-    fn leave(&mut self, at: u64) {
-        self.end(at);
-        self.open = 0;
-        self.last = Id::NONE;
-    }
-
-    #[inline]
-    fn end(&mut self, at: u64) {
-        let took_ns = at.saturating_sub(self.start_ns);
-        if self.last != Id::NONE && took_ns >= self.most_ns {
-            self.slowest = self.last;
-            self.most_ns = took_ns;
-        }
-    }
-}
-
 /// The stages that are open, by level.
 type Open = [Option<usize>; LEVELS];
-
-/// The places of functions in [`Function::ALL`], by their ids.
-const PLACES: [u8; 256] = {
-    let mut places = [0; 256];
-    let mut at = 0;
-    while at < places.len() {
-        places[at] = FUNCTIONS[at].index() as u8;
-        at += 1;
-    }
-    places
-};
-
-/// Calls `each` with the functions that an operation that has ended passed, by their places in
-/// [`Function::ALL`], and how long each took: what [`stages`] says of them, without a list.
-pub fn lengths(op: &Operation, mut each: impl FnMut(usize, u64)) {
-    let mut passed = 0_u64;
-    let mut ended = |id: Id, took_ns: u64| {
-        let place = usize::from(PLACES[usize::from(id.0)]);
-        passed |= 1 << place;
-        each(place, took_ns);
-    };
-    let mut open = OpenIds::NONE;
-    walk(op, |at, point| match point {
-        Point::Enter(level, id) => open.enter(level, id, at, &mut ended),
-        Point::Leave => open.leave(0, at, &mut ended),
-    });
-    open.leave(0, op.took_ns(), &mut ended);
-    // It failed before its mark.
-    if op.errno().is_some()
-        && let Some(function) = failed(op)
-        && passed >> function.index() & 1 == 0
-    {
-        each(function.index(), 0);
-    }
-}
-
-/// The functions that are open.
-struct OpenIds {
-    /// Their ids, a byte for each level.
-    ids: u32,
-    /// Since when, by level.
-    starts: [u64; size_of::<u32>()],
-}
-
-impl OpenIds {
-    const NONE: OpenIds = OpenIds {
-        ids: 0,
-        starts: [0; size_of::<u32>()],
-    };
-
-    #[inline(always)]
-    fn enter(&mut self, level: u8, id: Id, at: u64, ended: &mut impl FnMut(Id, u64)) {
-        let shift = u32::from(level) * u8::BITS;
-        // As in `stages`.
-        if (self.ids >> shift) as u8 == id.0 {
-            return;
-        }
-        self.leave(level, at, ended);
-        self.ids |= u32::from(id.0) << shift;
-        self.starts[usize::from(level) % self.starts.len()] = at;
-    }
-
-    /// What is open down to a level ends.
-    #[inline(always)]
-    fn leave(&mut self, level: u8, at: u64, ended: &mut impl FnMut(Id, u64)) {
-        let left = self.ids >> (u32::from(level) * u8::BITS);
-        if left != 0 {
-            self.end(left, level, at, ended);
-        }
-    }
-
-    #[inline(never)]
-    fn end(&mut self, mut left: u32, level: u8, at: u64, ended: &mut impl FnMut(Id, u64)) {
-        self.ids ^= left << (u32::from(level) * u8::BITS);
-        for start in self.starts.iter().skip(level.into()) {
-            if left as u8 != 0 {
-                ended(Id(left as u8), at.saturating_sub(*start));
-            }
-            left >>= u8::BITS;
-            if left == 0 {
-                break;
-            }
-        }
-    }
-}
-
-const _: () = assert!(FUNCTIONS_LEN <= 64);
 
 /// The functions that an operation that has ended passed.
 pub fn stages(op: &Operation) -> Stages {

@@ -18,12 +18,14 @@ mod block;
 pub(crate) mod bytes;
 mod clocks;
 mod code;
+pub(crate) mod found;
 mod gap;
 mod head;
 mod index;
+mod mount;
 mod mount_ops;
 mod reader;
-pub(crate) mod record;
+mod record;
 mod state;
 mod writer;
 

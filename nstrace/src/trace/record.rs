@@ -13,14 +13,15 @@ use zerocopy::{FromZeros as _, IntoBytes as _};
 use super::{
     bytes::{Bytes, put, put_bytes, put_option, put_signed},
     code::{Expected, LISTS, Record},
+    found::{put_holder, put_unseen, read_holder, read_unseen},
+    mount::{put_mount, read_mount},
     mount_ops::{self, MountOps},
 };
 use crate::{
     decode::{self, record_kind},
     event::{
-        Access, Balance, Cgroup, Event, FoundFree, FoundHolder, FoundNamespace, FoundTask, Holder,
-        Life, Lost, Mount, MountKey, Now, Ns, Operation, SnapshotEnd, Task, Unfiled, Unseen,
-        Warning, until_nul,
+        Access, Balance, Cgroup, Event, FoundFree, FoundHolder, FoundNamespace, FoundTask, Life,
+        Lost, MountKey, Now, Ns, Operation, SnapshotEnd, Task, Unfiled, Warning,
     },
     explain::{Facts, PidsLimit},
 };
@@ -215,8 +216,14 @@ impl Codec {
                 put_bytes(out, warning.place);
                 put_bytes(out, warning.function);
             }
-            Event::MountDied(mount) => self.mount(out, Other::MountDied, mount),
-            Event::MountWatched(mount) => self.mount(out, Other::MountWatched, mount),
+            Event::MountDied(mount) => {
+                self.begin(out, Other::MountDied, mount.record.head.time);
+                put_mount(out, mount);
+            }
+            Event::MountWatched(mount) => {
+                self.begin(out, Other::MountWatched, mount.record.head.time);
+                put_mount(out, mount);
+            }
             Event::Access(access) => {
                 self.begin(out, Other::Access, access.time);
                 put(out, access.mount.address);
@@ -345,39 +352,6 @@ impl Codec {
         put(out, found.parent.into());
         put(out, found.owner.into());
         put_option(out, found.owner_uid.map(u64::from));
-    }
-
-    fn mount(&mut self, out: &mut Vec<u8>, kind: Other, mount: &Mount) {
-        let record = mount.record;
-        self.begin(out, kind, record.head.time);
-        for number in [
-            record.address,
-            record.since,
-            record.unique,
-            record.cgroup,
-            record.root_ino,
-        ] {
-            put(out, number);
-        }
-        put_signed(out, record.count.into());
-        for number in [
-            record.id,
-            record.dev,
-            record.flags,
-            record.ns,
-            record.bits,
-            record.pid,
-            record.tid,
-        ] {
-            put(out, number.into());
-        }
-        for text in [&record.comm[..], &record.fs, &record.source] {
-            put_bytes(out, until_nul(text));
-        }
-        for path in [&record.root, &record.point] {
-            put_bytes(out, names(path));
-        }
-        put_bytes(out, mount.stack);
     }
 
     fn found_task(&mut self, out: &mut Vec<u8>, found: &FoundTask) {
@@ -542,8 +516,8 @@ impl Codec {
                 place: bytes.bytes()?,
                 function: bytes.bytes()?,
             }),
-            Other::MountDied => Event::MountDied(self.read_mount(bytes, time)?),
-            Other::MountWatched => Event::MountWatched(self.read_mount(bytes, time)?),
+            Other::MountDied => Event::MountDied(read_mount(&mut self.mount, bytes, time)?),
+            Other::MountWatched => Event::MountWatched(read_mount(&mut self.mount, bytes, time)?),
             Other::Access => Event::Access(Access {
                 time,
                 mount: MountKey {
@@ -591,39 +565,6 @@ impl Codec {
         decode::task_of(record, lists.as_bytes()).ok()
     }
 
-    fn read_mount<'a>(&'a mut self, bytes: &mut Bytes<'a>, time: u64) -> Option<Mount<'a>> {
-        let record = &mut *self.mount;
-        record.head.time = time;
-        record.address = bytes.number()?;
-        record.since = bytes.number()?;
-        record.unique = bytes.number()?;
-        record.cgroup = bytes.number()?;
-        record.root_ino = bytes.number()?;
-        record.count = bytes.signed()?.try_into().ok()?;
-        record.id = bytes.small()?;
-        record.dev = bytes.small()?;
-        record.flags = bytes.small()?;
-        record.ns = bytes.small()?;
-        record.bits = bytes.small()?;
-        record.pid = bytes.small()?;
-        record.tid = bytes.small()?;
-        for text in [
-            &mut record.comm[..],
-            &mut record.fs,
-            &mut record.source,
-            &mut record.root,
-            &mut record.point,
-        ] {
-            let from = bytes.bytes()?;
-            text.fill(0);
-            text.get_mut(..from.len())?.copy_from_slice(from);
-        }
-        Some(Mount {
-            record: &self.mount,
-            stack: bytes.bytes()?,
-        })
-    }
-
     fn read_task<'a>(&'a mut self, bytes: &mut Bytes<'a>, time: u64) -> Option<Event<'a>> {
         let start = time.wrapping_sub(bytes.number()?);
         let (pid, tid, cgroup) = (bytes.small()?, bytes.small()?, bytes.number()?);
@@ -665,17 +606,6 @@ fn read_cgroup<'a>(bytes: &mut Bytes<'a>) -> Option<Cgroup<'a>> {
         id: bytes.number()?,
         path: bytes.bytes()?,
     })
-}
-
-/// The names of a path, without what is behind them.
-fn names(path: &[u8]) -> &[u8] {
-    let end = path
-        .windows(2)
-        .position(|pair| pair[1] == 0 && pair[0] == 0);
-    match path.first() {
-        None | Some(0) => &[],
-        Some(_) => &path[..end.map_or(path.len(), |end| end + 1)],
-    }
 }
 
 fn facts(bytes: &mut Bytes) -> Option<Facts> {
@@ -727,72 +657,5 @@ fn ns(bytes: &mut Bytes) -> Option<Ns> {
     Some(Ns {
         inum: bytes.small()?,
         id: bytes.number()?,
-    })
-}
-
-/// Appends what holds a namespace.
-pub fn put_holder(out: &mut Vec<u8>, holder: &Holder) {
-    let (what, number, rest): (u8, u32, Result<u32, &[u8]>) = match *holder {
-        Holder::Descriptor { pid, fd } => (0, pid, Ok(fd)),
-        Holder::Mount { mnt, path } => (1, mnt, Err(path)),
-        Holder::Socket { pid, fd } => (2, pid, Ok(fd)),
-        Holder::Proc { mnt, path } => (3, mnt, Err(path)),
-    };
-    out.push(what);
-    put(out, number.into());
-    match rest {
-        Ok(fd) => put(out, fd.into()),
-        Err(path) => put_bytes(out, path),
-    }
-}
-
-/// Reads it again.
-pub fn read_holder<'a>(bytes: &mut Bytes<'a>) -> Option<Holder<'a>> {
-    let (what, number) = (bytes.byte()?, bytes.small()?);
-    Some(match what {
-        0 => Holder::Descriptor {
-            pid: number,
-            fd: bytes.small()?,
-        },
-        1 => Holder::Mount {
-            mnt: number,
-            path: bytes.bytes()?,
-        },
-        2 => Holder::Socket {
-            pid: number,
-            fd: bytes.small()?,
-        },
-        3 => Holder::Proc {
-            mnt: number,
-            path: bytes.bytes()?,
-        },
-        _ => return None,
-    })
-}
-
-/// Appends what a snapshot could not see.
-pub fn put_unseen(out: &mut Vec<u8>, unseen: &Unseen) {
-    let Unseen {
-        tasks,
-        descriptors,
-        mounts,
-        sockets,
-        procs,
-        children,
-    } = *unseen;
-    for count in [tasks, descriptors, mounts, sockets, procs, children] {
-        put(out, count.into());
-    }
-}
-
-/// Reads it again.
-pub fn read_unseen(bytes: &mut Bytes) -> Option<Unseen> {
-    Some(Unseen {
-        tasks: bytes.small()?,
-        descriptors: bytes.small()?,
-        mounts: bytes.small()?,
-        sockets: bytes.small()?,
-        procs: bytes.small()?,
-        children: bytes.small()?,
     })
 }

@@ -3,7 +3,8 @@
 
 use super::{
     bytes::{Bytes, put},
-    record::{Codec, Entry, put_unseen, read_unseen},
+    found::{put_unseen, read_unseen},
+    record::{Codec, Entry},
 };
 use crate::{
     cgroups::{self, Cgroups},

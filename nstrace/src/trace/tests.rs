@@ -15,15 +15,18 @@ use nstrace_common::{
 use proptest::prelude::*;
 use zerocopy::{FromBytes as _, FromZeros as _, IntoBytes as _};
 
-use super::{Damage, Entry, Head, Item, Options, Reader, TraceError, Writer};
+use super::{Damage, Entry, Head, Item, Options, Reader, StateOf, TraceError, Writer};
 use crate::{
+    cgroups::Cgroups,
     decode::decode,
     event::{
         Access, Balance, Cgroup, Event, FoundFree, FoundHolder, FoundNamespace, FoundTask, Holder,
         Life, Lost, Mount, MountKey, Now, Ns, Operation, SnapshotEnd, Unfiled, Unseen, Warning,
     },
     explain::{Facts, PidsLimit},
+    names::Names,
     render::testing::{self, Built, FIRST, install},
+    world::World,
 };
 
 /// Everything of a recording, as text, and what of it could not be read.
@@ -205,6 +208,19 @@ fn others() -> Vec<Event<'static>> {
         })
     }));
     events
+}
+
+/// Writes what is known, which is of namespaces and tasks alone.
+fn write_state(writer: &mut Writer<Vec<u8>>, world: &World) {
+    let state = StateOf {
+        world,
+        cgroups: &Cgroups::default(),
+        names: &Names::default(),
+        lost: 0,
+        unseen: Unseen::default(),
+        redacts: false,
+    };
+    writer.state(&state).expect("memory");
 }
 
 /// A record as it comes out of a ring, as another kind of the same layout.

@@ -20,7 +20,7 @@ use crate::{
     event::{SnapshotEnd, Unseen, comm_len},
     trace::{
         bytes::{Bytes, put, put_bytes, put_option},
-        record::{put_holder, put_unseen, read_holder, read_unseen},
+        found::{put_holder, put_unseen, read_holder, read_unseen},
     },
 };
 

@@ -1,9 +1,10 @@
 //! Ledgers made by hand: what the kernel's functions do, written down, and who is wrong.
 
-use nstrace_common::writers::Site;
+use nstrace_common::writers::{MountRecord, Site};
+use zerocopy::FromZeros as _;
 
-use super::{Doubt, Entry, Verdict, verdict};
-use crate::event::Unfiled;
+use super::{Doubt, Entry, Ledger, Verdict, verdict};
+use crate::event::{Access, Balance, Event, Mount, Unfiled};
 
 /// An entry, its stack from the system call inwards.
 fn entry(site: Site, path: &str, count: u64) -> Entry {
@@ -258,4 +259,57 @@ fn ways_of_having_access_do_not_pair_with_each_other() {
         named(&judge(&entries, 0, -4)),
         [("ovl_copy_up_tmpfile".to_owned(), -4)]
     );
+}
+
+/// Of a module that has gone before anybody asked for its names.
+#[test]
+fn nobody_is_named_by_an_address() {
+    let path = format!("{WRITE} 0xffffffffc0a01020 0xffffffffc0a01060");
+    let verdict = judge(&[entry(Site::Drop, &path, 4)], 0, -4);
+    assert_eq!(named(&verdict), []);
+    assert_eq!(verdict.doubts, [Doubt::Unnamed(1)]);
+}
+
+/// One CPU tells of a mount while another has taken access to it already.
+#[test]
+fn what_comes_before_its_mount_counts() {
+    let mut record = MountRecord::new_zeroed();
+    (record.address, record.since) = (0x1000, 5);
+    let mount = Mount {
+        record: &record,
+        stack: b"",
+    };
+    let access = |number, site, stack| {
+        Event::Access(Access {
+            time: 6,
+            mount: mount.key(),
+            site,
+            number,
+            is_cut: false,
+            stack,
+        })
+    };
+    let mut ledger = Ledger::default();
+    let events = [
+        access(0, Site::Take, &b"leak+0x1\nvfs_write+0x1"[..]),
+        Event::Balance(Balance {
+            time: 6,
+            number: 0,
+            count: 2,
+        }),
+        Event::MountWatched(mount),
+        access(1, Site::Take, b"more+0x1\nvfs_write+0x1"),
+    ];
+    for event in &events {
+        assert!(ledger.event(event).is_none());
+    }
+    let died = MountRecord { count: 3, ..record };
+    let died = Event::MountDied(Mount {
+        record: &died,
+        stack: b"",
+    });
+    let verdict = ledger.event(&died).and_then(|death| death.verdict);
+    let verdict = verdict.expect("it was watched");
+    assert_eq!((verdict.taken, verdict.sum()), (3, 3));
+    assert_eq!(verdict.doubts, []);
 }

@@ -2,11 +2,10 @@
 
 use nstrace_common::wire::RecordKind;
 
+use super::write_state;
 use crate::{
-    cgroups::Cgroups,
-    event::{Event, Lost, Now, Unseen},
-    names::Names,
-    trace::{Entry, Gap, Head, Item, Options, Reader, StateOf, Writer},
+    event::{Event, Lost, Now},
+    trace::{Entry, Gap, Head, Item, Options, Reader, Writer},
     world::World,
 };
 
@@ -35,15 +34,7 @@ fn recording((boot, mono_ns, steps): Part) -> Vec<u8> {
                 writer.flush().expect("memory");
             }
             None => {
-                let state = StateOf {
-                    world: &world,
-                    cgroups: &Cgroups::default(),
-                    names: &Names::default(),
-                    lost: 0,
-                    unseen: Unseen::default(),
-                    redacts: false,
-                };
-                writer.state(&state).expect("memory");
+                write_state(&mut writer, &world);
             }
         }
     }

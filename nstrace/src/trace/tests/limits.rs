@@ -3,14 +3,13 @@
 use nstrace_common::wire::Op;
 use zerocopy::IntoBytes as _;
 
+use super::write_state;
 use crate::{
-    cgroups::Cgroups,
     decode::decode,
-    event::{Event, Unseen},
+    event::Event,
     explain::{Facts, PidsLimit},
-    names::Names,
     render::testing,
-    trace::{Entry, Head, Item, Options, Reader, StateOf, Writer},
+    trace::{Entry, Head, Item, Options, Reader, Writer},
     world::{
         World,
         tests::{machine::Machine, owned::apply},
@@ -56,15 +55,7 @@ fn write(most: u64, log: &Machine) -> (Vec<u8>, Vec<String>, bool) {
         }
         apply(&mut world, event);
         if writer.wants_state() {
-            let state = StateOf {
-                world: &world,
-                cgroups: &Cgroups::default(),
-                names: &Names::default(),
-                lost: 0,
-                unseen: Unseen::default(),
-                redacts: false,
-            };
-            writer.state(&state).expect("memory");
+            write_state(&mut writer, &world);
         }
         if at % 83 == 0 {
             writer.clock(at as i64 * 1_000_000_000).expect("memory");

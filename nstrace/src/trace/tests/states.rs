@@ -2,6 +2,7 @@
 
 use std::io::Cursor;
 
+use super::write_state;
 use crate::{
     cgroups::Cgroups,
     event::{Event, FoundHolder, Holder, Now, Unseen},
@@ -231,15 +232,7 @@ fn clocks_that_were_set_are_found() {
         writer.event(&at(time)).expect("memory");
     }
     let world = World::default();
-    let state = StateOf {
-        world: &world,
-        cgroups: &Cgroups::default(),
-        names: &Names::default(),
-        lost: 0,
-        unseen: Unseen::default(),
-        redacts: false,
-    };
-    writer.state(&state).expect("memory");
+    write_state(&mut writer, &world);
     writer.finish(0).expect("memory");
     let whole = writer.into_inner();
     for len in [whole.len(), whole.len() - 1] {

@@ -3,17 +3,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{BufRead, BufReader, Lines};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::{Suite, Verdict};
-use crate::act;
 use crate::act::mount_storm::OWN;
+use crate::harness::held::Held;
 use crate::harness::report::Report;
 use crate::harness::watch;
 use crate::procfs::{self, Procfs};
@@ -51,8 +49,7 @@ struct Said {
 
 /// The storm, at rest.
 struct Storm {
-    child: Child,
-    lines: Lines<BufReader<ChildStdout>>,
+    act: Held,
     book: PathBuf,
 }
 
@@ -62,29 +59,9 @@ impl Storm {
         // It is there only if the tests ran before.
         let _ = fs::remove_dir_all(&book);
         let (seed, shown) = (seed.to_string(), book.to_string_lossy());
-        let words = ["act", "mount-storm", "--seed", &seed, "--book", &shown];
-        let mut child = act::start(&words)?;
-        let stdout = child.stdout.take().context("no stdout")?;
-        let mut lines = BufReader::new(stdout).lines();
-        let line = lines.next().context("the storm broke off")??;
-        ensure!(line == "at rest", "the storm says {line:?}");
-        Ok(Storm { child, lines, book })
-    }
-
-    fn end(mut self) -> Result<()> {
-        drop(self.child.stdin.take());
-        let line = self.lines.next().context("the storm broke off")??;
-        ensure!(line == "gone", "the storm says {line:?}");
-        ensure!(self.child.wait()?.success(), "the storm failed");
-        Ok(())
-    }
-}
-
-impl Drop for Storm {
-    fn drop(&mut self) {
-        // Both fail if it has ended, as it should.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let mut act = Held::start(&["act", "mount-storm", "--seed", &seed, "--book", &shown])?;
+        act.wait_for("at rest")?;
+        Ok(Storm { act, book })
     }
 }
 
@@ -98,7 +75,7 @@ pub fn storm(suite: &mut Suite) -> Result<Verdict> {
         let storm = Storm::start(seed)?;
         let mut own = Report::default();
         let checked = check(&storm.book, &mut own);
-        storm.end()?;
+        storm.act.end()?;
         checked?;
         report.append(&format!("seed {seed}"), own);
     }

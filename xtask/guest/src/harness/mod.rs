@@ -3,6 +3,7 @@
 
 pub mod against;
 pub mod compare;
+pub mod held;
 pub mod kernel_log;
 pub mod line;
 pub mod lives;
