@@ -20,7 +20,7 @@ use nstrace_common::{
 
 use crate::{
     mount,
-    read::{Entry, Exit, Raw, Reader, offset, stack_size},
+    read::{Entry, Exit, Raw, Reader, has, offset, raw_current, stack_size},
 };
 
 /// Mounts, accesses and deaths. User space sets the size.
@@ -527,6 +527,32 @@ extern "C" fn mount_writers(args: *const u64) -> i32 {
         // SAFETY: in the map.
         Some(own) if unsafe { *own } == since => mount::writers(mount),
         _ => GONE,
+    }
+}
+
+/// The writers of the mount that a descriptor of who runs this is on: it is attached nowhere.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "raw_tracepoint")]
+extern "C" fn descriptor_writers(args: *const u64) -> i32 {
+    // SAFETY: the argument of the program's caller, who keeps the descriptor open meanwhile.
+    let fd = unsafe { *args };
+    if !has(member::TaskFiles) || !has(member::FilesTable) || !has(member::TableFiles) {
+        return GONE;
+    }
+    if !has(member::FileMnt) || !has(member::MountPcp) || !has(member::PcpWriters) {
+        return GONE;
+    }
+    // SAFETY: Raw reads any address.
+    let vfsmount: u64 = unsafe {
+        let files: u64 = Raw::get(raw_current(), member::TaskFiles);
+        let table: u64 = Raw::get(files, member::FilesTable);
+        let array: u64 = Raw::get(table, member::TableFiles);
+        let file: u64 = Raw::at(array, fd * 8);
+        Raw::get(file, member::FileMnt)
+    };
+    match vfsmount {
+        0 => GONE,
+        _ => mount::writers(around(vfsmount)),
     }
 }
 

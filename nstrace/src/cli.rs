@@ -481,6 +481,10 @@ pub struct Writers {
     /// Which mounts.
     #[command(flatten)]
     pub mounts: WatchedMounts,
+    /// Look once, without having watched: which mounts have a writer count that open files do
+    /// not explain (remount,ro fails with EBUSY on such)
+    #[arg(long, conflicts_with_all = ["run", "duration", "from", "attach", "stacks"])]
+    pub now: bool,
     /// Show what this recording has, which was made with --writers; `-` for standard input
     #[arg(long, value_name = "FILE", conflicts_with_all = ["run", "duration", "attach", "mounts"])]
     pub from: Option<PathBuf>,

@@ -8,6 +8,7 @@
 //!
 //! This is pure: it is told events, of the running kernel or of a recording.
 
+pub mod now;
 mod tree;
 mod verdict;
 

@@ -179,6 +179,10 @@ mod tests {
             &["record", "-o", "-", "--rotate", "1M"],
             &["record", "-o", "..", "--flight", "1s"],
             &["record", "-o", "x.nst", "--flight", "1s", "--rotate", "1M"],
+            &["writers", "--now", "--all", "--duration", "1s"],
+            &["writers", "--now", "--all", "--", "true"],
+            &["writers", "--now", "--from", recording],
+            &["writers", "--now", "--all", "--attach", "kprobe"],
             &["cat", "-", "-", "-o", "/dev/null"],
             &["cut", recording, "-o", recording],
             &[

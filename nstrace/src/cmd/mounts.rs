@@ -135,7 +135,7 @@ fn tasks(world: &World) -> Vec<Task> {
 }
 
 /// The mount namespaces that are known, and how to come to their mounts.
-fn wanted(world: &World) -> Vec<Wanted> {
+pub fn wanted(world: &World) -> Vec<Wanted> {
     let alive = world
         .namespaces()
         .filter(|(_, ns)| ns.kind == Kind::Mnt && ns.is_alive());

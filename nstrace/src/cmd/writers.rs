@@ -1,5 +1,6 @@
 //! `nstrace writers`: who unbalances the writer count of a mount.
 
+mod now;
 mod wanted;
 
 use std::{
@@ -39,6 +40,9 @@ pub fn run(args: Writers) -> anyhow::Result<ExitCode> {
         return replay(&args, path);
     }
     check(&args.mounts)?;
+    if args.now {
+        return now::run(&args);
+    }
     let child = Child::of(&args.run)?;
     super::block_on(follow(args, child))
 }

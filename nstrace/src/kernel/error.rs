@@ -79,6 +79,11 @@ pub enum KernelError {
         "the kernel side could not be set up: {0}: if memory is short, give a smaller --ring-size"
     )]
     Setup(String),
+    /// A program that is attached nowhere was not taken.
+    #[error(
+        "the program {0} could not be loaded: {1}: `nstrace doctor` lists what this kernel lacks"
+    )]
+    Program(&'static str, String),
     /// A map could not be read.
     #[error("a map of the kernel side could not be used: {0}")]
     Map(#[from] MapError),

@@ -4,6 +4,8 @@
 //! Each stack is sent once, and its functions are named at once: a module may go. How often
 //! it was there is read from the ledger when the mount dies, and when somebody asks.
 
+mod now;
+
 use std::{collections::BTreeMap, os::fd::AsRawFd as _};
 
 use aya::{
@@ -30,6 +32,8 @@ use crate::{
     decode::{DecodeError, prefix},
     event::{Access, Balance, Event, Mount, MountKey, Unfiled},
 };
+
+pub use now::Counter;
 
 const OBJECT: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/nstrace-ebpf-writers"));

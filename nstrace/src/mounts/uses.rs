@@ -93,6 +93,8 @@ pub struct Search {
     /// wrongly: up to v6.7 that of a file on an overlay is that of its layer (v6.8
     /// fs/proc/task_mmu.c, file_user_inode).
     pub asks_mapped: bool,
+    /// Nothing but files that are open for writing, all of them: [`Uses::written`].
+    pub written: bool,
 }
 
 /// Who uses what was looked for.
@@ -102,6 +104,9 @@ pub struct Uses {
     pub uses: Vec<Use>,
     /// Mounts that no namespace has.
     pub detached: Vec<Detached>,
+    /// Files that are open for writing, if these are looked for: of each task what it has
+    /// open, and, once for each part of its memory, what is mapped.
+    pub written: Vec<Found>,
     /// Processes whose files may not be looked at.
     pub unseen: usize,
     /// Processes that could not be looked at since a file system did not answer.

@@ -46,7 +46,7 @@ pub use report::{End, Of, report, report_json};
 pub(crate) use text::flag_names;
 pub use tree::{Changes, Recent, TreeFilter, TreeView, tree, tree_json, unseen, watch};
 pub use why::{NotFound, Target, TargetError, is_there, why, why_json};
-pub use writers::{writers, writers_json};
+pub use writers::{WritersNow, writers, writers_json, writers_now, writers_now_json};
 
 /// What an event is printed as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,5 +1,7 @@
 //! Mounts whose write access does not balance, and who is to blame: for people, and as JSON.
 
+mod now;
+
 use nstrace_common::writers::{MountRecord, Site};
 
 use super::{
@@ -14,6 +16,8 @@ use crate::{
     event::{Mount, until_nul},
     writers::{Death, Doubt, Guilty, Line, Verdict},
 };
+
+pub use now::{WritersNow, writers_now, writers_now_json};
 
 /// So many lines of a ledger are printed for people.
 const LINES: usize = 24;

@@ -26,6 +26,9 @@ use std::{
     ffi::CString,
     io,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    sync::mpsc,
+    thread,
+    time::Duration,
 };
 
 use foldhash::{HashMap, HashSet};
@@ -80,6 +83,23 @@ pub struct Wanted {
 
 /// Reads the mounts of these namespaces, and of those that the kernel lists beside them.
 pub fn read(wanted: Vec<Wanted>, by: By) -> Result<Mounts, MountsError> {
+    Ok(read_all(wanted, by, false)?.0)
+}
+
+/// The same, with a root in each namespace, by its number, from where its mounts' points
+/// are paths.
+pub fn read_with_roots(
+    wanted: Vec<Wanted>,
+    by: By,
+) -> Result<(Mounts, HashMap<u32, OwnedFd>), MountsError> {
+    read_all(wanted, by, true)
+}
+
+fn read_all(
+    wanted: Vec<Wanted>,
+    by: By,
+    keeps_roots: bool,
+) -> Result<(Mounts, HashMap<u32, OwnedFd>), MountsError> {
     let proc = open_proc()?;
     let opener = Opener::new(proc.as_fd()).map_err(SnapshotError::NoProc)?;
     let mut reader = Reader {
@@ -89,6 +109,7 @@ pub fn read(wanted: Vec<Wanted>, by: By) -> Result<Mounts, MountsError> {
         can: Can::Nothing,
         names: Names::default(),
         by,
+        keeps_roots,
         holding: HashSet::default(),
         roots: HashMap::default(),
     };
@@ -103,7 +124,49 @@ pub fn read(wanted: Vec<Wanted>, by: By) -> Result<Mounts, MountsError> {
     let mut tables = reader.all(wanted);
     // The first namespace has the lowest of both.
     tables.sort_unstable_by_key(|table| (table.id == 0, table.id, table.inum));
-    Ok(Mounts::new(way, tables))
+    Ok((Mounts::new(way, tables), reader.roots))
+}
+
+/// Opens mounts for a look.
+#[derive(Debug, Default)]
+pub struct Points {
+    /// How many did not answer.
+    hung: usize,
+}
+
+impl Points {
+    /// Opens one, by its point below a root in its namespace. None if it cannot be come to, as
+    /// one that another is mounted on.
+    pub fn open(&mut self, root: BorrowedFd, mount: &Mount) -> Option<OwnedFd> {
+        let point = CString::new(&*mount.point).ok()?;
+        let file = match calls::look_below(root, &point) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.ask(root, point)?,
+            Err(_) => return None,
+        };
+        let stat = sys::stat(file.as_fd(), c"").ok()?;
+        (stat.mount == mount.id).then_some(file)
+    }
+
+    /// What hangs is left behind by a thread of its own.
+    fn ask(&mut self, root: BorrowedFd, point: CString) -> Option<OwnedFd> {
+        /// So long each may take, and so many may take longer.
+        const PATIENCE: Duration = Duration::from_secs(2);
+        const HUNG_MAX: usize = 4;
+        if self.hung >= HUNG_MAX {
+            return None;
+        }
+        let root = root.try_clone_to_owned().ok()?;
+        let (sender, opened) = mpsc::channel();
+        let ask = move || {
+            // Nobody may listen any more.
+            let _ = sender.send(calls::ask_below(root.as_fd(), &point));
+        };
+        thread::Builder::new().spawn(ask).ok()?;
+        let opened = opened.recv_timeout(PATIENCE);
+        self.hung += usize::from(opened.is_err());
+        opened.ok()?.ok()
+    }
 }
 
 struct Reader<'a> {
@@ -113,6 +176,8 @@ struct Reader<'a> {
     can: Can,
     names: Names,
     by: By,
+    /// Whether the roots of all namespaces are kept.
+    keeps_roots: bool,
     /// Namespaces in which others are mounted that are to be opened there.
     holding: HashSet<u32>,
     /// Their roots.
@@ -201,6 +266,9 @@ impl Reader<'_> {
             };
             if let Ok(mounts) = place.mountinfo(&mut self.names) {
                 let sight = if is_whole { Sight::Whole } else { Sight::Below };
+                if self.keeps_roots {
+                    self.roots.insert(one.inum, place.root);
+                }
                 return MountNs {
                     inum: one.inum,
                     id: place.ns,
@@ -314,7 +382,7 @@ impl Reader<'_> {
             sight: Sight::Whole,
             mounts,
         };
-        if self.holding.contains(&inum) {
+        if self.keeps_roots || self.holding.contains(&inum) {
             self.roots.insert(inum, place.root);
         }
         Ok(table)

@@ -114,6 +114,8 @@ pub struct Stat {
     pub device: Device,
     /// If it is a block device, which.
     pub block: Option<Device>,
+    /// Whether it is a file that has contents.
+    pub is_file: bool,
 }
 
 /// Asks what the file of a path is, or an open one if there is no path. Follows links, also
@@ -122,7 +124,8 @@ pub struct Stat {
 pub fn stat(dir: BorrowedFd, path: &CStr) -> io::Result<Stat> {
     const MOUNT: c_uint = libc::STATX_MNT_ID;
     let stat = statx(dir, path, MOUNT | libc::STATX_TYPE)?;
-    let is_block = u32::from(stat.stx_mode) & libc::S_IFMT == libc::S_IFBLK;
+    let kind = u32::from(stat.stx_mode) & libc::S_IFMT;
+    let is_block = kind == libc::S_IFBLK;
     let has_mount = stat.stx_mask & MOUNT != 0;
     let device = |major, minor| Device { major, minor };
     Ok(Stat {
@@ -132,6 +135,7 @@ pub fn stat(dir: BorrowedFd, path: &CStr) -> io::Result<Stat> {
         },
         device: device(stat.stx_dev_major, stat.stx_dev_minor),
         block: is_block.then(|| device(stat.stx_rdev_major, stat.stx_rdev_minor)),
+        is_file: kind == libc::S_IFREG,
     })
 }
 

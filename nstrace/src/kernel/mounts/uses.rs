@@ -7,10 +7,14 @@
 //! process by process; when it hangs, it is left behind and another one goes on.
 
 use std::{
+    cmp::Ordering,
     ffi::{CStr, CString},
-    fs::File,
+    fs::{self, File},
     io::{self, BufRead as _, BufReader},
-    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
+    os::{
+        fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
+        unix::ffi::OsStrExt as _,
+    },
     sync::{
         Arc,
         mpsc::{self, RecvTimeoutError, SyncSender},
@@ -82,6 +86,42 @@ struct Job {
     below_roots: Arc<HashSet<u32>>,
 }
 
+/// All tasks, our own too, process by process, the leader first; of their namespaces nothing.
+pub fn all_tasks() -> Vec<Task> {
+    let numbers = |dir: &str| -> Vec<u32> {
+        let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+        let names = entries.map(|entry| entry.file_name());
+        let mut numbers: Vec<u32> = names
+            .filter_map(|name| parse::number(name.as_bytes()))
+            .collect();
+        numbers.sort_unstable();
+        numbers
+    };
+    let mut tasks = Vec::new();
+    for pid in numbers("/proc") {
+        let mut tids = numbers(&format!("/proc/{pid}/task"));
+        tids.sort_unstable_by_key(|tid| *tid != pid);
+        tasks.extend(tids.into_iter().map(|tid| Task {
+            pid,
+            tid,
+            mnt: 0,
+            net: 0,
+        }));
+    }
+    tasks
+}
+
+/// Which of two files that are open comes first; none if one is open no more, or the kernel
+/// does not say (without CONFIG_KCMP).
+pub fn compare(one: &Found, other: &Found) -> Option<Ordering> {
+    match (one.how, other.how) {
+        (How::Open(fd), How::Open(its)) => {
+            calls::compare_files((one.tid, fd), (other.tid, its)).ok()
+        }
+        _ => None,
+    }
+}
+
 /// Looks at the files of all these tasks, which come process by process.
 pub fn find(tasks: Vec<Task>, mounts: &Arc<Mounts>, search: Search) -> Result<Uses, SnapshotError> {
     let job = Job {
@@ -126,6 +166,7 @@ fn watch(job: &Job, from: usize, uses: &mut Uses) -> Result<usize, SnapshotError
     let mut done = from;
     loop {
         match messages.recv_timeout(PATIENCE) {
+            Ok(Message::Found(found)) if job.search.written => uses.written.push(found),
             Ok(Message::Found(found)) => uses.add(found),
             Ok(Message::Detached(mount)) => uses.add_detached(mount),
             Ok(Message::Unseen(pid)) => uses.add_unseen(pid),
@@ -207,7 +248,7 @@ impl Looker {
             if !has_memory {
                 has_memory = self.memory(*task, dir)?;
             }
-            if is_new(calls::Shared::Fs, &mut places, task.tid) {
+            if !self.job.search.written && is_new(calls::Shared::Fs, &mut places, task.tid) {
                 self.link(*task, dir, c"cwd", How::Cwd)?;
                 self.link(*task, dir, c"root", How::Root)?;
             }
@@ -353,6 +394,8 @@ impl Looker {
         let mut path = [0; LINK_MAX];
         let path = match calls::read_link(fds, name.get(), &mut path) {
             Ok(path) => path,
+            // Proc does not tell it, and the file is open all the same.
+            Err(error) if error.raw_os_error() == Some(libc::ENAMETOOLONG) => b"/",
             // To list them is another right than to read them.
             Err(error) if is_forbidden(&error) => return self.tell(Message::Unseen(task.pid)),
             Err(_) => return Ok(()),
@@ -360,7 +403,8 @@ impl Looker {
         if let Some(ino) = parse::socket(path) {
             return self.socket(task, fd, ino);
         }
-        if !path.starts_with(b"/") {
+        let is_read = || self.job.search.written && !is_for_writing(fds, name.get());
+        if !path.starts_with(b"/") || is_read() {
             return Ok(());
         }
         self.block(task, fds, fd, path)?;
@@ -369,6 +413,9 @@ impl Looker {
         let Some(mount) = info.ok().and_then(mount_of) else {
             return Ok(());
         };
+        if self.job.search.written && !self.has_writer(mount, fds, name.get()) {
+            return Ok(());
+        }
         // Its file system matters only if no namespace has its mount.
         let device = match self.job.mounts.by_id(mount) {
             Some(_) => Device::default(),
@@ -386,6 +433,13 @@ impl Looker {
             path,
         };
         self.seen(&seen, device, fds, name.get())
+    }
+
+    /// Whether a file that is open for writing counts as a writer of a mount that is looked
+    /// for: devices, pipes and sockets do not (fs/open.c, do_dentry_open).
+    fn has_writer(&self, mount: u32, dir: BorrowedFd, link: &CStr) -> bool {
+        let is_wanted = self.job.search.mounts.contains(&mount);
+        is_wanted && sys::stat(dir, link).is_ok_and(|stat| stat.is_file && stat.mount == mount)
     }
 
     fn is_internal(&self, mount: u32) -> bool {
@@ -444,7 +498,10 @@ impl Looker {
             }
             Err(_) => return Ok(false),
         };
-        self.link(task, dir, c"exe", How::Exe)?;
+        let is_for_writers = self.job.search.written;
+        if !is_for_writers {
+            self.link(task, dir, c"exe", How::Exe)?;
+        }
         let mut lines = BufReader::with_capacity(64 << 10, File::from(maps));
         let mut line = Vec::new();
         let mut known: HashSet<(Device, u64)> = HashSet::default();
@@ -457,15 +514,50 @@ impl Looker {
             }
             is_empty = false;
             let line = line.strip_suffix(b"\n").unwrap_or(&line);
-            if let Some(mapped) = maps::line(line)
-                && known.insert((mapped.device, mapped.ino))
-            {
+            let Some(mapped) = maps::line(line) else {
+                continue;
+            };
+            if is_for_writers {
+                self.mapped_for_writing(task, dir, &mapped)?;
+            } else if known.insert((mapped.device, mapped.ino)) {
                 if known.len().is_multiple_of(ON_THE_WAY) {
                     self.tell(Message::Alive)?;
                 }
                 self.mapped(task, dir, &mapped)?;
             }
         }
+    }
+
+    /// Looks at a file that is mapped by whether it was open for writing. Nobody need have it
+    /// open any more: it is as long as it is mapped.
+    fn mapped_for_writing(
+        &mut self,
+        task: Task,
+        dir: BorrowedFd,
+        mapped: &maps::Mapped,
+    ) -> Result<(), Unheard> {
+        let Ok(link) = CString::new(format!("map_files/{}", mapped.range)) else {
+            return Ok(());
+        };
+        if !is_for_writing(dir, &link) {
+            return Ok(());
+        }
+        let stat = match sys::stat(dir, &link) {
+            Ok(stat) => stat,
+            Err(error) if is_forbidden(&error) => return self.tell(Message::Unseen(task.pid)),
+            Err(_) => return Ok(()),
+        };
+        if !stat.is_file || !self.job.search.mounts.contains(&stat.mount) {
+            return Ok(());
+        }
+        let mut path = [0; LINK_MAX];
+        let seen = Seen {
+            task,
+            how: How::Mapped,
+            mount: stat.mount,
+            path: calls::read_link(dir, &link, &mut path).unwrap_or(mapped.path),
+        };
+        self.found(&seen, stat.device)
     }
 
     fn mapped(
@@ -516,6 +608,13 @@ impl Looker {
             }
         }
     }
+}
+
+/// Whether the file behind a link of `/proc/PID/fd` or `map_files` is open for writing: the
+/// link's own mode says so (fs/proc/fd.c, tid_fd_update_inode; base.c, proc_map_files_instantiate).
+fn is_for_writing(dir: BorrowedFd, link: &CStr) -> bool {
+    let link = calls::stat_at(dir, link, libc::AT_SYMLINK_NOFOLLOW);
+    link.is_ok_and(|link| link.st_mode & libc::S_IWUSR != 0)
 }
 
 /// Whether a task has something for itself that none of these has; then it is one of them.

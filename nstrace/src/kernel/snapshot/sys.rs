@@ -66,13 +66,20 @@ pub fn open_path(path: &CStr, flags: c_int) -> io::Result<OwnedFd> {
 /// following links of any kind, and without asking a file system for what the kernel does
 /// not have in its cache, which may not answer (a daemon of FUSE).
 pub fn look_below(root: BorrowedFd, path: &CStr) -> io::Result<OwnedFd> {
-    let safe = libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_SYMLINKS | libc::RESOLVE_NO_MAGICLINKS;
-    match openat2_cached(root, path, safe) {
+    match openat2_cached(root, path, BELOW) {
         // Before v5.12 the last of these is not known.
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => openat2(root, path, safe),
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => openat2(root, path, BELOW),
         result => result,
     }
 }
+
+/// The same, but file systems are asked: those of the kernel, which have to be (sysfs), and those
+/// that may not answer.
+pub fn ask_below(root: BorrowedFd, path: &CStr) -> io::Result<OwnedFd> {
+    openat2(root, path, BELOW)
+}
+
+const BELOW: u64 = libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_SYMLINKS | libc::RESOLVE_NO_MAGICLINKS;
 
 /// Opens it from the cache. Who renames or mounts meanwhile can make that fail (`EAGAIN`).
 fn openat2_cached(root: BorrowedFd, path: &CStr, resolve: u64) -> io::Result<OwnedFd> {
@@ -266,6 +273,24 @@ pub fn has_same(what: Shared, one: u32, other: u32) -> io::Result<bool> {
         return Err(io::Error::last_os_error());
     }
     Ok(order == 0)
+}
+
+/// Whether two descriptors of tasks are of one open file, or which comes first: there is an
+/// order among all.
+pub fn compare_files(one: (u32, u32), other: (u32, u32)) -> io::Result<std::cmp::Ordering> {
+    use std::cmp::Ordering;
+    /// `enum kcmp_type`.
+    const KCMP_FILE: c_int = 0;
+    let ((task, file), (other, its)) = (one, other);
+    let (file, its) = (u64::from(file), u64::from(its));
+    // SAFETY: it takes numbers.
+    let order = unsafe { libc::syscall(libc::SYS_kcmp, task, other, KCMP_FILE, file, its) };
+    match order {
+        0 => Ok(Ordering::Equal),
+        1 => Ok(Ordering::Less),
+        2 => Ok(Ordering::Greater),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Gives this thread a root and a working directory of its own.

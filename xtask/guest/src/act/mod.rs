@@ -10,7 +10,7 @@ mod limits;
 pub mod mount_op_storm;
 pub mod mount_ops;
 pub mod mount_storm;
-mod overlay;
+pub mod overlay;
 mod reuse;
 mod rows;
 mod storm;

@@ -6,7 +6,7 @@
 //! round lazily, while files are open and mapped that are used once more before they are closed.
 
 mod actions;
-mod calls;
+pub mod calls;
 mod place;
 
 use std::collections::BTreeMap;

@@ -191,6 +191,10 @@ const TESTS: &[Test] = &[
         run: writers::overlay,
     },
     Test {
+        name: "writers now",
+        run: writers::now,
+    },
+    Test {
         name: "writers balanced",
         run: writers::balanced,
     },
@@ -238,6 +242,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("mount warnings", &["nstrace_writers"]),
     ("writers module", &["nstrace_writers"]),
     ("writers limits", &["nstrace_writers"]),
+    ("writers now", &["nstrace_writers"]),
     (
         "writers overlay",
         &["overlay_copy_up_drop", "overlay_xattr_leak"],

@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use super::{Suite, Verdict, may_skip};
 use crate::act;
+use crate::act::overlay::calls::Mapping;
 use crate::harness::kernel_log::{KernelLog, Unbalanced};
 use crate::harness::module::Inserted;
 use crate::harness::report::Report;
@@ -219,6 +220,110 @@ pub fn limits(suite: &mut Suite) -> Result<Verdict> {
         report.check(is_right, || format!("{what}: {verdict:?}"));
     }
     fs::remove_dir(MOUNT)?;
+    Ok(Verdict::Ran(report))
+}
+
+/// A line of `nstrace writers --now --json`, as far as it matters.
+#[derive(Debug, Deserialize, PartialEq)]
+struct Now {
+    #[serde(rename = "type")]
+    kind: String,
+    point: String,
+    writers: i64,
+    difference: i64,
+    open_least: u64,
+    open_most: u64,
+    files: Vec<Open>,
+}
+
+#[derive(Debug, Deserialize, PartialEq)]
+struct Open {
+    pid: u32,
+    path: String,
+}
+
+fn look(words: &[&str]) -> Result<Vec<Now>> {
+    let ended =
+        crate::harness::watch::run(&[&["writers", "--now", "--json"], words].concat(), PATIENCE)?;
+    anyhow::ensure!(
+        ended.code == Some(0),
+        "it ended with {:?}: {:?}",
+        ended.code,
+        ended.stderr
+    );
+    let lines = ended.stdout.iter().map(|line| {
+        serde_json::from_str(line).with_context(|| format!("no line of docs/json.md: {line}"))
+    });
+    lines.collect()
+}
+
+/// What is left of a mount that lives is told without a ledger, and what is open for writing
+/// is not: by one descriptor, by several, mapped when no descriptor is left.
+pub fn now(suite: &mut Suite) -> Result<Verdict> {
+    if let Some(done) = suite.done_already() {
+        return Ok(done);
+    }
+    let mut report = Report::default();
+    let module = Inserted::new("nstrace_writers")?;
+    fs::create_dir_all(MOUNT)?;
+    mount()?;
+    let words = ["--mount", MOUNT];
+    let path = format!("{MOUNT}/file");
+    let mut told = |what: &str, words: &[&str], expected: Option<(i64, i64, u64, u64)>| {
+        let told = look(words)?;
+        let numbers = told
+            .iter()
+            .map(|now| (now.writers, now.difference, now.open_least, now.open_most));
+        report.same(
+            what,
+            numbers.collect::<Vec<_>>(),
+            expected.into_iter().collect(),
+        );
+        anyhow::Ok(told)
+    };
+    told("nothing", &words, None)?;
+    let open = fs::OpenOptions::new().append(true).open(&path)?;
+    let same = open.try_clone()?;
+    let read = fs::File::open(&path)?;
+    told("two descriptors of a file", &words, None)?;
+    command("take 3")?;
+    let with_file = told("taken, and a file", &words, Some((4, 3, 1, 1)))?;
+    let by_type = told("by its type", &["--fs", "tmpfs"], Some((4, 3, 1, 1)))?;
+    let of_all = told("among all", &["--all"], Some((4, 3, 1, 1)))?;
+    drop((open, same, read));
+    told("taken", &words, Some((3, 3, 0, 0)))?;
+    // Opened once more, mapped, and closed: the mapping keeps it.
+    let file = fs::OpenOptions::new().read(true).write(true).open(&path)?;
+    let mapped = Mapping::new(&file)?;
+    drop(file);
+    told("taken, and mapped", &words, Some((4, 3, 1, 1)))?;
+    command("drop 3")?;
+    told("mapped", &words, None)?;
+    drop(mapped);
+    told("given back", &words, None)?;
+    command("drop 2")?;
+    told("given back too often", &words, Some((-2, -2, 0, 0)))?;
+    command("take 2")?;
+    for told in [with_file, by_type, of_all] {
+        let right = Now {
+            kind: "writers_now".to_owned(),
+            point: MOUNT.to_owned(),
+            writers: 4,
+            difference: 3,
+            open_least: 1,
+            open_most: 1,
+            files: (0..2)
+                .map(|_| Open {
+                    pid: std::process::id(),
+                    path: path.clone(),
+                })
+                .collect(),
+        };
+        report.same("the line", told, vec![right]);
+    }
+    unmount()?;
+    fs::remove_dir(MOUNT)?;
+    module.remove()?;
     Ok(Verdict::Ran(report))
 }
 
