@@ -481,8 +481,8 @@ pub struct Writers {
     /// Which mounts.
     #[command(flatten)]
     pub mounts: WatchedMounts,
-    /// Look once, without having watched: which mounts have a writer count that open files do
-    /// not explain (remount,ro fails with EBUSY on such)
+    /// Look once, without having watched: which mounts, of all or of those named, have a writer
+    /// count that open files do not explain (remount,ro fails with EBUSY on such)
     #[arg(long, conflicts_with_all = ["run", "duration", "from", "attach", "stacks"])]
     pub now: bool,
     /// Show what this recording has, which was made with --writers; `-` for standard input

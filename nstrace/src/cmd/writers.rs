@@ -15,6 +15,7 @@ use nstrace_common::writers::FS_NAMES;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{
+    WrongWords,
     child::Child,
     output::{self, colored, say},
     recording,
@@ -39,10 +40,10 @@ pub fn run(args: Writers) -> anyhow::Result<ExitCode> {
     if let Some(path) = &args.from {
         return replay(&args, path);
     }
-    check(&args.mounts)?;
     if args.now {
-        return now::run(&args);
+        return now::run(args);
     }
+    check(&args.mounts)?;
     let child = Child::of(&args.run)?;
     super::block_on(follow(args, child))
 }
@@ -50,13 +51,16 @@ pub fn run(args: Writers) -> anyhow::Result<ExitCode> {
 /// Refuses what cannot be meant.
 pub fn check(mounts: &WatchedMounts) -> anyhow::Result<()> {
     if mounts.is_empty() {
-        bail!(
+        bail!(WrongWords(
             "which mounts? The count is on a hot path, so they are to be named: --fs, --mount, \
              --dev, --container or --all"
-        );
+                .to_owned()
+        ));
     }
     if mounts.fs.len() > FS_NAMES {
-        bail!("--fs takes {FS_NAMES} types at most: --all takes any");
+        bail!(WrongWords(format!(
+            "--fs takes {FS_NAMES} types at most: --all takes any"
+        )));
     }
     Ok(())
 }

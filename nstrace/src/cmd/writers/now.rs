@@ -15,7 +15,7 @@ use super::{
         mounts as all_mounts,
         output::{self, colored, say},
     },
-    SETTLE, wanted,
+    SETTLE, check, wanted,
 };
 use crate::{
     cli::Writers,
@@ -47,8 +47,10 @@ struct Suspect {
     found: Vec<Found>,
 }
 
-/// Looks, and tells what is unexplained.
-pub fn run(args: &Writers) -> anyhow::Result<ExitCode> {
+/// Looks, and tells what is unexplained: of all mounts if none is named, since nothing is watched.
+pub fn run(mut args: Writers) -> anyhow::Result<ExitCode> {
+    args.mounts.all_mounts |= args.mounts.is_empty();
+    check(&args.mounts)?;
     let wanted = wanted::wanted(&args.mounts)?;
     let counter = Counter::load()?;
     let model = Model::of(None, None)?;
@@ -89,7 +91,7 @@ pub fn run(args: &Writers) -> anyhow::Result<ExitCode> {
         }
         unseen = self::look(&counter, &mounts, &mut suspects)?;
     }
-    print(args, &mounts, &suspects)?;
+    print(&args, &mounts, &suspects)?;
     summary(&wanted, asked, closed, suspects.len(), unseen);
     Ok(ExitCode::SUCCESS)
 }

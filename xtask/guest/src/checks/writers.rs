@@ -289,7 +289,7 @@ pub fn now(suite: &mut Suite) -> Result<Verdict> {
     command("take 3")?;
     let with_file = told("taken, and a file", &words, Some((4, 3, 1, 1)))?;
     let by_type = told("by its type", &["--fs", "tmpfs"], Some((4, 3, 1, 1)))?;
-    let of_all = told("among all", &["--all"], Some((4, 3, 1, 1)))?;
+    let of_all = told("among all", &[], Some((4, 3, 1, 1)))?;
     drop((open, same, read));
     told("taken", &words, Some((3, 3, 0, 0)))?;
     // Opened once more, mapped, and closed: the mapping keeps it.
