@@ -8,8 +8,8 @@
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,8 @@ use crate::tally::{self, Lines, Row, Tally};
 use crate::vm::{self, Guest, Outcome};
 use crate::{build, exports, fuzz, kbuild, process, project, setup};
 
-/// As many as CI has cores; a guest keeps one busy.
+/// As many as CI has cores, while the host's part is at work, and one more then: a guest keeps
+/// three quarters of one busy.
 const GUESTS_AT_ONCE: usize = 2;
 
 /// The ways of attaching.
@@ -68,9 +69,15 @@ pub struct Options {
 /// linking keeps one processor busy, a guest does not always keep one.
 pub fn run(options: &Options) -> Result<bool> {
     setup::all()?;
+    // Nothing is sent: it is closed when the host's part has ended.
+    let (at_work, host_ended) = mpsc::channel::<()>();
     let (host, guests) = thread::scope(|scope| {
-        let host = options.host.then(|| scope.spawn(|| host_rows(options)));
-        let guests = options.vm.then(|| guest_rows(options));
+        let host = move || {
+            let _at_work = at_work;
+            host_rows(options)
+        };
+        let host = options.host.then(|| scope.spawn(host));
+        let guests = options.vm.then(|| guest_rows(options, host_ended));
         let host = host.map(|thread| thread.join().expect("a panic has been reported"));
         (host, guests)
     });
@@ -263,7 +270,7 @@ fn guest_command(options: &Options, run: Run<'_>) -> String {
     command
 }
 
-fn guest_rows(options: &Options) -> Result<Vec<Row>> {
+fn guest_rows(options: &Options, host_ended: mpsc::Receiver<()>) -> Result<Vec<Row>> {
     build::build(&[build::NSTRACE, build::GUEST_PROGRAM], true)?;
     let modules = own_modules(options)?;
     let (kernels, mut rows) = kernels(options);
@@ -286,6 +293,10 @@ fn guest_rows(options: &Options) -> Result<Vec<Row>> {
         for _ in 0..GUESTS_AT_ONCE {
             scope.spawn(work);
         }
+        scope.spawn(move || {
+            let _closed = host_ended.recv();
+            work();
+        });
     });
     let mut ran = done.into_inner().unwrap();
     ran.sort_by_key(|(at, _)| *at);
