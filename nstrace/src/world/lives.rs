@@ -9,6 +9,9 @@ use super::{
 };
 use crate::event::{Life, Ns, Operation};
 
+/// So many deaths whose births were not told yet are remembered.
+const EARLY_MAX: usize = 64;
+
 /// What the living namespace of a number is to a birth that is told.
 enum Who {
     /// Itself, and its birth is known.
@@ -52,11 +55,50 @@ impl World {
             }
             self.set_parents(index, parent, owner, record.start, changes);
         }
+        for life in op.born_of(flags) {
+            self.end_if_over(&life, changes);
+        }
+    }
+
+    /// Notes a birth that is told by itself.
+    pub(super) fn birth_alone(&mut self, life: &Life, changes: &mut Vec<Change>) {
+        self.birth(life, life.time, changes);
+        self.end_if_over(life, changes);
+    }
+
+    /// Ends a namespace whose death was told before its birth.
+    #[inline]
+    fn end_if_over(&mut self, birth: &Life, changes: &mut Vec<Change>) {
+        let Some(at) = self.early_death(birth) else {
+            return;
+        };
+        let index = self.living_index(birth.inum);
+        let early = self.early.remove(at);
+        if index != NONE && self.namespaces[index].born == Some(birth.time) {
+            let death = early.map_or(birth.time, |death| death.time);
+            self.die(index, death, Known::Told, changes);
+        }
+    }
+
+    /// Which of the deaths that were told too early is that of who was born then.
+    #[inline]
+    fn early_death(&self, birth: &Life) -> Option<usize> {
+        if !self.ns_graves.has(birth.inum, birth.time) {
+            return None;
+        }
+        self.early.iter().position(|death| {
+            let same = |one: u64, other: u64| one == 0 || other == 0 || one == other;
+            let addresses = [birth.address, death.address].map(Option::unwrap_or_default);
+            death.inum == birth.inum
+                && death.time >= birth.time
+                && same(death.id, birth.id)
+                && same(addresses[0], addresses[1])
+        })
     }
 
     /// Notes a birth that happened after `start` and before it was told. Gives the index
-    /// of the namespace, unless it is dead again.
-    pub(super) fn birth(&mut self, life: &Life, start: u64, changes: &mut Vec<Change>) -> u32 {
+    /// of the namespace, unless it is known to be dead again.
+    fn birth(&mut self, life: &Life, start: u64, changes: &mut Vec<Change>) -> u32 {
         let Some(kind) = life.kind else { return NONE };
         let index = self.living_index(life.inum);
         let is_over = self.ns_graves.has(life.inum, life.time);
@@ -64,8 +106,11 @@ impl World {
             if index != NONE {
                 // What was told of it later than its death was not so.
                 self.die(index, life.time, Known::Inferred, changes);
+                return NONE;
             }
-            return NONE;
+            if self.early_death(life).is_none() {
+                return NONE;
+            }
         }
         if index != NONE {
             match self.who(index, kind, life, start) {
@@ -285,6 +330,18 @@ impl World {
         }
     }
 
+    /// Notes a death of nobody who is known: who made it has perhaps not returned yet.
+    fn death_of_nobody(&mut self, death: &Life) {
+        if self.ns_graves.has(death.inum, death.time) {
+            return;
+        }
+        self.ns_graves.put(death.inum, death.time);
+        if self.early.len() >= EARLY_MAX {
+            self.early.pop_front();
+        }
+        self.early.push_back(*death);
+    }
+
     /// Notes a death. It ends the living namespace of its number only if it can be its
     /// own.
     pub(super) fn death(&mut self, life: &Life, changes: &mut Vec<Change>) {
@@ -292,7 +349,7 @@ impl World {
         let is_buried = self.ns_graves.knows(life.inum);
         if index == NONE {
             // What an operation made and gave back, because a later stage failed, too.
-            return self.ns_graves.put(life.inum, life.time);
+            return self.death_of_nobody(life);
         }
         let ns = &self.namespaces[index];
         let kind = life.kind.unwrap_or(ns.kind);

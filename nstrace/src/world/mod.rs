@@ -60,7 +60,7 @@ pub use self::{
     change::{Change, Interval, Known},
     model::{Maker, Membership, Namespace, NsKey, Start, Task, TaskKey},
 };
-use crate::event::{Event, Holder, Lost};
+use crate::event::{Event, Holder, Life, Lost};
 
 /// How much is remembered of the dead, and what is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +105,8 @@ pub struct World {
     /// In the order in which their deaths were told, and when they died.
     dead: VecDeque<(NsKey, u64)>,
     ns_graves: Graves<INUMS>,
+    /// Deaths of those whose birth may be told yet. A state does not have them.
+    early: VecDeque<Life>,
     task_graves: Graves<TIDS>,
     snapshot: Snapshot,
     /// What holds namespaces of kind pid that are not known.
@@ -152,7 +154,7 @@ impl World {
             }
             Event::Birth(life) => {
                 self.advance(life.time);
-                self.birth(life, life.time, changes);
+                self.birth_alone(life, changes);
             }
             Event::Death(life) => {
                 self.advance(life.time);

@@ -230,6 +230,27 @@ fn a_number_that_is_not_in_use_ends_what_had_it() {
 }
 
 #[test]
+fn a_death_that_is_told_before_the_birth_ends_it() {
+    let mut world = world(&[death(1300, NET)]);
+    let changes = apply(&mut world, &unshare_net(1000));
+    let Some(Change::Born(ns)) = changes.first() else {
+        panic!("{changes:?}");
+    };
+    assert!(changes.contains(&Change::Died {
+        ns: *ns,
+        age_ns: Some(300),
+        known: Known::Told,
+    }));
+    let dead = world.namespace(*ns).expect("it is remembered");
+    assert!(dead.maker.is_some() && dead.owner.is_some());
+    // Once; and who has the number later is another one.
+    assert_eq!(apply(&mut world, &unshare_net(1000)), []);
+    assert_eq!(apply(&mut world, &death(1300, NET)), []);
+    apply(&mut world, &unshare_net(2000));
+    assert_eq!(world.living(Kind::Net, NET), Some(net(&world)));
+}
+
+#[test]
 fn an_id_tells_apart_what_the_number_does_not() {
     let with_id = |time, id| {
         Owned::Namespace(FoundNamespace {
