@@ -55,8 +55,10 @@ impl World {
             }
             self.set_parents(index, parent, owner, record.start, changes);
         }
-        for life in op.born_of(flags) {
-            self.end_if_over(&life, changes);
+        if !self.early.is_empty() {
+            for life in op.born_of(flags) {
+                self.end_if_over(&life, changes);
+            }
         }
     }
 
@@ -67,7 +69,6 @@ impl World {
     }
 
     /// Ends a namespace whose death was told before its birth.
-    #[inline]
     fn end_if_over(&mut self, birth: &Life, changes: &mut Vec<Change>) {
         let Some(at) = self.early_death(birth) else {
             return;
@@ -81,7 +82,6 @@ impl World {
     }
 
     /// Which of the deaths that were told too early is that of who was born then.
-    #[inline]
     fn early_death(&self, birth: &Life) -> Option<usize> {
         if !self.ns_graves.has(birth.inum, birth.time) {
             return None;
