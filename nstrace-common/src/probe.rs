@@ -154,6 +154,13 @@ pub const PROBES: &[Probe] = &[
     ),
     // void (ns_common *ns, ns_tree[_root] *)
     Probe::new("__ns_tree_remove", Entry, Optional, "deaths of namespaces").twin(),
+    // void (struct mount *, enum umount_tree_flags)
+    Probe::new(
+        "umount_tree",
+        Entry,
+        Optional,
+        "where mounts were that die with writers",
+    ),
     // void (struct mount *)
     Probe::new(
         "cleanup_mnt",

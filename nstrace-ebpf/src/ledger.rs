@@ -442,6 +442,10 @@ fn since(room: *mut MountRecord, mount: u64, counted: i32) -> Option<u64> {
     // SAFETY: in the map, of which nobody else has this part.
     unsafe {
         mount::describe(room, head(Kind::Watched), mount);
+        if (*room).ns != 0 && mount::is_on_another(mount) {
+            mount::point(&mut (*room).point, &raw mut (*room).pad, mount);
+            (*room).pad = 0;
+        }
         (*room).since = now;
         (*room).count = mount::writers(mount) - counted;
         (*room).frames_len = 0;

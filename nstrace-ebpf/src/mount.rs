@@ -140,7 +140,7 @@ pub fn root_ino(mount: u64) -> u64 {
     }
 }
 
-/// Fills in what is to be said of a mount, but for `count` and `frames`.
+/// Fills in what is to be said of a mount, but for `count`, `point` and `frames`.
 ///
 /// # Safety
 ///
@@ -172,58 +172,74 @@ pub unsafe fn describe(record: *mut MountRecord, head: Head, mount: u64) {
         (*record).source[0] = 0;
         bpf_probe_read_kernel_str((*record).source.as_mut_ptr().cast(), 64, source as *const _);
         let root: u64 = Raw::get(vfsmount, member::VfsmountRoot);
-        path(&mut (*record).root, &raw mut (*record).pad, root, 0);
-        let parent: u64 = Raw::get(mount, member::MountParent);
+        path::<false>(&mut (*record).root, &raw mut (*record).pad, root, 0);
         (*record).point[0] = 0;
-        if parent != mount && (*record).ns != 0 {
-            path(
-                &mut (*record).point,
-                &raw mut (*record).pad,
-                Raw::get(mount, member::MountPoint),
-                parent,
-            );
-        }
         (*record).pad = 0;
     }
 }
 
-/// Writes the names of a path, the last first: up to the root of the file system, or, with
-/// the mount that the path is in, to that of its namespace.
+/// Whether a mount is mounted on another.
+#[inline(always)]
+pub fn is_on_another(mount: u64) -> bool {
+    // SAFETY: Raw reads any address.
+    unsafe { Raw::get::<u64>(mount, member::MountParent) != mount }
+}
+
+/// Writes where a mount is that [`is_on_another`], in a namespace. `length` is a place to work in, of a map.
+///
+/// # Safety
+///
+/// `point` and `length` must be in a map.
+#[inline(always)]
+pub unsafe fn point(point: &mut [u8; PATH], length: *mut u32, mount: u64) {
+    // SAFETY: Raw reads any address.
+    unsafe {
+        let parent: u64 = Raw::get(mount, member::MountParent);
+        path::<true>(point, length, Raw::get(mount, member::MountPoint), parent);
+    }
+}
+
+/// Writes the names of a path, the last first: up to the root of the file system, or, if it
+/// crosses to the mount that the one which it is in is mounted on, to that of its namespace.
 ///
 /// `length` is in a map, where the length is kept meanwhile: of what it reads there the verifier
 /// knows nothing, so that each turn begins like the one before, and it need not follow all ways
-/// in which several can be passed through.
+/// in which several can be passed through. For the same reason there is no branch on whether a
+/// turn goes up to the mount above: it reads a name all the same, which the next one overwrites.
 #[inline(always)]
-unsafe fn path(out: &mut [u8; PATH], length: *mut u32, dentry: u64, mount: u64) {
+unsafe fn path<const CROSSES: bool>(
+    out: &mut [u8; PATH],
+    length: *mut u32,
+    dentry: u64,
+    mount: u64,
+) {
     let (mut dentry, mut mount) = (dentry, mount);
     let mut at = 0_usize;
     // SAFETY: Raw reads any address; the helper writes no more than is left.
     unsafe {
         for _ in 0..NAMES {
-            if mount != 0 && dentry == Raw::get(within(mount), member::VfsmountRoot) {
-                let parent: u64 = Raw::get(mount, member::MountParent);
-                if parent == mount {
-                    break;
-                }
-                dentry = Raw::get(mount, member::MountPoint);
-                mount = parent;
-                continue;
+            let (mut above, mut to, mut goes_up) = (Raw::get(dentry, member::DentryParent), 0, 0);
+            if CROSSES {
+                goes_up = same(dentry, Raw::get(within(mount), member::VfsmountRoot));
+                above = select(goes_up, Raw::get(mount, member::MountPoint), above);
+                to = select(goes_up, Raw::get(mount, member::MountParent), mount);
             }
-            let parent: u64 = Raw::get(dentry, member::DentryParent);
-            if parent == dentry || at >= PATH_NAMES {
+            // The root of all is above itself; one that is mounted on itself is in another mount.
+            if same(above, dentry) & same(to, mount) != 0 || at >= PATH_NAMES {
                 break;
             }
             let name: u64 = Raw::get(dentry, member::DentryName);
             // Else the compiler may mask one register and compare another.
             asm!("{0} = {0}", inout(reg) at);
-            let to = out.as_mut_ptr().add(at & (PATH_NAMES - 1));
-            let len = bpf_probe_read_kernel_str(to.cast(), NAME as u32, name as *const _);
+            let free = out.as_mut_ptr().add(at & (PATH_NAMES - 1));
+            let len = bpf_probe_read_kernel_str(free.cast(), NAME as u32, name as *const _);
             if len <= 0 || len > NAME as i64 {
                 break;
             }
-            core::ptr::write_volatile(length, (at + len as usize) as u32);
+            let len = select(goes_up, 0, len as u64);
+            core::ptr::write_volatile(length, (at as u64 + len) as u32);
             at = core::ptr::read_volatile(length) as usize;
-            dentry = parent;
+            (dentry, mount) = (above, to);
         }
         // The end, whatever was there before.
         asm!("{0} = {0}", inout(reg) at);
@@ -231,6 +247,22 @@ unsafe fn path(out: &mut [u8; PATH], length: *mut u32, dentry: u64, mount: u64) 
             out[at] = 0;
         }
     }
+}
+
+/// All bits if two are the same, else none; the compiler does not see that it is one of two.
+#[inline(always)]
+fn same(one: u64, other: u64) -> u64 {
+    let differs = one ^ other;
+    let mut sign = differs | differs.wrapping_neg();
+    // SAFETY: nothing is done.
+    unsafe { asm!("{0} = {0}", inout(reg) sign, options(pure, nomem, nostack)) };
+    (sign >> 63).wrapping_sub(1)
+}
+
+/// One of two, by all bits or none.
+#[inline(always)]
+fn select(mask: u64, one: u64, other: u64) -> u64 {
+    one & mask | other & !mask
 }
 
 /// Takes the kernel stack down; gives how many frames there are.

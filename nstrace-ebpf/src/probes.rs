@@ -186,6 +186,11 @@ entry!(timens_install_fentry, timens_install_kprobe, |c| {
 });
 
 entry!(
+    umount_tree_fentry,
+    umount_tree_kprobe,
+    unbalanced::umount_tree
+);
+entry!(
     cleanup_mnt_fentry,
     cleanup_mnt_kprobe,
     unbalanced::cleanup_mnt

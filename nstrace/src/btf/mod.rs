@@ -15,7 +15,9 @@ mod tests;
 
 pub use offsets::{Missing, offsets};
 
-use std::{collections::HashMap, ffi::CStr};
+use std::ffi::CStr;
+
+use foldhash::HashMap;
 
 /// Why bytes are not BTF.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -72,32 +74,55 @@ pub struct Btf<'a> {
     functions: Wanted<'a>,
 }
 
+/// The ids of the wanted functions, and of typedefs of such a name.
+#[derive(Clone, Debug)]
+pub struct Skeleton<'a> {
+    /// BTF up to the last of these typedefs, in which all else is left out.
+    pub bytes: Vec<u8>,
+    /// So many types these are.
+    pub len: u32,
+    /// The functions behind it, by their ids.
+    pub functions: Vec<(u32, &'a str)>,
+}
+
+/// A power of two.
+const STARTS: usize = 8192;
+
 /// The wanted names, each with the id of its type once that was found.
 struct Wanted<'a> {
-    ids: HashMap<&'a [u8], Option<u32>>,
+    ids: HashMap<&'a str, Option<u32>>,
     /// A bit for each [`Wanted::start`] of a name: most names of the 70,000 that a kernel
     /// has need not be looked at further.
-    starts: [u64; 16],
+    starts: [u64; STARTS / 64],
 }
 
 impl<'a> Wanted<'a> {
     fn new(names: &[&'a str]) -> Self {
-        let mut starts = [0; 16];
+        let mut starts = [0; STARTS / 64];
         for name in names {
             let start = Self::start(name.as_bytes());
             starts[start / 64] |= 1 << (start % 64);
         }
-        let ids = names.iter().map(|name| (name.as_bytes(), None)).collect();
+        let ids = names.iter().map(|name| (*name, None)).collect();
         Wanted { ids, starts }
     }
 
-    /// A number below 1024 from the first two bytes of a name; no name that is wanted is
-    /// shorter.
+    /// A number below [`STARTS`] from the first bytes of a name, up to four; what is behind
+    /// its NUL does not count.
     fn start(name: &[u8]) -> usize {
-        match name {
-            [a, b, ..] => (usize::from(*a) << 5 ^ usize::from(*b)) % 1024,
-            _ => 0,
+        let mut first = name.first_chunk().map_or_else(
+            || {
+                name.iter()
+                    .rev()
+                    .fold(0, |first, byte| first << 8 | u32::from(*byte))
+            },
+            |first| u32::from_le_bytes(*first),
+        );
+        let nul = first.wrapping_sub(0x0101_0101) & !first & 0x8080_8080;
+        if nul != 0 {
+            first &= (1 << (nul.trailing_zeros() - 7)) - 1;
         }
+        first.wrapping_mul(0x9e37_79b1) as usize >> (32 - STARTS.ilog2())
     }
 
     /// Notes a type. The first of its name counts: it is the kernel's own, later ones are
@@ -106,6 +131,7 @@ impl<'a> Wanted<'a> {
         let start = Self::start(strings.get(name_at as usize..).unwrap_or_default());
         if self.starts[start / 64] >> (start % 64) & 1 != 0
             && let Some(name) = string(strings, name_at)
+            && let Ok(name) = str::from_utf8(name)
             && let Some(found) = self.ids.get_mut(name)
         {
             found.get_or_insert(id);
@@ -113,7 +139,7 @@ impl<'a> Wanted<'a> {
     }
 
     fn id(&self, name: &str) -> Option<u32> {
-        self.ids.get(name.as_bytes()).copied().flatten()
+        self.ids.get(name).copied().flatten()
     }
 }
 
@@ -184,38 +210,42 @@ impl<'a> Btf<'a> {
         Ok(())
     }
 
-    /// BTF in which the wanted functions have the ids that they have here, and all else is
-    /// left out: who only asks for their ids need not read 100,000 types.
-    pub fn skeleton(&self) -> Vec<u8> {
+    /// What a loader asks of BTF, which need not read 100,000 types for that.
+    pub fn skeleton(&self) -> Skeleton<'a> {
         const FORWARD: [u32; 3] = [0, KIND_FWD << 24, 0];
         let found = self.functions.ids.iter();
-        let found: Vec<(&[u8], u32)> = found
-            .filter_map(|(name, id)| Some((*name, (*id)?)))
-            .filter(|(_, id)| self.kind(*id).is_some_and(|kind| kind != KIND_VAR))
+        let mut found: Vec<(u32, &str, u32)> = found
+            .filter_map(|(name, id)| Some(((*id)?, *name, self.kind((*id)?)?)))
+            .filter(|(.., kind)| *kind != KIND_VAR)
             .collect();
-        let last = found.iter().map(|(_, id)| *id).max().unwrap_or(0);
-        let mut types = vec![FORWARD; last as usize];
+        found.sort_unstable();
+        let last = found.iter().rposition(|(.., kind)| *kind == KIND_TYPEDEF);
+        let behind = found.split_off(last.map_or(0, |last| last + 1));
+        let len = found.last().map_or(0, |(id, ..)| *id);
+        let mut types = vec![FORWARD; len as usize];
         let mut strings = vec![0];
-        for (name, id) in found {
-            let at = (id - 1) as usize;
-            let kind = self.kind(id).unwrap_or(0);
-            types[at] = [strings.len() as u32, kind << 24, 0];
-            strings.extend(name);
+        for (id, name, kind) in found {
+            types[(id - 1) as usize] = [strings.len() as u32, kind << 24, 0];
+            strings.extend(name.bytes());
             strings.push(0);
         }
-        let len = size_of_val(&types[..]) as u32;
+        let types_len = size_of_val(&types[..]) as u32;
         let header = [
             MAGIC_AND_VERSION,
             HEADER_LEN as u32,
             0,
-            len,
-            len,
+            types_len,
+            types_len,
             strings.len() as u32,
         ];
         let words = header.iter().chain(types.iter().flatten());
         let mut bytes: Vec<u8> = words.flat_map(|word| word.to_ne_bytes()).collect();
         bytes.extend(strings);
-        bytes
+        Skeleton {
+            bytes,
+            len,
+            functions: behind.into_iter().map(|(id, name, _)| (id, name)).collect(),
+        }
     }
 
     fn kind(&self, id: u32) -> Option<u32> {

@@ -334,14 +334,26 @@ proptest! {
     }
 }
 
-/// What aya asks of it: the ids of names. By hand: the function is the sixth type, so
-/// five come before it.
+/// What aya asks of it. By hand: the typedef is the second type, and the function the sixth.
 #[test]
-fn skeleton_has_the_wanted_functions_at_their_ids() {
+fn skeleton_has_what_is_wanted_at_its_ids() {
     let whole = blob(TYPES, STRINGS);
-    let skeleton = parse(&whole).unwrap().skeleton();
-    let forward = [0, 7 << 24, 0];
-    let function = [1, 12 << 24, 0];
-    let types = [[forward; 5].concat(), function.to_vec()].concat();
-    assert_eq!(skeleton, blob(&types, b"\0go\0"));
+    let btf = Btf::parse(&whole, &[], &["go", "count_t", "gone"]).unwrap();
+    let skeleton = btf.skeleton();
+    let (forward, typedef) = ([0, 7 << 24, 0], [1, 8 << 24, 0]);
+    let types = [forward, typedef].concat();
+    assert_eq!(skeleton.bytes, blob(&types, b"\0count_t\0"));
+    assert_eq!((skeleton.len, skeleton.functions), (2, vec![(6, "go")]));
+}
+
+#[test]
+fn only_a_name_itself_decides_whether_it_may_be_wanted() {
+    for name in ["", "f", "fs", "pid", "cred", "task_struct"] {
+        let in_table = [name.as_bytes(), b"\0another\0"].concat();
+        assert_eq!(
+            Wanted::start(name.as_bytes()),
+            Wanted::start(&in_table),
+            "{name}"
+        );
+    }
 }

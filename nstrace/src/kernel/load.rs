@@ -13,6 +13,7 @@ use aya::{
     programs::{BtfTracePoint, FEntry, FExit, KProbe, Program, ProgramError},
     util::nr_cpus,
 };
+use aya_obj::btf::{BtfType, Func, FuncLinkage};
 use nstrace_common::{
     config::{Config, Tasks},
     field::{FIELDS, FIELDS_LEN, Need},
@@ -29,8 +30,8 @@ use super::{
     error::{self, errno, refused},
     numbers::Numbers,
     plan::{
-        Attach, CLEANUP, HELPERS, PER_CPU, Planned, Step, Way, full, functions, plan, program_name,
-        twin_name,
+        Attach, CLEANUP, HELPERS, PER_CPU, Planned, Step, UNMOUNT, Way, full, functions, plan,
+        program_name, twin_name,
     },
     symbols::address,
 };
@@ -185,7 +186,7 @@ fn load_with(options: &Options, has_twins: bool, may_skip: bool) -> Result<Kerne
     let mut plan = plan(PROBES, options.attach, &btf, has_twins);
     plan.retain(|planned| {
         let probe = planned.probe;
-        let is_told = options.has_ledger && probe.function == CLEANUP;
+        let is_told = options.has_ledger && [CLEANUP, UNMOUNT].contains(&probe.function);
         !is_told && (for_tree || !probe.for_tree) && (for_mounts || !probe.for_mounts)
     });
     let btf = skeleton(&btf)?;
@@ -223,8 +224,19 @@ pub(super) fn parse_btf<'a>(raw: &'a [u8], names: &'a [String]) -> Result<Btf<'a
 
 /// The same for aya.
 pub(super) fn skeleton(btf: &Btf) -> Result<AyaBtf, KernelError> {
-    AyaBtf::parse(&btf.skeleton(), aya::Endianness::default())
-        .map_err(|error| KernelError::AyaBtf(error::chain(&error)))
+    let known = btf.skeleton();
+    let mut skeleton = AyaBtf::parse(&known.bytes, aya::Endianness::default())
+        .map_err(|error| KernelError::AyaBtf(error::chain(&error)))?;
+    let mut last = known.len;
+    for (id, name) in known.functions {
+        for _ in last + 1..id {
+            skeleton.add_type(BtfType::Unknown);
+        }
+        let name = skeleton.add_string(name);
+        skeleton.add_type(BtfType::Func(Func::new(name, 0, FuncLinkage::Static)));
+        last = id;
+    }
+    Ok(skeleton)
 }
 
 /// How many CPUs there can be.

@@ -77,6 +77,9 @@ pub const HELPERS: [&str; 3] = [
 /// Where mounts die.
 pub const CLEANUP: &str = "cleanup_mnt";
 
+/// Where it is remembered where they were.
+pub const UNMOUNT: &str = "umount_tree";
+
 /// The variable that says where the others of a CPU are.
 pub const PER_CPU: &str = "this_cpu_off";
 

@@ -14,6 +14,7 @@ use crate::harness::module::Inserted;
 use crate::harness::report::Report;
 use crate::harness::tracer::Tracer;
 use crate::harness::watch::{self, Watch};
+use crate::procfs::{self, Procfs};
 use crate::sys;
 
 /// The commands of xtask/modules/writers.
@@ -78,34 +79,42 @@ fn truth(report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// Whether lines of JSON tell of one mount that died with so many writers, and of the kernel's
-/// warning about it.
-fn is_told(lines: &[String], left: i32) -> bool {
+/// Whether lines of JSON tell of one mount that died with so many writers, and where it was, and
+/// of the kernel's warning about it.
+fn is_told(lines: &[String], left: i32, ns: u32) -> bool {
     let left = format!("\"writers\":{left},");
+    let was_at = format!("\"point\":\"{MOUNT}\",\"mnt\":{ns},");
     let count = |of: &str, holds: &dyn Fn(&str) -> bool| {
         let kind = format!("{{\"type\":\"{of}\",");
         let lines = lines.iter().filter(|line| line.starts_with(&kind));
         lines.filter(|line| holds(line)).count()
     };
     let at = "\"at\":\"fs/namespace.c:";
-    count("mount_death", &|line| line.contains(&left)) == 1
+    let is_whole = |line: &str| line.contains(&left) && line.contains(&was_at);
+    count("mount_death", &is_whole) == 1
         && count("kernel_warning", &|line| {
             line.contains(at) && line.contains("\"function\":\"cleanup_mnt+")
         }) == 1
 }
 
+fn own_mnt_ns() -> Result<u32> {
+    let link = Procfs::open()?.link("thread-self/ns/mnt")?;
+    procfs::inum_of_link(&link).context("a link of a namespace")
+}
+
 /// The tail prints the mount, and what the kernel says of it.
 fn tail(suite: &Suite, report: &mut Report) -> Result<()> {
+    let ns = own_mnt_ns()?;
     let words = suite.words(&["--json"]);
     let nstrace = Watch::start(&[&["tail"], &words[..]].concat())?;
     nstrace.wait_for(PATIENCE, |said| said.is_ready())?;
     unbalance("pair 5")?;
     unbalance("take 3")?;
-    nstrace.wait_for(PATIENCE, |said| is_told(&said.stdout, 3))?;
+    nstrace.wait_for(PATIENCE, |said| is_told(&said.stdout, 3, ns))?;
     nstrace.signal(libc::SIGINT)?;
     let ended = nstrace.finish(PATIENCE)?;
     report.same("code of tail", ended.code, Some(0));
-    report.check(is_told(&ended.stdout, 3), || {
+    report.check(is_told(&ended.stdout, 3, ns), || {
         format!("the tail printed {:?}", ended.stdout)
     });
     Ok(())
@@ -118,6 +127,7 @@ fn flight(suite: &Suite, report: &mut Report) -> Result<()> {
     let name = dir.join("warned.nst").to_string_lossy().into_owned();
     let words = ["-o", &name, "--flight", "30s"];
     let words = [&["record"], &suite.words(&words)[..]].concat();
+    let ns = own_mnt_ns()?;
     let recorder = Tracer::start(&words)?;
     let files = || -> Result<Vec<String>> {
         let entries = fs::read_dir(dir)?.flatten();
@@ -146,7 +156,7 @@ fn flight(suite: &Suite, report: &mut Report) -> Result<()> {
         let tree = watch::run(&["tree", "--from", file], PATIENCE)?;
         report.same(format!("code of tree --from {file}"), tree.code, Some(0));
         let summed = watch::run(&["report", "--json", file], PATIENCE)?;
-        report.check(is_told(&summed.stdout, -4), || {
+        report.check(is_told(&summed.stdout, -4, ns), || {
             format!("the report has {:?}", summed.stdout)
         });
     }
