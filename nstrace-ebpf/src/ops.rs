@@ -122,46 +122,54 @@ fn begin(op: Op, flags: u64) -> Option<&'static mut Slot> {
 
 /// Whether an operation may have changed the namespace of a kind.
 #[inline(always)]
-fn may_change<Ns: Namespace>(slot: &Slot) -> bool {
-    if slot.record.op == Op::Setns as u8 {
+fn may_change<Ns: Namespace>(slot: &Slot, op: Op) -> bool {
+    if matches!(op, Op::Setns) {
         return slot.installs & 1 << Ns::KIND as u32 != 0;
     }
-    // An empty mount namespace is one too, by a flag of its own.
-    let empty = match slot.record.op == Op::Unshare as u8 {
-        _ if !matches!(Ns::KIND, Kind::Mnt) => 0,
-        true => config!(unshare_mask) & !CLONE_NEW_ALL,
-        false => config!(clone_mask) & !CLONE_NEW_ALL,
+    let empty = match Ns::KIND {
+        Kind::Mnt => empty_mount_namespace(op),
+        _ => 0,
     };
     slot.record.flags & (Ns::KIND.flag() | empty) != 0
 }
 
+/// An empty mount namespace is one too, by a flag of its own.
+#[inline(always)]
+fn empty_mount_namespace(op: Op) -> u64 {
+    match op {
+        Op::Unshare => config!(unshare_mask) & !CLONE_NEW_ALL,
+        _ => config!(clone_mask) & !CLONE_NEW_ALL,
+    }
+}
+
 /// Reads the namespaces after an operation, and what is to be said of the new ones: those
-/// of `nsproxy`, and that of the credentials of `task`, which is read by [`Raw`].
+/// of `nsproxy`, and that of the credentials of `task`, which is read by [`Raw`]. `op` is any
+/// clone, unshare or setns: who calls this knows which, and the verifier need not follow the
+/// ways of the others.
 ///
 /// # Safety
 ///
 /// `nsproxy` must be an address that `R` can read.
 #[inline(always)]
-unsafe fn after<R: Reader>(slot: &mut Slot, nsproxy: u64, task: u64) {
+unsafe fn after<R: Reader>(slot: &mut Slot, op: Op, nsproxy: u64, task: u64) {
     unchanged(slot);
     // The flags of setns say what to enter, not what to make.
-    let makes = slot.record.op != Op::Setns as u8;
-    let mut owned = false;
+    let makes = !matches!(op, Op::Setns);
     // SAFETY: the caller's promise.
     unsafe {
         for_each_kind!(Ns => {
-            if Ns::exists() && may_change::<Ns>(slot) {
+            if Ns::exists() && may_change::<Ns>(slot, op) {
                 if matches!(Ns::KIND, Kind::User) {
                     let cred: u64 = Raw::get(task, member::TaskCred);
                     is_in::<Raw, Ns>(slot, Raw::get(cred, member::CredUserNs), makes);
                 } else {
                     is_in::<R, Ns>(slot, Ns::address::<R>(nsproxy), makes);
-                    owned = makes;
                 }
             }
         });
     }
-    if owned {
+    let owned = (CLONE_NEW_ALL | empty_mount_namespace(op)) & !Kind::User.flag();
+    if makes && slot.record.flags & owned != 0 {
         // create_new_namespaces is given the new credentials' user namespace.
         slot.record.owner = slot.record.after[Kind::User as usize];
     }
@@ -421,7 +429,7 @@ pub fn forked<R: Reader>(child: u64) {
     };
     // SAFETY: as above; Raw reads any address.
     let ret = unsafe {
-        after::<R>(slot, nsproxy, child);
+        after::<R>(slot, Op::Clone, nsproxy, child);
         let before = usize::from(slot.record.ids_len) + usize::from(slot.record.marks_len);
         let pids = tasks::pids(pid, |i, at| {
             slot.put(before + i, u64::from(at.ns) << 32 | u64::from(at.nr))
@@ -449,7 +457,7 @@ pub fn ksys_unshare<C: Entry>(context: &C) {
 /// ksys_unshare returns.
 #[inline(always)]
 pub fn ksys_unshare_ret<C: Exit>(context: &C) {
-    if !end_in_caller(i64::from(context.ret() as i32)) && may_skip() {
+    if !end_in_caller(Op::Unshare, i64::from(context.ret() as i32)) && may_skip() {
         // SAFETY: the registers of the current task.
         let flags = context.first_arg().unwrap_or_else(|| unsafe {
             Raw::at(user_regs(), core::mem::offset_of!(pt_regs, rdi) as u64)
@@ -463,7 +471,7 @@ pub fn ksys_unshare_ret<C: Exit>(context: &C) {
 /// The twin of [`ksys_unshare_ret`].
 #[inline(always)]
 pub fn ksys_unshare_ret_twin<C: Exit>(context: &C) {
-    end_in_caller(i64::from(context.ret() as i32));
+    end_in_caller(Op::Unshare, i64::from(context.ret() as i32));
 }
 
 /// `long sys_setns(const struct pt_regs *regs)`, called.
@@ -478,7 +486,7 @@ pub fn sys_setns<C: Entry>(context: &C) {
 /// setns returns.
 #[inline(always)]
 pub fn sys_setns_ret<C: Exit>(context: &C) {
-    if !end_in_caller(context.ret() as i64) && may_skip() {
+    if !end_in_caller(Op::Setns, context.ret() as i64) && may_skip() {
         missed(1 << Op::Setns as u8);
     }
 }
@@ -486,12 +494,12 @@ pub fn sys_setns_ret<C: Exit>(context: &C) {
 /// The twin of [`sys_setns_ret`].
 #[inline(always)]
 pub fn sys_setns_ret_twin<C: Exit>(context: &C) {
-    end_in_caller(context.ret() as i64);
+    end_in_caller(Op::Setns, context.ret() as i64);
 }
 
 /// Ends an operation that changes the caller itself; says whether there was one.
 #[inline(always)]
-fn end_in_caller(ret: i64) -> bool {
+fn end_in_caller(op: Op, ret: i64) -> bool {
     let Some(slot) = slot::mine() else {
         return false;
     };
@@ -499,7 +507,7 @@ fn end_in_caller(ret: i64) -> bool {
         // SAFETY: the current task, and what it points to.
         unsafe {
             let nsproxy: u64 = Current::get(current(), member::TaskNsproxy);
-            after::<Current>(slot, nsproxy, raw_current());
+            after::<Current>(slot, op, nsproxy, raw_current());
         }
     }
     finish(slot, ret);
