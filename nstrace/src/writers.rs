@@ -189,17 +189,15 @@ impl Ledger {
     }
 
     /// What is to be said of the living ones: of those whose writers are not those of files
-    /// that are open.
+    /// that are open, as the ledger has it, or cannot be.
     pub fn unbalanced(&self) -> Vec<Death> {
         let mut unbalanced = Vec::new();
-        for watched in self.mounts.values() {
-            let Some(count) = watched.last else { continue };
-            let verdict = self.judge(watched, count, false);
-            if verdict.unowned() == 0 {
+        for (watched, verdict) in self.verdicts() {
+            if verdict.unowned() == 0 && verdict.count >= 0 {
                 continue;
             }
             let mut mount = watched.first.clone();
-            mount.count = i32::try_from(count).unwrap_or(i32::MAX);
+            mount.count = i32::try_from(verdict.count).unwrap_or(i32::MAX);
             unbalanced.push(Death {
                 mount,
                 stack: Vec::new(),
@@ -207,6 +205,26 @@ impl Ledger {
             });
         }
         unbalanced
+    }
+
+    /// Of how many living ones it cannot be told whether they are balanced: something found no
+    /// room, and the ledger has not the kernel's count.
+    pub fn untold(&self) -> usize {
+        let is_untold = |verdict: &Verdict| {
+            let has_missed = |doubt: &Doubt| matches!(doubt, Doubt::Full(_) | Doubt::Skipped(_));
+            let is_balanced = verdict.unowned() == 0 && verdict.count >= 0;
+            is_balanced && verdict.sum() != verdict.count && verdict.doubts.iter().any(has_missed)
+        };
+        let all = self.verdicts();
+        all.filter(|(_, verdict)| is_untold(verdict)).count()
+    }
+
+    /// Of those whose writers were asked for.
+    fn verdicts(&self) -> impl Iterator<Item = (&Watched, Verdict)> {
+        self.mounts.values().filter_map(|watched| {
+            let verdict = self.judge(watched, watched.last?, false);
+            Some((watched, verdict))
+        })
     }
 
     /// What is in no balance.

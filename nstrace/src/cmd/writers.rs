@@ -250,8 +250,14 @@ impl Page {
             0 => String::new(),
             skipped => format!(", {skipped} runs skipped by the kernel"),
         };
+        let untold = match self.ledger.untold() {
+            0 => String::new(),
+            untold => format!(
+                "; of {untold} that live it cannot be told: nstrace writers --now looks at all"
+            ),
+        };
         say(&format!(
-            "{watched} mounts watched, {unbalanced} unbalanced{missing}{skipped}"
+            "{watched} mounts watched, {unbalanced} unbalanced{missing}{skipped}{untold}"
         ));
     }
 }

@@ -313,3 +313,36 @@ fn what_comes_before_its_mount_counts() {
     assert_eq!((verdict.taken, verdict.sum()), (3, 3));
     assert_eq!(verdict.doubts, []);
 }
+
+/// What found no room may be what unbalances a mount that lives: below zero it is told, above
+/// it may be an open file.
+#[test]
+fn the_kernels_count_speaks_where_the_ledger_is_full() {
+    let of = |address, count| {
+        let mut record = MountRecord::new_zeroed();
+        (record.address, record.since, record.count) = (address, 5, count);
+        record
+    };
+    let mut ledger = Ledger::default();
+    let mut tell = |record: &MountRecord| {
+        let event = Event::MountWatched(Mount { record, stack: b"" });
+        assert!(ledger.event(&event).is_none());
+    };
+    let _ = [1, 2, 3].map(|address| tell(&of(address, 0)));
+    let _ = [(1, -4), (2, 2), (3, 0)].map(|(address, count)| tell(&of(address, count)));
+    let told = |ledger: &Ledger| {
+        let all = ledger.unbalanced().into_iter();
+        let counts: Vec<i32> = all.map(|death| death.mount.count).collect();
+        (counts, ledger.untold())
+    };
+    assert_eq!(told(&ledger), (vec![-4], 0));
+    ledger.event(&Event::Unfiled(Unfiled {
+        accesses: 7,
+        ..Unfiled::default()
+    }));
+    assert_eq!(told(&ledger), (vec![-4], 1));
+    let verdict = ledger.unbalanced().pop().and_then(|death| death.verdict);
+    let verdict = verdict.expect("it was watched");
+    assert_eq!(verdict.doubts, [Doubt::Sum, Doubt::Full(7)]);
+    assert_eq!(verdict.guilty, []);
+}
