@@ -7,6 +7,7 @@ mod failures;
 mod hang;
 pub mod holders;
 mod limits;
+pub mod many_mounts;
 pub mod mount_op_storm;
 pub mod mount_ops;
 pub mod mount_storm;
@@ -63,6 +64,8 @@ pub enum Act {
     TreeStorm(tree_storm::StormArgs),
     /// Mounts of all sorts, in several namespaces, and some left
     MountStorm(mount_storm::StormArgs),
+    /// As many mounts as a big host has, in several namespaces
+    ManyMounts(many_mounts::ManyArgs),
     /// Holders of namespaces, one at a time, as stdin asks for them
     Holders {
         /// Where to mount what is mounted
@@ -125,6 +128,7 @@ pub fn run(act: &Act) -> Result<()> {
         } => storm::run(*ops, *processes, Duration::from_micros(*pause_us)),
         Act::TreeStorm(args) => tree_storm::run(args),
         Act::MountStorm(args) => mount_storm::run(args),
+        Act::ManyMounts(args) => many_mounts::run(args),
         Act::Holders { dir } => holders::serve(dir),
         Act::OverlayLoad(args) => overlay::load(args),
         Act::CopyUp(args) => overlay::copy_up(args),
