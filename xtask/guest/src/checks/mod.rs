@@ -191,6 +191,10 @@ const TESTS: &[Test] = &[
         run: writers::overlay,
     },
     Test {
+        name: "writers many",
+        run: writers::many,
+    },
+    Test {
         name: "writers now",
         run: writers::now,
     },
@@ -231,6 +235,10 @@ const TESTS: &[Test] = &[
         run: mounts::storm,
     },
     Test {
+        name: "mounts many",
+        run: mounts::many,
+    },
+    Test {
         name: "cases",
         run: cases::run,
     },
@@ -242,6 +250,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("mount warnings", &["nstrace_writers"]),
     ("writers module", &["nstrace_writers"]),
     ("writers limits", &["nstrace_writers"]),
+    ("writers many", &["nstrace_writers"]),
     ("writers now", &["nstrace_writers"]),
     (
         "writers overlay",

@@ -82,6 +82,27 @@ pub fn storm(suite: &mut Suite) -> Result<Verdict> {
     Ok(Verdict::Ran(report))
 }
 
+/// As many as a host with containers has.
+pub fn many(suite: &mut Suite) -> Result<Verdict> {
+    if let Some(done) = suite.done_already() {
+        return Ok(done);
+    }
+    let mut report = Report::default();
+    let args = ["--dir", "/run/nstrace-many", "--mounts", "1000"];
+    let words = ["act", "many-mounts", "--namespaces", "9"];
+    let mut act = Held::start(&[&words[..], &args].concat())?;
+    act.wait_for("at rest")?;
+    let book = PathBuf::from("/run/nstrace-many.book");
+    fs::create_dir_all(&book)?;
+    let truth = truth(&book, &mut report)?;
+    let count = truth.values().map(BTreeMap::len).sum::<usize>();
+    report.check(count >= 10_000, || format!("{count} mounts are there"));
+    against(&truth, &mounts(&["mounts", "--json"])?, &mut report);
+    act.end()?;
+    fs::remove_dir(&book)?;
+    Ok(Verdict::Ran(report))
+}
+
 fn check(book: &Path, report: &mut Report) -> Result<()> {
     let truth = truth(book, report)?;
     let said = mounts(&["mounts", "--json"])?;

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use super::{Suite, Verdict, may_skip};
 use crate::act;
 use crate::act::overlay::calls::Mapping;
+use crate::harness::held::Held;
 use crate::harness::kernel_log::{KernelLog, Unbalanced};
 use crate::harness::module::Inserted;
 use crate::harness::report::Report;
@@ -51,6 +52,7 @@ struct Death {
     kind: String,
     writers: i64,
     fs: String,
+    point: Option<String>,
     #[serde(default)]
     private: bool,
     verdict: Option<Verdicts>,
@@ -220,6 +222,42 @@ pub fn limits(suite: &mut Suite) -> Result<Verdict> {
         report.check(is_right, || format!("{what}: {verdict:?}"));
     }
     fs::remove_dir(MOUNT)?;
+    Ok(Verdict::Ran(report))
+}
+
+/// Where the ledger has no room for the stacks of all mounts, one that lives with a count below
+/// zero is told all the same, without a name; nothing is said of the others.
+pub fn many(suite: &mut Suite) -> Result<Verdict> {
+    const DIR: &str = "/run/nstrace-many";
+    let mut report = Report::default();
+    let module = Inserted::new("nstrace_writers")?;
+    let ledger = Ledger::start(suite, &["--fs", "tmpfs", "--stacks", "1000"])?;
+    let args = ["--dir", DIR, "--mounts", "1000", "--namespaces", "3"];
+    let mut act = Held::start(&[&["act", "many-mounts"], &args[..]].concat())?;
+    act.wait_for("at rest")?;
+    act.go_on()?;
+    act.wait_for("appended")?;
+    let point = format!("{DIR}/tree/999");
+    let unbalance = |words: &str| fs::write(COMMANDS, format!("{words} {point}/file"));
+    unbalance("drop 4")?;
+    let living = ledger.finish()?;
+    let told = living
+        .iter()
+        .map(|mount| (mount.kind.as_str(), mount.point.as_deref(), mount.writers));
+    report.same(
+        "mounts",
+        told.collect::<Vec<_>>(),
+        vec![("mount_writers", Some(point.as_str()), -4)],
+    );
+    for mount in &living {
+        report.same("named", named(mount), vec![]);
+        let doubts = mount.verdict.iter().flat_map(|verdict| &verdict.doubts);
+        let doubts: Vec<&str> = doubts.map(String::as_str).collect();
+        report.check(doubts.contains(&"full"), || format!("doubts: {doubts:?}"));
+    }
+    unbalance("take 4")?;
+    act.end()?;
+    module.remove()?;
     Ok(Verdict::Ran(report))
 }
 

@@ -1,6 +1,6 @@
 //! An act that says how far it is, and lets go of what it has made when it is told to.
 
-use std::io::{BufRead, BufReader, Lines};
+use std::io::{BufRead, BufReader, Lines, Write};
 use std::process::{Child, ChildStdout};
 
 use anyhow::{Context, Result, ensure};
@@ -28,6 +28,12 @@ impl Held {
         let said = line.split(':').next();
         ensure!(said == Some(word), "the act says {line:?}, not {word:?}");
         Ok(())
+    }
+
+    /// Has it do once more what it does.
+    pub fn go_on(&mut self) -> Result<()> {
+        let stdin = self.child.stdin.as_mut().context("no stdin")?;
+        Ok(stdin.write_all(b"\n")?)
     }
 
     /// Has it let go of everything.
