@@ -21,6 +21,7 @@ use crate::{
     kernel::{clock, facts},
     names::Names,
     trace::{Head, Options, StateOf, Writer},
+    writers::Ledger,
 };
 
 /// Where blocks go.
@@ -73,6 +74,8 @@ pub struct What {
     pub filter: Filter,
     /// Without names of commands and paths.
     pub redacts: bool,
+    /// Whether write access is watched.
+    pub has_ledger: bool,
 }
 
 /// The recording, and how it goes.
@@ -103,6 +106,8 @@ pub struct Sink {
     names: Names,
     /// For what is said about failures, and for the filter.
     cgroups: Cgroups,
+    /// Of the mounts whose write access is watched, as it is recorded; none if it is not.
+    ledger: Option<Ledger>,
     rooms: (Room, Room),
 }
 
@@ -149,6 +154,7 @@ impl Sink {
         };
         Ok(Sink {
             writer: begin(to, &head)?,
+            ledger: what.has_ledger.then(Ledger::default),
             filters: what.filter.is_set(),
             what,
             head,
@@ -171,7 +177,7 @@ impl Sink {
     /// larger than it is to be: once what is known when it begins is in the first.
     pub fn limit(&mut self, model: &Model, most: Option<u64>) -> anyhow::Result<()> {
         let mut opening = Writer::new(io::sink(), &self.head, Options::default())?;
-        opening.state(&state(model, &self.names, &self.what))?;
+        opening.state(&state(model, &self.names, &self.ledger, &self.what))?;
         self.opening = opening.written().max(self.writer.written());
         self.most = most;
         let size = match &self.place {
@@ -249,8 +255,7 @@ impl Sink {
     }
 
     /// The kernel has warned.
-    pub fn warned(&mut self, model: &Model, warning: Warning) {
-        self.event(model, &Event::Warning(warning));
+    pub fn warned(&mut self, warning: Warning) {
         let function = String::from_utf8_lossy(warning.function_name());
         self.wanted_now(&format!("the kernel warned in {function}"));
     }
@@ -329,6 +334,10 @@ impl Sink {
             self.error = self.turn(model, time).err();
             self.with(write);
         }
+        // A part that has begun for want of room has the event, and not in its ledger.
+        if let Some(ledger) = &mut self.ledger {
+            ledger.event(&event);
+        }
         self.rooms.0 = room;
     }
 
@@ -351,6 +360,11 @@ impl Sink {
             writer.clock(clock::wall_offset_ns())?;
             writer.flush()
         });
+    }
+
+    /// The mounts whose write access is watched.
+    pub fn ledger(&self) -> Option<&Ledger> {
+        self.ledger.as_ref()
     }
 
     /// Between events: begins the next file if it is time, notes what is known of the
@@ -378,7 +392,7 @@ impl Sink {
             ..self.head.clone()
         };
         let mut next = begin(To::File(parts.next()?), &head)?;
-        let state = state(model, &self.names, &self.what);
+        let state = state(model, &self.names, &self.ledger, &self.what);
         next.state(&state).map_err(unwritten)?;
         self.opening = next.written();
         let mut last = std::mem::replace(&mut self.writer, next);
@@ -400,7 +414,7 @@ impl Sink {
         if is_old || self.writer.is_full() && !self.is_full {
             return self.turn(model, clock::monotonic_ns());
         }
-        let state = state(model, &self.names, &self.what);
+        let state = state(model, &self.names, &self.ledger, &self.what);
         match &mut self.place {
             Rest::One | Rest::Parts { .. } => {
                 if self.writer.wants_state() {
@@ -493,9 +507,15 @@ fn ended(errno: Option<i32>) -> &'static str {
 }
 
 /// What is known, as far as it is wanted.
-fn state<'a>(model: &'a Model, names: &'a Names, what: &What) -> StateOf<'a> {
+fn state<'a>(
+    model: &'a Model,
+    names: &'a Names,
+    ledger: &'a Option<Ledger>,
+    what: &What,
+) -> StateOf<'a> {
     StateOf {
         names,
+        writers: ledger.as_ref(),
         redacts: what.redacts,
         ..model.state()
     }

@@ -183,6 +183,10 @@ const TESTS: &[Test] = &[
         run: writers::module,
     },
     Test {
+        name: "writers parts",
+        run: writers::parts::run,
+    },
+    Test {
         name: "writers limits",
         run: writers::limits,
     },
@@ -241,6 +245,7 @@ const TESTS: &[Test] = &[
 const MODULES: &[(&str, &[&str])] = &[
     ("mount warnings", &["nstrace_writers"]),
     ("writers module", &["nstrace_writers"]),
+    ("writers parts", &["nstrace_writers"]),
     ("writers limits", &["nstrace_writers"]),
     ("writers now", &["nstrace_writers"]),
     (
