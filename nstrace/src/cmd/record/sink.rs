@@ -527,5 +527,11 @@ fn begin(to: To, head: &Head) -> anyhow::Result<Writer<To>> {
         To::Memory(_) => String::new(),
     };
     let writer = Writer::new(to, head, Options::default());
-    writer.map_err(unwritten).context(name)
+    let mut writer = writer.map_err(unwritten).context(name)?;
+    // The first look is a part, and is forgotten: behind it nothing of a later one's state would
+    // be read.
+    if let To::Memory(flight) = writer.get_mut() {
+        flight.begin(Instant::now());
+    }
+    Ok(writer)
 }

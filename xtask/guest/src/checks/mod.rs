@@ -187,6 +187,10 @@ const TESTS: &[Test] = &[
         run: writers::parts::run,
     },
     Test {
+        name: "writers flight",
+        run: writers::parts::flight,
+    },
+    Test {
         name: "writers limits",
         run: writers::limits,
     },
@@ -246,6 +250,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("mount warnings", &["nstrace_writers"]),
     ("writers module", &["nstrace_writers"]),
     ("writers parts", &["nstrace_writers"]),
+    ("writers flight", &["nstrace_writers"]),
     ("writers limits", &["nstrace_writers"]),
     ("writers now", &["nstrace_writers"]),
     (
