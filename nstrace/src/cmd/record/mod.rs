@@ -176,11 +176,15 @@ async fn follow(args: Record, place: Place, mut child: Option<Child>) -> anyhow:
     Writers::end(&mut writers, &mut model, &sink)?;
     let sink = sink.borrow_mut().take().context("nothing was begun")?;
     let (operations, events) = (sink.operations, sink.events);
+    let mounts = match args.mounts {
+        true => format!("{} mount operations, ", sink.mount_operations),
+        false => String::new(),
+    };
     let written = sink.finish(&model, &names)?;
     let (seconds, lost) = (began.elapsed().as_secs_f64(), model.lost);
     let name = name(&args.output, "output");
     say(&format!(
-        "{name}: {operations} operations, {events} events, {written} bytes in {seconds:.1} s, \
+        "{name}: {operations} operations, {mounts}{events} events, {written} bytes in {seconds:.1} s, \
          {lost} lost"
     ));
     Ok(status.unwrap_or(ExitCode::SUCCESS))

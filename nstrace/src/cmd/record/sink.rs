@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use nstrace_common::mount_ops::Call;
 
 use super::{
     flight::{Flight, Trigger},
@@ -92,6 +93,8 @@ pub struct Sink {
     error: Option<anyhow::Error>,
     /// Those that were recorded.
     pub operations: u64,
+    /// The same of mount operations.
+    pub mount_operations: u64,
     /// Everything.
     pub events: u64,
     /// Bytes in files that are done.
@@ -162,6 +165,7 @@ impl Sink {
             begun: Instant::now(),
             error: None,
             operations: 0,
+            mount_operations: 0,
             events: 0,
             done: 0,
             opening: 0,
@@ -246,6 +250,11 @@ impl Sink {
                 if self.what.filter.matches(event, &self.cgroups) {
                     self.pull(op.call.name(), op.record.pid, ended(op.errno()));
                 }
+                self.put(model, event, None);
+                // Copies for a new namespace are a part of what made it.
+                let counts = op.call != Call::CopyMntNs && !self.is_full;
+                self.mount_operations += u64::from(counts);
+                return;
             }
             Event::MountBirths(_) if self.leaves_out(event) => return,
             Event::Cgroup(cgroup) => self.cgroups.made(cgroup),
