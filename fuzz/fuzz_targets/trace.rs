@@ -11,8 +11,15 @@ use nstrace::{
     cgroups::Cgroups,
     event::Unseen,
     names::Names,
-    render::{Changes, Text, TreeFilter, TreeView, leaks, tree, tree_json},
-    trace::{Entry, Index, Item, Reader, State, events_block, state_block},
+    render::{
+        Changes, Clock, Text, TreeFilter, TreeView, View, leaks, tree, tree_json, writers,
+        writers_json,
+    },
+    trace::{
+        Entry, Head, Index, Item, Options, Reader, State, Writer, events_block, state_block,
+        writers_block,
+    },
+    writers::{Death, Ledger},
 };
 
 fn read(bytes: &[u8]) {
@@ -23,7 +30,9 @@ fn read(bytes: &[u8]) {
         match item {
             Item::Entry(Entry::Event(event)) => {
                 known.apply(&event, &mut changes);
-                with_view(&known, |view| lines.print(&mut text, &known.world, &changes, view));
+                with_view(&known, |view| {
+                    lines.print(&mut text, &known.world, &changes, view)
+                });
                 changes.clear();
                 text.clear();
             }
@@ -37,10 +46,47 @@ fn read(bytes: &[u8]) {
         leaks(&mut text, &known.world, view);
     });
     // What is known can be kept, and is the same again.
-    let mut saved = Vec::new();
-    known.world.save(&mut saved, false);
+    let mut writer = Writer::new(Vec::new(), &Head::default(), Options::default());
+    if let Ok(writer) = &mut writer {
+        let _ = writer.state(&known.get());
+    }
+    judge(known.writers.take().unwrap_or_default(), bytes);
     let mut index = Cursor::new(bytes);
     let _ = Index::of(&mut index);
+}
+
+/// Who unbalanced the mounts that die, and those that live in the end.
+fn judge(mut ledger: Ledger, bytes: &[u8]) {
+    let (mut text, mut clock) = (Text::new(), Clock::new(TimeZone::UTC));
+    let mut print = |death: &Death, is_dead| {
+        let view = View {
+            wall_offset_ns: 0,
+            cgroups: &Cgroups::default(),
+            facts: None,
+            origin: None,
+            color: false,
+            all: false,
+        };
+        writers(&mut text, death, is_dead, &view, &mut clock);
+        writers_json(&mut text, death, is_dead, &view, &mut clock);
+        text.clear();
+    };
+    let mut reader = Reader::new(bytes);
+    while let Ok(Some(item)) = reader.read() {
+        match item {
+            Item::Entry(Entry::Event(event)) => {
+                if let Some(death) = ledger.event(&event) {
+                    print(&death, true);
+                }
+            }
+            Item::State(state) => ledger = state.writers.unwrap_or(ledger),
+            _ => {}
+        }
+    }
+    ledger
+        .unbalanced()
+        .iter()
+        .for_each(|death| print(death, false));
 }
 
 fn with_view(known: &State, print: impl FnOnce(&TreeView)) {
@@ -64,4 +110,5 @@ fuzz_target!(|bytes: &[u8]| {
     // What is known, and what happens then.
     let (state, events) = bytes.split_at(bytes.len() / 2);
     read(&[state_block(state), events_block(events)].concat());
+    read(&[writers_block(state), events_block(events)].concat());
 });

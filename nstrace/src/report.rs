@@ -6,6 +6,7 @@
 
 mod failures;
 mod lengths;
+mod mounts;
 mod tally;
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,7 @@ use nstrace_common::{
 pub use self::{
     failures::{Comm, Failure, Failures, Group, Met, What, Why},
     lengths::Lengths,
+    mounts::{MountKind, MountOps, MountSums},
     tally::Tally,
 };
 use crate::{
@@ -28,6 +30,7 @@ use crate::{
     event::{Event, Lost, Operation},
     explain::{Facts, explain},
     filter::{Filter, about},
+    mount_ops::MountOp,
     stages::{self, FUNCTIONS_LEN, Function},
     world::{Change, NsKey, World},
 };
@@ -219,6 +222,8 @@ pub struct Report {
     pub slowest: Vec<Slow>,
     /// By kind.
     pub lives: [Lives; KINDS],
+    /// Mount operations, if they were recorded.
+    pub mounts: MountOps,
     /// Mounts that died with writers, and what the kernel said of mounts, as the tail prints it:
     /// the first.
     pub warnings: Vec<String>,
@@ -243,6 +248,7 @@ impl Default for Report {
             failures: Failures::default(),
             slowest: Vec::new(),
             lives: Default::default(),
+            mounts: MountOps::default(),
             warnings: Vec::new(),
             warned: 0,
             losses: Vec::new(),
@@ -277,6 +283,7 @@ impl Report {
         match event {
             Event::Op(op) if makes => self.operation(op, known, print),
             Event::Lost(lost) => self.loss(lost),
+            Event::MountOp(op) => self.mount_op(op, event, known),
             Event::MountDied(mount) if mount.record.count != 0 => self.warning(event, print),
             Event::Warning(_) => self.warning(event, print),
             _ => {}
@@ -346,6 +353,13 @@ impl Report {
         let reason = explain(op, facts);
         let comm = Comm(op.record.comm);
         self.failures.add(what, reason, comm, container);
+    }
+
+    #[inline(never)]
+    fn mount_op(&mut self, op: &MountOp, event: &Event, known: &Known) {
+        if !self.filters || self.filter.matches(event, known.cgroups) {
+            self.mounts.add(op);
+        }
     }
 
     fn warning(&mut self, event: &Event, print: &mut Print) {

@@ -15,11 +15,11 @@ mod verdict;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
-use nstrace_common::writers::{MountRecord, Site};
+use nstrace_common::writers::{FRAMES, MountRecord, Site};
 
-use crate::event::{Access, Event, Mount, MountKey, Unfiled};
+use crate::event::{Access, Balance, Event, Mount, MountKey, Unfiled};
 
 pub use verdict::{Doubt, Guilty, Line, Verdict, function, verdict};
 
@@ -30,8 +30,27 @@ pub struct Ledger {
     /// What was done to mounts that are not told yet: another CPU does that.
     early: BTreeMap<MountKey, Accesses>,
     /// Of which mount each stack is.
-    of: HashMap<u32, MountKey>,
+    of: BTreeMap<u32, MountKey>,
+    /// How much of all that is kept.
+    kept: Kept,
     unfiled: Unfiled,
+    /// What there was no room for here.
+    left_out: LeftOut,
+}
+
+/// What is kept of all mounts.
+#[derive(Debug, Default)]
+struct Kept {
+    stacks: usize,
+    /// About what they take of memory.
+    bytes: usize,
+}
+
+/// A recording may have any number of mounts and stacks.
+#[derive(Debug, Default)]
+struct LeftOut {
+    mounts: u64,
+    accesses: u64,
 }
 
 /// By numbers.
@@ -48,6 +67,14 @@ pub struct Watched {
     pub accesses: Accesses,
     /// What was not counted anywhere when it was first seen.
     unfiled: Unfiled,
+}
+
+impl Watched {
+    /// What tells it from all others.
+    pub fn key(&self) -> MountKey {
+        let record = &*self.first;
+        Mount { record, stack: &[] }.key()
+    }
 }
 
 /// Write access that was taken or given back with one stack.
@@ -74,8 +101,14 @@ pub struct Death {
     pub verdict: Option<Verdict>,
 }
 
-/// So many stacks of all mounts are kept; a recording may have any number.
-const ENTRIES_MAX: usize = 1 << 20;
+/// So many mounts are kept: as many as the kernel side has room for.
+pub const MOUNTS_MAX: usize = 131_072;
+
+/// So many stacks of all mounts are kept,
+const STACKS_MAX: usize = 1 << 20;
+
+/// and so many bytes of them.
+const BYTES_MAX: usize = 512 << 20;
 
 impl Ledger {
     /// Takes an event in. Of a mount that dies with writers gives what is to be said.
@@ -103,29 +136,45 @@ impl Ledger {
             watched.last = Some(mount.record.count.into());
             return;
         }
+        if self.mounts.len() >= MOUNTS_MAX {
+            self.left_out.mounts += 1;
+            return;
+        }
         let watched = Watched {
             first: Box::new(*mount.record),
             last: None,
             accesses: self.early.remove(&mount.key()).unwrap_or_default(),
-            unfiled: self.unfiled,
+            unfiled: self.unfiled(),
         };
         self.mounts.insert(mount.key(), watched);
     }
 
     fn access(&mut self, access: &Access) {
-        if self.of.len() >= ENTRIES_MAX {
-            self.unfiled.accesses = self.unfiled.accesses.saturating_add(1);
-            return;
-        }
-        self.of.insert(access.number, access.mount);
-        let stack = crate::event::frames(access.stack);
+        let mut frames = crate::event::frames(access.stack);
         let entry = Entry {
             site: access.site,
-            stack: stack.map(<[u8]>::to_vec).collect(),
-            is_cut: access.is_cut,
+            stack: frames.by_ref().take(FRAMES).map(<[u8]>::to_vec).collect(),
+            is_cut: access.is_cut || frames.next().is_some(),
             count: 1,
         };
-        self.accesses(access.mount).insert(access.number, entry);
+        let bytes = self.kept.bytes + entry.bytes();
+        if self.kept.stacks >= STACKS_MAX || bytes > BYTES_MAX {
+            self.left_out.accesses += 1;
+            return;
+        }
+        self.kept.stacks += 1;
+        self.kept.bytes = bytes;
+        self.of.insert(access.number, access.mount);
+        let before = self.accesses(access.mount).insert(access.number, entry);
+        self.forget(before.iter());
+    }
+
+    /// Counts what is not kept any more.
+    fn forget<'e>(&mut self, entries: impl Iterator<Item = &'e Entry>) {
+        for entry in entries {
+            self.kept.stacks -= 1;
+            self.kept.bytes -= entry.bytes();
+        }
     }
 
     fn accesses(&mut self, key: MountKey) -> &mut Accesses {
@@ -139,8 +188,12 @@ impl Ledger {
         let watched = self.mounts.remove(&mount.key());
         let early = self.early.remove(&mount.key()).unwrap_or_default();
         let accesses = watched.as_ref().map_or(&early, |watched| &watched.accesses);
+        self.forget(accesses.values());
         for number in accesses.keys() {
-            self.of.remove(number);
+            // Numbers begin anew where another recording does.
+            if self.of.get(number) == Some(&mount.key()) {
+                self.of.remove(number);
+            }
         }
         // Where it was: it is there no more.
         let place = watched
@@ -165,13 +218,14 @@ impl Ledger {
     /// What is to be said of a mount whose writer count is `count`, if it is not balanced.
     fn judge(&self, watched: &Watched, count: i64, is_dead: bool) -> Verdict {
         let since = |all: u64, then: u64| all.saturating_sub(then);
+        let all = self.unfiled();
         let unfiled = Unfiled {
-            time: self.unfiled.time,
-            mounts: since(self.unfiled.mounts, watched.unfiled.mounts),
-            accesses: since(self.unfiled.accesses, watched.unfiled.accesses),
-            stacks: since(self.unfiled.stacks, watched.unfiled.stacks),
-            deaths: since(self.unfiled.deaths, watched.unfiled.deaths),
-            skipped: since(self.unfiled.skipped, watched.unfiled.skipped),
+            time: all.time,
+            mounts: since(all.mounts, watched.unfiled.mounts),
+            accesses: since(all.accesses, watched.unfiled.accesses),
+            stacks: since(all.stacks, watched.unfiled.stacks),
+            deaths: since(all.deaths, watched.unfiled.deaths),
+            skipped: since(all.skipped, watched.unfiled.skipped),
         };
         let entries = watched.accesses.values();
         verdict(
@@ -228,7 +282,77 @@ impl Ledger {
     }
 
     /// What is in no balance.
-    pub fn unfiled(&self) -> &Unfiled {
-        &self.unfiled
+    pub fn unfiled(&self) -> Unfiled {
+        let LeftOut { mounts, accesses } = self.left_out;
+        Unfiled {
+            mounts: self.unfiled.mounts.saturating_add(mounts),
+            accesses: self.unfiled.accesses.saturating_add(accesses),
+            ..self.unfiled
+        }
+    }
+
+    /// Whether it has a mount.
+    pub fn has(&self, mount: MountKey) -> bool {
+        self.mounts.contains_key(&mount)
+    }
+
+    /// Tells all that it has, as events: who takes these in has the same. What they say of
+    /// when it was is from when on the mount was watched.
+    pub fn tell(&self, each: &mut dyn FnMut(&Event)) {
+        let mut said = Unfiled::default();
+        for (key, watched) in &self.mounts {
+            if said != watched.unfiled {
+                said = watched.unfiled;
+                each(&Event::Unfiled(said));
+            }
+            let tell = &mut |record| each(&Event::MountWatched(Mount { record, stack: &[] }));
+            tell(&watched.first);
+            if let Some(last) = watched.last {
+                let mut again = watched.first.clone();
+                again.count = i32::try_from(last).unwrap_or(i32::MAX);
+                tell(&again);
+            }
+            tell_accesses(*key, &watched.accesses, each);
+        }
+        for (key, accesses) in &self.early {
+            tell_accesses(*key, accesses, each);
+        }
+        if said != self.unfiled() {
+            each(&Event::Unfiled(self.unfiled()));
+        }
+    }
+}
+
+fn tell_accesses(mount: MountKey, accesses: &Accesses, each: &mut dyn FnMut(&Event)) {
+    let time = mount.since;
+    for (&number, entry) in accesses {
+        let &Entry {
+            site,
+            is_cut,
+            count,
+            ..
+        } = entry;
+        each(&Event::Access(Access {
+            time,
+            mount,
+            site,
+            number,
+            is_cut,
+            stack: &entry.stack.join(&b'\n'),
+        }));
+        each(&Event::Balance(Balance {
+            time,
+            number,
+            count,
+        }));
+    }
+}
+
+impl Entry {
+    /// About what it takes of memory.
+    fn bytes(&self) -> usize {
+        const EACH: usize = 40;
+        let frames = self.stack.iter().map(|frame| frame.len() + EACH);
+        size_of::<Entry>() + frames.sum::<usize>()
     }
 }

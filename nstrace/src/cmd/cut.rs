@@ -202,6 +202,7 @@ impl Copy {
                     ..self.head.clone()
                 });
             }
+            Item::Gap(Gap::Boot) => self.known.writers = None,
             Item::End(time) => self.end = *time,
             Item::Head(_) | Item::Damage(_) | Item::Gap(_) => {}
         }
@@ -255,7 +256,10 @@ impl Copy {
             return write(&mut self.writer, &self.name, |writer| writer.clock(offset));
         }
         let next = self.next.take();
+        let writers = self.known.writers.take();
         self.known = state;
+        // What was recorded by an earlier nstrace has it in its events alone.
+        self.known.writers = self.known.writers.take().or(writers);
         let known = self.known.get();
         write(&mut self.writer, &self.name, |writer| {
             if let Some(head) = &next {

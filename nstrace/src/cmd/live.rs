@@ -213,6 +213,7 @@ impl Model {
             wall_offset_ns: _,
             lost,
             unseen,
+            writers: _,
         } = state;
         let is_there = |world: &World, ns: &Namespace| {
             let key = world.living(ns.kind, ns.inum);
@@ -251,6 +252,7 @@ impl Model {
             names: &self.names,
             lost: self.lost,
             unseen: self.unseen,
+            writers: None,
             redacts: false,
         }
     }
@@ -341,7 +343,7 @@ impl Model {
     }
 
     /// The same where nobody watches.
-    fn note(&mut self, event: &Event) {
+    pub fn note(&mut self, event: &Event) {
         if let Some(mut tap) = self.tap.take() {
             tap(self, event);
             self.tap = Some(tap);

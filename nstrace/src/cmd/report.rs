@@ -138,7 +138,10 @@ pub fn run(args: &cli::Report) -> anyhow::Result<ExitCode> {
     let filter = filter(&args.filters, &args.file)?;
     let filtered = filter.is_set();
     let summed = Summed::read(&args.file, [None, None], filter, format, color)?;
-    if filtered && summed.report.operations == 0 {
+    let Report {
+        operations, mounts, ..
+    } = &summed.report;
+    if filtered && operations + mounts.count().0 == 0 {
         let name = name(&args.file, "input");
         say(&format!("{name}: no operation passes the filters"));
     }

@@ -30,8 +30,8 @@ use crate::{
         writers::{Ledger as Kept, Sizes},
     },
     render::{Clock, Text, View, writers, writers_json},
-    trace::{Entry, Item},
-    writers::{Death, Ledger},
+    trace::{Entry, Gap, Item},
+    writers::{Death, Ledger, Watched},
 };
 
 /// Watches until a signal, until the command ends, or as long as was said; then says what
@@ -68,7 +68,7 @@ pub fn check(mounts: &WatchedMounts) -> anyhow::Result<()> {
 /// Begins to watch.
 pub fn load(mounts: &WatchedMounts, attach: crate::kernel::plan::Attach) -> anyhow::Result<Kept> {
     /// Mounts that are watched at once: each takes 72 bytes.
-    const MOUNTS: u32 = 131_072;
+    const MOUNTS: u32 = crate::writers::MOUNTS_MAX as u32;
     /// Stacks on their way: some 10,000.
     const RING: u32 = 4 << 20;
     let wanted = wanted::wanted(mounts)?;
@@ -125,6 +125,15 @@ fn replay(args: &Writers, path: &Path) -> anyhow::Result<ExitCode> {
     recording::read(path, &mut |item: &mut Item| {
         match item {
             Item::Head(head) => page.wall_offset_ns = head.wall_offset_ns,
+            Item::State(state) => {
+                page.wall_offset_ns = state.wall_offset_ns;
+                page.cgroups = std::mem::take(&mut state.cgroups);
+                if let Some(ledger) = state.writers.take() {
+                    is_there = true;
+                    page.goes_on(ledger);
+                }
+            }
+            Item::Gap(Gap::Boot) => page.goes_on(Ledger::default()),
             Item::Entry(Entry::Clock(offset)) => page.wall_offset_ns = *offset,
             Item::Entry(Entry::Event(Event::Cgroup(cgroup))) => page.cgroups.made(cgroup),
             Item::Entry(Entry::Event(event)) => {
@@ -187,10 +196,21 @@ impl Page {
     }
 
     fn event(&mut self, event: &Event) {
-        self.watched += u64::from(matches!(event, Event::MountWatched(_)));
+        if let Event::MountWatched(mount) = event {
+            self.watched += u64::from(!self.ledger.has(mount.key()));
+        }
         if let Some(death) = self.ledger.event(event) {
             self.print(&death, true);
         }
+    }
+
+    /// What comes next has a ledger that does not rest on what was before: if that was
+    /// another recording, it has said in the end what lived.
+    fn goes_on(&mut self, ledger: Ledger) {
+        self.unbalanced();
+        let before = std::mem::replace(&mut self.ledger, ledger);
+        let living = self.ledger.living().map(Watched::key);
+        self.watched += living.filter(|key| !before.has(*key)).count() as u64;
     }
 
     /// Prints what lives unbalanced. What is only on the way does not stay so.
@@ -267,12 +287,7 @@ pub fn counts(kept: &Kept, ledger: &Ledger) -> Vec<nstrace_common::writers::Moun
     let living = ledger.living();
     let counted = living.filter_map(|watched| {
         let mut record = *watched.first;
-        let key = Mount {
-            record: &record,
-            stack: &[],
-        }
-        .key();
-        let count = kept.writers(key)?;
+        let count = kept.writers(watched.key())?;
         record.count = count;
         Some(record)
     });

@@ -19,7 +19,7 @@ use super::{
     tree::{Page, fitted, words},
 };
 use crate::{
-    report::{Container, Group, Lengths, Lives, Loss, Place, Report, Sums, Why},
+    report::{Container, Group, Lengths, Lives, Loss, MountSums, Place, Report, Sums, Why},
     stages::Function,
     trace::Head,
     world::World,
@@ -111,6 +111,7 @@ pub fn report(out: &mut Text, report: &Report, of: &Of, utc: &mut Clock, local: 
         "STAGES",
         stages.map(|(function, lengths)| (function.name(), lengths)),
     );
+    mounts(&mut page, report);
     containers(&mut page, report, view);
     failures(&mut page, report, view);
     lives(&mut page, report, of.end);
@@ -187,6 +188,62 @@ fn losses(page: &mut Page, report: &Report, local: &mut Clock) {
             page.count(more, "other time", "other times");
         });
     }
+}
+
+/// So many errnos of a kind of mount operations are shown.
+const ERRNOS: usize = 6;
+
+/// Mount operations: how long they took, and what they did.
+fn mounts(page: &mut Page, report: &Report) {
+    let mut kinds = report.mounts.kinds().peekable();
+    if kinds.peek().is_none() {
+        return;
+    }
+    headed(page, "MOUNT OPERATIONS", &LENGTHS);
+    for (kind, sums) in kinds {
+        table::row(page, 0, kind.name(), &sums.lengths);
+        if sums.failed > 0 {
+            let errnos = ranked(&sums.errnos, ERRNOS, errno_name);
+            page.words(
+                1,
+                Style::Failed,
+                &format!("{} failed: {errnos}", sums.failed),
+            );
+        }
+        let words = made_and_taken(sums);
+        if !words.is_empty() {
+            page.words(1, Style::Dim, &words);
+        }
+    }
+}
+
+/// `12 mounts made, 8 of them by propagation; at least 3 taken away`.
+fn made_and_taken(sums: &MountSums) -> String {
+    let at_least = if sums.may_have_taken_more {
+        "at least "
+    } else {
+        ""
+    };
+    let made = (sums.made, sums.made_by_propagation, "made", "");
+    let taken = (
+        sums.taken,
+        sums.taken_by_propagation,
+        "taken away",
+        at_least,
+    );
+    let mut parts = Vec::new();
+    for (count, by_propagation, what, at_least) in [made, taken] {
+        if count == 0 {
+            continue;
+        }
+        let noun = if count == 1 { "mount" } else { "mounts" };
+        let mut words = format!("{at_least}{count} {noun} {what}");
+        if by_propagation > 0 {
+            let _ = write!(words, ", {by_propagation} of them by propagation");
+        }
+        parts.push(words);
+    }
+    parts.join("; ")
 }
 
 /// Mounts that died with writers, and what the kernel said.

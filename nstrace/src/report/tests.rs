@@ -1,7 +1,13 @@
-use nstrace_common::flags::{CLONE_NEWNET, CLONE_NEWUTS};
+use nstrace_common::{
+    flags::{CLONE_NEWNET, CLONE_NEWUTS},
+    mount_ops::Call,
+};
 
 use super::*;
-use crate::render::testing::{Built, op};
+use crate::{
+    mount_ops::testing::mount_op,
+    render::testing::{Built, op},
+};
 
 /// Unshares of so many ns.
 fn report(lengths: &[u64]) -> Report {
@@ -217,4 +223,38 @@ mod lives {
         assert_eq!(uts(&report), (0, 0, 0));
         assert_eq!(report.lives[Kind::Net as usize].found, 0);
     }
+}
+
+/// The filters of the tail hold for mount operations, too.
+#[test]
+fn mount_operations_are_filtered() {
+    let umount = mount_op(Call::Umount, 0);
+    let other = umount
+        .clone()
+        .with(|record| record.comm = *b"other\0\0\0\0\0\0\0\0\0\0\0");
+    let failed = other.clone().failed(16);
+    let counted = |filter: Filter| {
+        let mut report = Report::new(filter);
+        let known = Known {
+            world: &World::default(),
+            changes: &[],
+            cgroups: &Cgroups::default(),
+            facts: &Facts::NONE,
+        };
+        for built in [&umount, &other, &failed] {
+            report.event(&Event::MountOp(built.get()), &known, &mut |_| String::new());
+        }
+        report.mounts.count()
+    };
+    assert_eq!(counted(Filter::default()), (3, 1));
+    let failed = Filter {
+        failed: true,
+        ..Filter::default()
+    };
+    assert_eq!(counted(failed), (1, 1));
+    let kinds = Filter {
+        kinds: vec![Kind::Net],
+        ..Filter::default()
+    };
+    assert_eq!(counted(kinds), (0, 0));
 }

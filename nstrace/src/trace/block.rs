@@ -28,6 +28,8 @@ pub enum Kind {
     State = 4,
     /// When the clock on the wall was set so far ([`super::Clocks`]).
     Clocks = 5,
+    /// The ledger of write access, before the state of the same place ([`super::writers`]).
+    Writers = 6,
 }
 
 /// What stands before a payload.

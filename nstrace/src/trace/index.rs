@@ -133,6 +133,8 @@ impl Index {
     /// As the heads of its blocks say, up to the first that is damaged.
     fn by_heads(input: &mut (impl Read + Seek)) -> io::Result<Index> {
         let (mut index, mut offset, mut clocks) = (Index::default(), 0, None);
+        // Where the ledger begins that the next state has.
+        let mut ledger = None;
         let mut head = [0; HEAD];
         loop {
             input.seek(SeekFrom::Start(offset))?;
@@ -145,12 +147,19 @@ impl Index {
             };
             let time = parsed.times[1];
             match parsed.kind {
-                kind if kind == Kind::State as u8 => index.states.push(Place { offset, time }),
+                kind if kind == Kind::Writers as u8 => _ = ledger.get_or_insert(offset),
+                kind if kind == Kind::State as u8 => {
+                    let offset = ledger.unwrap_or(offset);
+                    index.states.push(Place { offset, time });
+                }
                 kind if kind == Kind::Events as u8 || kind == Kind::End as u8 => {
                     index.widen(parsed.times);
                 }
                 kind if kind == Kind::Clocks as u8 => clocks = Some((offset, parsed.stored)),
                 _ => {}
+            }
+            if parsed.kind != Kind::Writers as u8 {
+                ledger = None;
             }
             offset += (HEAD + parsed.stored as usize) as u64;
         }

@@ -28,6 +28,7 @@ mod reader;
 mod record;
 mod state;
 mod writer;
+mod writers;
 
 #[cfg(test)]
 mod tests;
@@ -36,6 +37,21 @@ mod tests;
 #[doc(hidden)]
 pub fn events_block(payload: &[u8]) -> Vec<u8> {
     any_block(block::Kind::Events, payload)
+}
+
+/// See above: a ledger, of one block, and the state that it belongs to.
+#[doc(hidden)]
+pub fn writers_block(payload: &[u8]) -> Vec<u8> {
+    let payload = [&[0, 1], payload].concat();
+    let mut state = Vec::new();
+    State::default()
+        .get()
+        .write(&mut record::Codec::new(), 0, &mut state);
+    [
+        any_block(block::Kind::Writers, &payload),
+        state_block(&state),
+    ]
+    .concat()
 }
 
 /// See above.

@@ -10,6 +10,7 @@ use super::{
     index::Index,
     record::{self, Codec, Entry},
     state::State,
+    writers::Gathered,
 };
 
 /// So far at most a first block is looked for.
@@ -102,6 +103,8 @@ pub struct Reader<R> {
     /// Whether what came before is not known.
     is_blind: bool,
     past: Past,
+    /// The ledger that the next state has.
+    gathered: Gathered,
     /// What comes behind a gap.
     behind_gap: Option<Step>,
     /// Nothing is wanted of later times.
@@ -138,6 +141,7 @@ impl<R: Read> Reader<R> {
             is_told: false,
             is_blind: true,
             past: Past::default(),
+            gathered: Gathered::default(),
             behind_gap: None,
             until: u64::MAX,
             follows: false,
@@ -323,6 +327,7 @@ impl<R: Read> Reader<R> {
                 return Ok(Some(Step::Damage(damage)));
             };
             self.is_blind = true;
+            self.gathered = Gathered::default();
             if !(1..=VERSION).contains(&head.version) {
                 let found = head.version;
                 return Err(TraceError::Newer { found });
@@ -332,9 +337,10 @@ impl<R: Read> Reader<R> {
         }
         self.has_ended = head.kind == Kind::End as u8;
         if head.kind == Kind::State as u8 && self.is_blind {
-            let Some(state) = State::read(&self.payload) else {
+            let Some(mut state) = State::read(&self.payload) else {
                 return Ok(Some(Step::Damage(damage)));
             };
+            state.writers = self.gathered.take();
             self.is_blind = false;
             let gap = self.past.state(head.times[1]);
             return Ok(Some(self.behind(gap, Step::State(Box::new(state)))));
@@ -342,10 +348,15 @@ impl<R: Read> Reader<R> {
         if self.has_ended {
             return Ok(Some(Step::End(head.times[1])));
         }
+        if head.kind == Kind::Writers as u8 && self.is_blind {
+            let read = self.gathered.read(&mut self.codec, &self.payload);
+            return Ok(read.is_none().then_some(Step::Damage(damage)));
+        }
         if head.kind != Kind::Events as u8 {
             return Ok(None);
         }
         self.is_blind = false;
+        self.gathered.forget();
         self.codec.reset();
         self.at = 0;
         let gap = self.past.events(head.times);
@@ -446,6 +457,7 @@ impl<R: Read + Seek> Reader<R> {
             (self.payload, self.at) = (Vec::new(), 0);
             (self.bad, self.is_blind) = (None, true);
             self.behind_gap = None;
+            self.gathered = Gathered::default();
             self.past.skip();
         }
         self.until = until.saturating_add(DISORDER_NS);

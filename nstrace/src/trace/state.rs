@@ -11,6 +11,7 @@ use crate::{
     event::{Cgroup, Event, Unseen},
     names::Names,
     world::{Change, World},
+    writers::Ledger,
 };
 
 /// The kind of what stands at the end: all that is behind it.
@@ -29,6 +30,9 @@ pub struct StateOf<'a> {
     pub lost: u64,
     /// What the last look could not see.
     pub unseen: Unseen,
+    /// The ledger of write access, if that is watched; it has no names of commands and no
+    /// paths if they are left out.
+    pub writers: Option<&'a Ledger>,
     /// Whether names of commands and paths are left out.
     pub redacts: bool,
 }
@@ -48,10 +52,12 @@ pub struct State {
     pub lost: u64,
     /// What the last look could not see.
     pub unseen: Unseen,
+    /// The ledger of write access, if that was watched.
+    pub writers: Option<Ledger>,
 }
 
 impl StateOf<'_> {
-    /// Appends it, as the payload of a block, with what to add to `CLOCK_MONOTONIC` for the
+    /// Appends it but for the ledger, as the payload of a block, with what to add to `CLOCK_MONOTONIC` for the
     /// time of day.
     pub(super) fn write(&self, codec: &mut Codec, clock: i64, out: &mut Vec<u8>) {
         for (id, path) in self.cgroups.iter() {
@@ -82,6 +88,7 @@ impl State {
             names: &self.names,
             lost: self.lost,
             unseen: self.unseen,
+            writers: self.writers.as_ref(),
             redacts: false,
         }
     }
@@ -91,7 +98,16 @@ impl State {
         match event {
             Event::Cgroup(cgroup) => self.cgroups.made(cgroup),
             Event::SnapshotEnd(end) => self.unseen = end.unseen,
-            Event::Lost(lost) => self.lost += lost.count,
+            Event::Lost(lost) => self.lost = self.lost.saturating_add(lost.count),
+            Event::MountWatched(_) | Event::Access(_) | Event::Balance(_) | Event::Unfiled(_) => {
+                // What is to be said of deaths is said by who wants it.
+                self.writers.get_or_insert_default().event(event);
+            }
+            Event::MountDied(_) => {
+                if let Some(ledger) = &mut self.writers {
+                    ledger.event(event);
+                }
+            }
             _ => {}
         }
         self.world.apply(event, changes);

@@ -5,6 +5,7 @@ mod limits;
 mod mount_ops;
 mod replay;
 mod states;
+mod writers;
 
 use nstrace_common::{
     flags::{CLONE_NEWNET, CLONE_NEWPID},
@@ -218,6 +219,7 @@ fn write_state(writer: &mut Writer<Vec<u8>>, world: &World) {
         names: &Names::default(),
         lost: 0,
         unseen: Unseen::default(),
+        writers: None,
         redacts: false,
     };
     writer.state(&state).expect("memory");

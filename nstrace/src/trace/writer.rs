@@ -9,6 +9,7 @@ use super::{
     index::{Index, Place},
     record::Codec,
     state::StateOf,
+    writers,
 };
 use crate::{event::Event, explain::Facts};
 
@@ -188,11 +189,15 @@ impl<W: Write> Writer<W> {
         self.written >= self.next_state
     }
 
-    /// Writes what is known of the machine after all events up to here. What is too large
+    /// Writes what is known of the machine after all events up to here, and the ledger. What is too large
     /// for a block, or for the limit, is left out.
     pub fn state(&mut self, state: &StateOf) -> io::Result<()> {
         self.write_out()?;
         let (offset, time) = (self.written, state.world.now());
+        let mut ledger = Vec::new();
+        if let Some(writers) = state.writers {
+            writers::append(&mut self.codec, writers, time, &mut ledger);
+        }
         state.write(&mut self.codec, self.clock, &mut self.payload);
         let is_short = self.payload.len() <= PAYLOAD_MAX;
         if is_short {
@@ -200,8 +205,10 @@ impl<W: Write> Writer<W> {
             self.pack(Kind::State);
         }
         self.begin_block();
-        if is_short && self.has_room(self.block.len() + PLACE_MAX) {
+        if is_short && self.has_room(ledger.len() + self.block.len() + PLACE_MAX) {
             self.index.push(Place { offset, time });
+            self.out.write_all(&ledger)?;
+            self.written += ledger.len() as u64;
             self.emit()?;
             // Who begins to read here knows them.
             self.write_clocks()?;

@@ -183,8 +183,9 @@ impl World {
             Event::FoundHolder(found) => self.found_holder(found, changes),
             Event::SnapshotEnd(end) => self.snapshot_end(end, changes),
             Event::FoundFree(free) => self.found_free(free, changes),
-            Event::Cgroup(_)
-            | Event::Stall(..)
+            Event::Cgroup(_) => {}
+            // They change nothing, but a state behind them is of their time.
+            Event::Stall(..)
             | Event::Warning(_)
             | Event::MountOp(_)
             | Event::MountBirths(_)
@@ -192,7 +193,7 @@ impl World {
             | Event::MountWatched(_)
             | Event::Access(_)
             | Event::Balance(_)
-            | Event::Unfiled(_) => {}
+            | Event::Unfiled(_) => self.advance(event.time().unwrap_or(0)),
         }
         self.forget(changes);
     }

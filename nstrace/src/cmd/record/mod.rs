@@ -48,7 +48,6 @@ use crate::{
     names::Names,
     trace::Head,
     world,
-    writers::Ledger,
 };
 
 /// Records until a signal, until the command ends, or until there is enough.
@@ -73,6 +72,7 @@ async fn follow(args: Record, place: Place, mut child: Option<Child>) -> anyhow:
         let what = What {
             filter: args.filters.filter(),
             redacts: args.redact,
+            has_ledger,
         };
         *own.borrow_mut() = Some(Sink::new(place, what, head(&args, kernel))?);
         let tap = move |model: &Model, event: &Event| {
@@ -125,9 +125,7 @@ async fn follow(args: Record, place: Place, mut child: Option<Child>) -> anyhow:
             }
             waited = Writers::wait(&mut writers) => {
                 waited?;
-                let mut done = Ok(());
-                with(&mut |sink| done = Writers::read(&mut writers, &live.model, sink));
-                done?;
+                Writers::read(&mut writers, &mut live.model)?;
             }
             () = feed.next(&mut names) => {
                 feed.drain(&mut names);
@@ -138,9 +136,7 @@ async fn follow(args: Record, place: Place, mut child: Option<Child>) -> anyhow:
             }
             _ = look.tick() => {
                 if let Some(stalls) = &mut stalls {
-                    stalls.look(|event| {
-                        with(&mut |sink| sink.event(&live.model, &event));
-                    })?;
+                    stalls.look(|event| live.model.note(&event))?;
                 }
             }
             _ = asked_for.recv() => {
@@ -148,20 +144,21 @@ async fn follow(args: Record, place: Place, mut child: Option<Child>) -> anyhow:
             }
             warned = kmsg::mount_warning(&mut warnings) => {
                 live.read(&mut |_, _, _| {})?;
-                with(&mut |sink| sink.warned(&live.model, warned.event()));
+                live.model.note(&Event::Warning(warned.event()));
+                with(&mut |sink| sink.warned(warned.event()));
             }
             end = signals.next() => status = end_of(end, child.as_ref(), &mut asked)?,
         }
         let is_due = flushed.elapsed() >= args.flush;
         if is_due {
             flushed = Instant::now();
+            if let Some(writers) = &mut writers {
+                writers.balances(&mut live.model);
+            }
         }
         with(&mut |sink| {
             sink.tend(&live.model);
             if is_due {
-                if let Some(writers) = &mut writers {
-                    writers.balances(&live.model, sink);
-                }
                 sink.flush(&names);
             }
             progress.show(sink, &live.model);
@@ -175,70 +172,71 @@ async fn follow(args: Record, place: Place, mut child: Option<Child>) -> anyhow:
     if let Some(child) = child {
         live.reap(child.pid, &mut |_, _, _| {}).await?;
     }
-    let model = live.end(&mut |_, _, _| {})?;
-    let mut done = Ok(());
-    with(&mut |sink| done = Writers::end(&mut writers, &model, sink));
-    done?;
+    let mut model = live.end(&mut |_, _, _| {})?;
+    Writers::end(&mut writers, &mut model, &sink)?;
     let sink = sink.borrow_mut().take().context("nothing was begun")?;
     let (operations, events) = (sink.operations, sink.events);
+    let mounts = match args.mounts {
+        true => format!("{} mount operations, ", sink.mount_operations),
+        false => String::new(),
+    };
     let written = sink.finish(&model, &names)?;
     let (seconds, lost) = (began.elapsed().as_secs_f64(), model.lost);
     let name = name(&args.output, "output");
     say(&format!(
-        "{name}: {operations} operations, {events} events, {written} bytes in {seconds:.1} s, \
+        "{name}: {operations} operations, {mounts}{events} events, {written} bytes in {seconds:.1} s, \
          {lost} lost"
     ));
     Ok(status.unwrap_or(ExitCode::SUCCESS))
 }
 
-/// The ledger of write access.
-struct Writers {
-    kept: Kept,
-    ledger: Ledger,
-}
+/// The ledger of write access, as the kernel keeps it. What it says goes the way of all events:
+/// the state of a part is of their time.
+struct Writers(Kept);
 
 impl Writers {
     fn load(args: &Record) -> anyhow::Result<Writers> {
         let mounts = WatchedMounts::of(&args.writers);
         writers::check(&mounts)?;
-        Ok(Writers {
-            kept: writers::load(&mounts, args.attach.attach)?,
-            ledger: Ledger::default(),
-        })
+        Ok(Writers(writers::load(&mounts, args.attach.attach)?))
     }
 
     async fn wait(writers: &mut Option<Writers>) -> anyhow::Result<()> {
         match writers {
-            Some(writers) => Ok(writers.kept.wait().await?),
+            Some(Writers(kept)) => Ok(kept.wait().await?),
             None => std::future::pending().await,
         }
     }
 
-    fn read(writers: &mut Option<Writers>, model: &Model, sink: &mut Sink) -> anyhow::Result<()> {
-        let Some(Writers { kept, ledger }) = writers else {
-            return Ok(());
-        };
-        kept.read(&mut |event| {
-            ledger.event(event);
-            sink.event(model, event);
-        })?;
-        Ok(())
+    fn read(writers: &mut Option<Writers>, model: &mut Model) -> anyhow::Result<()> {
+        match writers {
+            Some(Writers(kept)) => Ok(kept.read(&mut |event| model.note(event))?),
+            None => Ok(()),
+        }
     }
 
-    fn balances(&mut self, model: &Model, sink: &mut Sink) {
-        self.kept.balances(&mut |event| sink.event(model, event));
+    fn balances(&mut self, model: &mut Model) {
+        self.0.balances(&mut |event| model.note(event));
     }
 
     /// Writes down what there is in the end.
-    fn end(writers: &mut Option<Writers>, model: &Model, sink: &mut Sink) -> anyhow::Result<()> {
-        Writers::read(writers, model, sink)?;
-        if let Some(writers) = writers {
-            writers.balances(model, sink);
-            for record in writers::counts(&writers.kept, &writers.ledger) {
-                let record = &record;
-                let mount = Mount { record, stack: &[] };
-                sink.event(model, &Event::MountWatched(mount));
-            }
+    fn end(
+        writers: &mut Option<Writers>,
+        model: &mut Model,
+        sink: &RefCell<Option<Sink>>,
+    ) -> anyhow::Result<()> {
+        Writers::read(writers, model)?;
+        let Some(writers) = writers else {
+            return Ok(());
+        };
+        writers.balances(model);
+        let counts = sink
+            .borrow()
+            .as_ref()
+            .and_then(Sink::ledger)
+            .map(|ledger| writers::counts(&writers.0, ledger));
+        for record in &counts.unwrap_or_default() {
+            model.note(&Event::MountWatched(Mount { record, stack: &[] }));
         }
         Ok(())
     }

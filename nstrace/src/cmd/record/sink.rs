@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use nstrace_common::mount_ops::Call;
 
 use super::{
     flight::{Flight, Trigger},
@@ -21,6 +22,7 @@ use crate::{
     kernel::{clock, facts},
     names::Names,
     trace::{Head, Options, StateOf, Writer},
+    writers::Ledger,
 };
 
 /// Where blocks go.
@@ -73,6 +75,8 @@ pub struct What {
     pub filter: Filter,
     /// Without names of commands and paths.
     pub redacts: bool,
+    /// Whether write access is watched.
+    pub has_ledger: bool,
 }
 
 /// The recording, and how it goes.
@@ -89,6 +93,8 @@ pub struct Sink {
     error: Option<anyhow::Error>,
     /// Those that were recorded.
     pub operations: u64,
+    /// The same of mount operations.
+    pub mount_operations: u64,
     /// Everything.
     pub events: u64,
     /// Bytes in files that are done.
@@ -103,6 +109,8 @@ pub struct Sink {
     names: Names,
     /// For what is said about failures, and for the filter.
     cgroups: Cgroups,
+    /// Of the mounts whose write access is watched, as it is recorded; none if it is not.
+    ledger: Option<Ledger>,
     rooms: (Room, Room),
 }
 
@@ -149,6 +157,7 @@ impl Sink {
         };
         Ok(Sink {
             writer: begin(to, &head)?,
+            ledger: what.has_ledger.then(Ledger::default),
             filters: what.filter.is_set(),
             what,
             head,
@@ -156,6 +165,7 @@ impl Sink {
             begun: Instant::now(),
             error: None,
             operations: 0,
+            mount_operations: 0,
             events: 0,
             done: 0,
             opening: 0,
@@ -171,7 +181,7 @@ impl Sink {
     /// larger than it is to be: once what is known when it begins is in the first.
     pub fn limit(&mut self, model: &Model, most: Option<u64>) -> anyhow::Result<()> {
         let mut opening = Writer::new(io::sink(), &self.head, Options::default())?;
-        opening.state(&state(model, &self.names, &self.what))?;
+        opening.state(&state(model, &self.names, &self.ledger, &self.what))?;
         self.opening = opening.written().max(self.writer.written());
         self.most = most;
         let size = match &self.place {
@@ -240,6 +250,11 @@ impl Sink {
                 if self.what.filter.matches(event, &self.cgroups) {
                     self.pull(op.call.name(), op.record.pid, ended(op.errno()));
                 }
+                self.put(model, event, None);
+                // Copies for a new namespace are a part of what made it.
+                let counts = op.call != Call::CopyMntNs && !self.is_full;
+                self.mount_operations += u64::from(counts);
+                return;
             }
             Event::MountBirths(_) if self.leaves_out(event) => return,
             Event::Cgroup(cgroup) => self.cgroups.made(cgroup),
@@ -249,8 +264,7 @@ impl Sink {
     }
 
     /// The kernel has warned.
-    pub fn warned(&mut self, model: &Model, warning: Warning) {
-        self.event(model, &Event::Warning(warning));
+    pub fn warned(&mut self, warning: Warning) {
         let function = String::from_utf8_lossy(warning.function_name());
         self.wanted_now(&format!("the kernel warned in {function}"));
     }
@@ -329,6 +343,10 @@ impl Sink {
             self.error = self.turn(model, time).err();
             self.with(write);
         }
+        // A part that has begun for want of room has the event, and not in its ledger.
+        if let Some(ledger) = &mut self.ledger {
+            ledger.event(&event);
+        }
         self.rooms.0 = room;
     }
 
@@ -351,6 +369,11 @@ impl Sink {
             writer.clock(clock::wall_offset_ns())?;
             writer.flush()
         });
+    }
+
+    /// The mounts whose write access is watched.
+    pub fn ledger(&self) -> Option<&Ledger> {
+        self.ledger.as_ref()
     }
 
     /// Between events: begins the next file if it is time, notes what is known of the
@@ -378,7 +401,7 @@ impl Sink {
             ..self.head.clone()
         };
         let mut next = begin(To::File(parts.next()?), &head)?;
-        let state = state(model, &self.names, &self.what);
+        let state = state(model, &self.names, &self.ledger, &self.what);
         next.state(&state).map_err(unwritten)?;
         self.opening = next.written();
         let mut last = std::mem::replace(&mut self.writer, next);
@@ -400,7 +423,7 @@ impl Sink {
         if is_old || self.writer.is_full() && !self.is_full {
             return self.turn(model, clock::monotonic_ns());
         }
-        let state = state(model, &self.names, &self.what);
+        let state = state(model, &self.names, &self.ledger, &self.what);
         match &mut self.place {
             Rest::One | Rest::Parts { .. } => {
                 if self.writer.wants_state() {
@@ -493,9 +516,15 @@ fn ended(errno: Option<i32>) -> &'static str {
 }
 
 /// What is known, as far as it is wanted.
-fn state<'a>(model: &'a Model, names: &'a Names, what: &What) -> StateOf<'a> {
+fn state<'a>(
+    model: &'a Model,
+    names: &'a Names,
+    ledger: &'a Option<Ledger>,
+    what: &What,
+) -> StateOf<'a> {
     StateOf {
         names,
+        writers: ledger.as_ref(),
         redacts: what.redacts,
         ..model.state()
     }
@@ -507,5 +536,11 @@ fn begin(to: To, head: &Head) -> anyhow::Result<Writer<To>> {
         To::Memory(_) => String::new(),
     };
     let writer = Writer::new(to, head, Options::default());
-    writer.map_err(unwritten).context(name)
+    let mut writer = writer.map_err(unwritten).context(name)?;
+    // The first look is a part, and is forgotten: behind it nothing of a later one's state would
+    // be read.
+    if let To::Memory(flight) = writer.get_mut() {
+        flight.begin(Instant::now());
+    }
+    Ok(writer)
 }

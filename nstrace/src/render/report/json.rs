@@ -44,6 +44,11 @@ pub fn report(out: &mut Text, report: &Report, of: &Of, clock: &mut Clock) {
             object.word("record", record_name(*record));
             object.number("count", *count);
         });
+        let (mounts, failed) = report.mounts.count();
+        if report.mounts.kinds().next().is_some() {
+            object.number("mount_operations", mounts);
+            object.number("mount_failed", failed);
+        }
         if report.warned > 0 {
             object.number("mount_warnings", report.warned);
         }
@@ -59,6 +64,7 @@ pub fn report(out: &mut Text, report: &Report, of: &Of, clock: &mut Clock) {
     each_lengths(&sums, |what, name, own| {
         lengths(&mut lines, "lengths", what, name.as_bytes(), own, |_| {});
     });
+    mounts(&mut lines, report);
     containers(&mut lines, report, of);
     failures(&mut lines, report);
     lives(&mut lines, report, of);
@@ -74,6 +80,30 @@ fn losses(lines: &mut Lines, report: &Report) {
             object.number("count", loss.count);
             object.some("from_mono_ns", loss.since);
             object.number("until_mono_ns", loss.until);
+        });
+    }
+}
+
+fn mounts(lines: &mut Lines, report: &Report) {
+    for (kind, sums) in report.mounts.kinds() {
+        lines.line("mount_lengths", |object| {
+            object.word("name", kind.name());
+            object.number("count", sums.lengths.count());
+            object.number("total_ns", sums.lengths.sum());
+            percentiles(object, &sums.lengths);
+            object.number("failed", sums.failed);
+            let errnos = sums.errnos.ranked();
+            object.objects("errnos", errnos.iter(), |object, (errno, count)| {
+                object.name("errno", errno_name(*errno).as_bytes());
+                object.number("count", *count);
+            });
+            object.number("made", sums.made);
+            object.number("made_by_propagation", sums.made_by_propagation);
+            object.number("taken", sums.taken);
+            object.number("taken_by_propagation", sums.taken_by_propagation);
+            if sums.may_have_taken_more {
+                object.flag("taken_more");
+            }
         });
     }
 }

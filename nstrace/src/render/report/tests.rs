@@ -3,6 +3,7 @@ use jiff::tz::TimeZone;
 use nstrace_common::{
     flags::{CLONE_NEW_ALL, CLONE_NEWNET, CLONE_NEWPID, CLONE_NEWUSER, CLONE_NEWUTS},
     kind::Kind,
+    mount_ops::{Call, TAKEN_MORE},
     wire::{Mark, Op, RecordKind},
     writers::MountRecord,
 };
@@ -13,6 +14,7 @@ use crate::{
     event::{Event, Life, Lost, Mount, Unseen},
     explain::{Facts, PidsLimit},
     filter::Filter,
+    mount_ops::testing::mount_op,
     names::Names,
     render::{
         Format, Printer, TreeFilter, View,
@@ -309,6 +311,82 @@ fn mounts_that_died_with_writers_are_told_as_the_tail_tells_them() {
     assert!(
         section.contains("the kernel warned at fs/namespace.c:1370 in cleanup_mnt+0x130/0x150")
     );
+}
+
+/// Mount operations of some kinds: some fail, and mounts go on by propagation.
+fn mounting(format: Format) -> Recorded {
+    const MS_BIND: u64 = 1 << 12;
+    let mut recorded = Recorded::new(format);
+    let bind = mount_op(Call::Mount, MS_BIND);
+    let made = bind.clone().with(|record| {
+        (record.made, record.made_by_propagation) = (9, 6);
+        record.head.time += 1_000_000;
+    });
+    let lazy = mount_op(Call::Umount, 2).with(|record| {
+        (record.taken, record.taken_by_propagation) = (4096, 0);
+        record.found = TAKEN_MORE;
+    });
+    let copied = mount_op(Call::CopyMntNs, 0).with(|record| record.made = 1);
+    for built in [
+        mount_op(Call::Mount, 0).fs(b"tmpfs").failed(16),
+        mount_op(Call::Umount, 0).failed(22),
+        mount_op(Call::Umount, 0).failed(16),
+        mount_op(Call::Umount, 0).failed(16),
+        mount_op(Call::MoveMount, 0),
+        made,
+        bind,
+        lazy,
+        copied,
+    ] {
+        recorded.event(&Event::MountOp(built.get()));
+    }
+    recorded
+}
+
+#[test]
+fn mount_operations_are_told_by_what_was_done() {
+    let text = mounting(Format::Path).printed(false);
+    let widths = text.lines().map(|line| line.chars().map(columns).sum());
+    assert!(widths.max() <= Some(WIDTH));
+    assert_snapshot!(text, @r"
+    1970-01-01T00:00:01.000210000Z, 1.00ms, here, Linux 6.12.118
+    0 operations, 0 failed, nothing lost
+
+    MOUNT OPERATIONS                 COUNT    TOTAL      P50      P90      P99      MAX
+    mount                                1   0.21ms   0.21ms   0.21ms   0.21ms   0.21ms
+      1 failed: EBUSY 1
+    bind                                 2   1.42ms   0.21ms   1.21ms   1.21ms   1.21ms
+      9 mounts made, 6 of them by propagation
+    umount                               3   0.63ms   0.21ms   0.21ms   0.21ms   0.21ms
+      3 failed: EBUSY 2, EINVAL 1
+    umount_lazy                          1   0.21ms   0.21ms   0.21ms   0.21ms   0.21ms
+      at least 4096 mounts taken away
+    move_mount                           1   0.21ms   0.21ms   0.21ms   0.21ms   0.21ms
+    copy_mnt_ns                          1   0.21ms   0.21ms   0.21ms   0.21ms   0.21ms
+      1 mount made
+    ");
+    let json = mounting(Format::Json).printed(false);
+    let time = r#""time":"1970-01-01T00:00:01.000210000Z","mono_ns":1000210000,"#;
+    let json = json.replace(time, "");
+    let lines = json.lines().filter(|line| !line.contains("lives"));
+    assert_snapshot!(lines.collect::<Vec<_>>().join("\n"), @r#"
+    {"type":"report","span_ns":1000000,"host":"here","kernel":"6.12.118","operations":0,"failed":0,"leaks":0,"lost":[],"mount_operations":8,"mount_failed":4}
+    {"type":"mount_lengths","name":"mount","count":1,"total_ns":210000,"p50_ns":210000,"p90_ns":210000,"p99_ns":210000,"max_ns":210000,"failed":1,"errnos":[{"errno":"EBUSY","count":1}],"made":0,"made_by_propagation":0,"taken":0,"taken_by_propagation":0}
+    {"type":"mount_lengths","name":"bind","count":2,"total_ns":1420000,"p50_ns":210000,"p90_ns":1210000,"p99_ns":1210000,"max_ns":1210000,"failed":0,"errnos":[],"made":9,"made_by_propagation":6,"taken":0,"taken_by_propagation":0}
+    {"type":"mount_lengths","name":"umount","count":3,"total_ns":630000,"p50_ns":210000,"p90_ns":210000,"p99_ns":210000,"max_ns":210000,"failed":3,"errnos":[{"errno":"EBUSY","count":2},{"errno":"EINVAL","count":1}],"made":0,"made_by_propagation":0,"taken":0,"taken_by_propagation":0}
+    {"type":"mount_lengths","name":"umount_lazy","count":1,"total_ns":210000,"p50_ns":210000,"p90_ns":210000,"p99_ns":210000,"max_ns":210000,"failed":0,"errnos":[],"made":0,"made_by_propagation":0,"taken":4096,"taken_by_propagation":0,"taken_more":true}
+    {"type":"mount_lengths","name":"move_mount","count":1,"total_ns":210000,"p50_ns":210000,"p90_ns":210000,"p99_ns":210000,"max_ns":210000,"failed":0,"errnos":[],"made":0,"made_by_propagation":0,"taken":0,"taken_by_propagation":0}
+    {"type":"mount_lengths","name":"copy_mnt_ns","count":1,"total_ns":210000,"p50_ns":210000,"p90_ns":210000,"p99_ns":210000,"max_ns":210000,"failed":0,"errnos":[],"made":1,"made_by_propagation":0,"taken":0,"taken_by_propagation":0}
+    "#);
+    // Without them nothing is said.
+    for format in [Format::Path, Format::Json] {
+        assert!(
+            !usual(format)
+                .printed(false)
+                .to_lowercase()
+                .contains("mount")
+        );
+    }
 }
 
 #[test]

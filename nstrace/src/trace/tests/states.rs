@@ -50,6 +50,7 @@ fn with_states(has_ids: bool) -> (Vec<u8>, Vec<Owned>, u64) {
                 names: &Names::default(),
                 lost: 4,
                 unseen: Unseen::default(),
+                writers: None,
                 redacts: false,
             };
             writer.state(&state).expect("memory");
@@ -176,6 +177,7 @@ fn a_state_can_be_redacted() {
             names: &names,
             lost: 0,
             unseen: Unseen::default(),
+            writers: None,
             redacts,
         })?;
         writer.finish(0)?;

@@ -183,6 +183,14 @@ const TESTS: &[Test] = &[
         run: writers::module,
     },
     Test {
+        name: "writers parts",
+        run: writers::parts::run,
+    },
+    Test {
+        name: "writers flight",
+        run: writers::parts::flight,
+    },
+    Test {
         name: "writers limits",
         run: writers::limits,
     },
@@ -249,6 +257,8 @@ const TESTS: &[Test] = &[
 const MODULES: &[(&str, &[&str])] = &[
     ("mount warnings", &["nstrace_writers"]),
     ("writers module", &["nstrace_writers"]),
+    ("writers parts", &["nstrace_writers"]),
+    ("writers flight", &["nstrace_writers"]),
     ("writers limits", &["nstrace_writers"]),
     ("writers many", &["nstrace_writers"]),
     ("writers now", &["nstrace_writers"]),

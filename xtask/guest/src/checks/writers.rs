@@ -1,6 +1,8 @@
 //! Who unbalanced the writer count of a mount: what `nstrace writers` says, held against what
 //! a module was told to do, and what an overlayfs with a known mistake does.
 
+pub mod parts;
+
 use std::fs;
 use std::io::Read;
 use std::time::Duration;
@@ -55,6 +57,14 @@ struct Death {
     point: Option<String>,
     #[serde(default)]
     private: bool,
+    #[serde(default)]
+    comm: String,
+    #[serde(default)]
+    source: String,
+    #[serde(default)]
+    root: String,
+    #[serde(default)]
+    point: String,
     verdict: Option<Verdicts>,
 }
 
