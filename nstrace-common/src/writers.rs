@@ -260,10 +260,16 @@ pub struct Root {
 use At::{Entry, Exit};
 use Need::{Optional, Required};
 
-/// The probes of the ledger, in the order in which they are attached: what gives back
-/// before what takes, for what was taken before is known to be. Which of them a kernel has
-/// tells its version: see [`TAKES`].
+/// The probes of the ledger. Nothing is counted before all are attached. Which of them a kernel
+/// has tells its version: see [`TAKES`].
 pub const PROBES: &[Probe] = &[
+    // void (struct mount *, enum umount_tree_flags)
+    Probe::new(
+        "umount_tree",
+        Entry,
+        Optional,
+        "where mounts were that die with writers",
+    ),
     // void (struct mount *)
     Probe::new("cleanup_mnt", Entry, Required, "deaths of mounts"),
     // void (struct file *)

@@ -19,7 +19,7 @@ use nstrace_common::{
 };
 
 use crate::{
-    mount,
+    mount, place,
     read::{Entry, Exit, Raw, Reader, has, offset, raw_current, stack_size},
 };
 
@@ -73,6 +73,12 @@ const AT_ONCE: usize = 8;
 
 #[unsafe(no_mangle)]
 static SETTINGS: Settings = Settings::NONE;
+
+/// Whether accesses are counted: once all programs are attached. Until then half of those of
+/// a pair would be, seconds long. In a map of its own, which user space writes.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".data.counts")]
+static mut COUNTS: u32 = 0;
 
 /// Addresses of mounts that the ledger does not have, each where its address points to: most
 /// accesses end here. In the map of the zeroed data: no look-up.
@@ -266,8 +272,11 @@ fn around(vfsmount: u64) -> u64 {
 /// Counts an access, which the kernel has counted already or not.
 #[inline(always)]
 fn count<C: EbpfContext>(context: &C, mount: u64, site: Site, counted: i32) -> Option<Key> {
-    // SAFETY: in the static.
-    if unsafe { core::ptr::read_volatile(other(mount)) } == mount {
+    // SAFETY: in the statics.
+    if unsafe {
+        core::ptr::read_volatile(&raw const COUNTS) == 0
+            || core::ptr::read_volatile(other(mount)) == mount
+    } {
         return None;
     }
     let room = ROOM.get_ptr_mut(site as u32)?;
@@ -592,6 +601,7 @@ pub fn dies<C: Entry + EbpfContext>(context: &C) {
         (*room).bits = mount::bits_at_death((*room).bits, (*room).flags);
         (*room).since = since;
         (*room).count = count;
+        place::was_at(room, mount);
         (*room).frames_len = mount::stack(context, &mut (*room).frames);
         if ACCESSES.output::<MountRecord>(&*room, 0).is_err() {
             unfiled!(deaths);

@@ -8,6 +8,7 @@ mod mount;
 mod namespaces;
 mod numbers;
 mod ops;
+mod place;
 #[macro_use]
 mod probes;
 mod read;

@@ -9,7 +9,7 @@ use aya_ebpf::{
 use nstrace_common::kind::Kind;
 
 use crate::{
-    lives, ops, slot,
+    lives, ops, place, slot,
     read::{Fexit, Typed, task},
     stages, tasks, unbalanced,
 };
@@ -188,7 +188,7 @@ entry!(timens_install_fentry, timens_install_kprobe, |c| {
 entry!(
     umount_tree_fentry,
     umount_tree_kprobe,
-    unbalanced::umount_tree
+    place::umount_tree
 );
 entry!(
     cleanup_mnt_fentry,

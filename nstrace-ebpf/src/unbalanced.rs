@@ -1,68 +1,11 @@
 //! Mounts that die with writers: somebody took write access without giving it back, or gave
 //! it back twice, and the kernel warns in cleanup_mnt. By then who did it is long gone
-//! (`nstrace writers` is there to find out), but what the mount was can be told. Where it was
-//! is gone by then, too: one that has writers when it is unmounted is remembered from there.
+//! (`nstrace writers` is there to find out), but what the mount was can be told.
 
-use aya_ebpf::{
-    EbpfContext,
-    helpers::generated::bpf_probe_read_kernel,
-    macros::map,
-    maps::{Array, LruHashMap},
-};
-use nstrace_common::{
-    field::member,
-    wire::RecordKind,
-    writers::{MountRecord, PATH},
-};
+use aya_ebpf::EbpfContext;
+use nstrace_common::{wire::RecordKind, writers::MountRecord};
 
-use crate::{
-    emit,
-    maps::LIVES,
-    mount,
-    read::{Entry, Raw, Reader},
-};
-
-/// Where a mount was.
-#[repr(C)]
-struct Place {
-    unique: u64,
-    id: u32,
-    ns: u32,
-    point: [u8; PATH],
-    /// To work in.
-    length: u32,
-    pad: u32,
-}
-
-/// Mounts that had writers when they were unmounted, by their address.
-#[map]
-static UNMOUNTED: LruHashMap<u64, Place> = LruHashMap::with_max_entries(256, 0);
-
-/// Where one is put together: whoever unmounts has namespace_sem for himself.
-#[map]
-static PLACE: Array<Place> = Array::with_max_entries(1, 0);
-
-/// `void umount_tree(struct mount *, enum umount_tree_flags)`, called: it is in its namespace
-/// yet.
-#[inline(always)]
-pub fn umount_tree<C: Entry>(context: &C) {
-    let address = context.arg(0);
-    let ns = mount::namespace(address);
-    if ns == 0 || !mount::is_on_another(address) || mount::writers(address) == 0 {
-        return;
-    }
-    let Some(place) = PLACE.get_ptr_mut(0) else {
-        return;
-    };
-    // SAFETY: of a map; Raw reads any address.
-    unsafe {
-        (*place).unique = mount::unique::<Raw>(address);
-        (*place).id = Raw::get(address, member::MountId);
-        (*place).ns = ns;
-        mount::point(&mut (*place).point, &raw mut (*place).length, address);
-        let _ = UNMOUNTED.insert(&address, &*place, 0);
-    }
-}
+use crate::{emit, maps::LIVES, mount, place::was_at, read::Entry};
 
 /// `void cleanup_mnt(struct mount *)`, called: nobody else has the mount any more.
 #[inline(always)]
@@ -85,21 +28,4 @@ pub fn cleanup_mnt<C: Entry + EbpfContext>(context: &C) {
         (*record).frames_len = mount::stack(context, &mut (*record).frames);
     }
     entry.submit(emit::wakeup());
-}
-
-/// Adds where a mount was when it was unmounted, if that is remembered.
-#[inline(always)]
-unsafe fn was_at(record: *mut MountRecord, address: u64) {
-    let Some(place) = UNMOUNTED.get_ptr(&address) else {
-        return;
-    };
-    // SAFETY: of a map; the record is the caller's.
-    unsafe {
-        if (*place).id == (*record).id && (*place).unique == (*record).unique {
-            (*record).ns = (*place).ns;
-            let to = (&raw mut (*record).point).cast();
-            bpf_probe_read_kernel(to, PATH as u32, (&raw const (*place).point).cast());
-        }
-    }
-    let _ = UNMOUNTED.remove(&address);
 }

@@ -23,6 +23,7 @@ mod mount;
 mod read;
 
 mod ledger;
+mod place;
 
 use aya_ebpf::{
     macros::{fentry, fexit, kprobe, kretprobe},
@@ -70,6 +71,7 @@ macro_rules! takes {
     };
 }
 
+entry!(umount_tree_fentry, umount_tree_kprobe, place::umount_tree);
 entry!(cleanup_mnt_fentry, cleanup_mnt_kprobe, ledger::dies);
 takes!(
     mnt_get_write_access_fexit,

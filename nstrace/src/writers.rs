@@ -205,7 +205,9 @@ impl Ledger {
             return None;
         }
         let mut record = Box::new(*mount.record);
-        if let Some((ns, point)) = place {
+        if let Some((ns, point)) = place
+            && mount.point().is_empty()
+        {
             (record.ns, record.point) = (ns, point);
         }
         Some(Death {
@@ -247,7 +249,7 @@ impl Ledger {
     pub fn unbalanced(&self) -> Vec<Death> {
         let mut unbalanced = Vec::new();
         for (watched, verdict) in self.verdicts() {
-            if verdict.unowned() == 0 && verdict.count >= 0 {
+            if !verdict.is_to_be_told() {
                 continue;
             }
             let mut mount = watched.first.clone();
@@ -261,16 +263,10 @@ impl Ledger {
         unbalanced
     }
 
-    /// Of how many living ones it cannot be told whether they are balanced: something found no
-    /// room, and the ledger has not the kernel's count.
+    /// Of how many living ones it cannot be told whether they are balanced.
     pub fn untold(&self) -> usize {
-        let is_untold = |verdict: &Verdict| {
-            let has_missed = |doubt: &Doubt| matches!(doubt, Doubt::Full(_) | Doubt::Skipped(_));
-            let is_balanced = verdict.unowned() == 0 && verdict.count >= 0;
-            is_balanced && verdict.sum() != verdict.count && verdict.doubts.iter().any(has_missed)
-        };
         let all = self.verdicts();
-        all.filter(|(_, verdict)| is_untold(verdict)).count()
+        all.filter(|(_, verdict)| verdict.cannot_be_told()).count()
     }
 
     /// Of those whose writers were asked for.

@@ -4,6 +4,7 @@ mod now;
 mod wanted;
 
 use std::{
+    collections::BTreeSet,
     path::Path,
     process::ExitCode,
     time::{Duration, Instant},
@@ -24,7 +25,7 @@ use super::{
 use crate::{
     cgroups::Cgroups,
     cli::{WatchedMounts, Writers},
-    event::{Event, Mount},
+    event::{Event, Mount, MountKey},
     kernel::{
         clock,
         writers::{Ledger as Kept, Sizes},
@@ -145,11 +146,11 @@ fn replay(args: &Writers, path: &Path) -> anyhow::Result<ExitCode> {
         output::write(&mut page.text)
     })?;
     if !is_there {
-        let name = path.display();
-        say(&format!(
-            "{name}: no write access was watched when it was recorded: nstrace record --writers \
-             does that"
-        ));
+        bail!(
+            "{}: no write access was watched when it was recorded: nstrace record --writers does \
+             that",
+            path.display()
+        );
     }
     page.unbalanced();
     output::write(&mut page.text)?;
@@ -167,7 +168,8 @@ struct Page {
     json: bool,
     text: Text,
     watched: u64,
-    unbalanced: u64,
+    /// What was told, each once: who lives unbalanced may be told again, and die.
+    unbalanced: BTreeSet<MountKey>,
 }
 
 impl Page {
@@ -185,7 +187,7 @@ impl Page {
             json: args.json,
             text: Text::new(),
             watched: 0,
-            unbalanced: 0,
+            unbalanced: BTreeSet::new(),
         }
     }
 
@@ -250,17 +252,14 @@ impl Page {
             color: self.color,
             all: false,
         };
-        self.unbalanced += 1;
+        let record = &*death.mount;
+        self.unbalanced.insert(Mount { record, stack: &[] }.key());
         let print = if self.json { writers_json } else { writers };
         print(&mut self.text, death, is_dead, &view, &mut self.clock);
     }
 
     fn summary(&self) {
-        let Page {
-            watched,
-            unbalanced,
-            ..
-        } = self;
+        let (watched, unbalanced) = (self.watched, self.unbalanced.len());
         let unfiled = self.ledger.unfiled();
         let missing = match unfiled.mounts + unfiled.accesses + unfiled.deaths {
             0 => String::new(),

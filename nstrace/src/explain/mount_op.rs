@@ -108,7 +108,9 @@ impl fmt::Display for MountReason<'_> {
             MountReason::NoDevice(source) => {
                 write!(f, "{} is no block device", Escaped(source))
             }
-            MountReason::Written => f.write_str("something of it is open for writing"),
+            MountReason::Written => {
+                f.write_str("it has writers: open files, or what nstrace writers --now tells")
+            }
         }
     }
 }

@@ -187,6 +187,27 @@ fn what_was_before_is_said() {
     assert_eq!(named(&verdict), [("extra_drop".to_owned(), -2)]);
 }
 
+/// What was on the way when the ledger began is given back by who is innocent.
+#[test]
+fn who_gives_back_what_was_taken_before_is_not_named() {
+    let entries = [
+        entry(Site::Take, &format!("{WRITE} leak"), 3),
+        entry(Site::Drop, &format!("{WRITE} innocent"), 1),
+    ];
+    assert_eq!(named(&judge(&entries, 1, 3)), [("leak".to_owned(), 3)]);
+    // It was a file that is open, or another one's.
+    assert_eq!(named(&judge(&entries, 2, 4)), []);
+    let lives = |before, count, of: &[Entry]| {
+        let verdict = verdict(of.iter(), before, count, false, &Unfiled::default());
+        (verdict.is_to_be_told(), verdict.cannot_be_told())
+    };
+    assert_eq!(lives(1, 0, &entries[1..]), (false, false));
+    assert_eq!(lives(3, 2, &entries[1..]), (false, false));
+    assert_eq!(lives(1, 3, &entries), (true, false));
+    assert_eq!(lives(1, 7, &entries), (false, true));
+    assert_eq!(lives(0, -1, &entries[1..]), (true, false));
+}
+
 /// The kernel's count is another: what is missing could be anybody's.
 #[test]
 fn nobody_is_named_for_a_part() {
@@ -335,7 +356,7 @@ fn the_kernels_count_speaks_where_the_ledger_is_full() {
         let counts: Vec<i32> = all.map(|death| death.mount.count).collect();
         (counts, ledger.untold())
     };
-    assert_eq!(told(&ledger), (vec![-4], 0));
+    assert_eq!(told(&ledger), (vec![-4], 1));
     ledger.event(&Event::Unfiled(Unfiled {
         accesses: 7,
         ..Unfiled::default()

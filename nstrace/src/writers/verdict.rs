@@ -1,5 +1,7 @@
 //! What is to be said of a mount whose writer count is not zero.
 
+use std::ops::RangeInclusive;
+
 use nstrace_common::writers::Site;
 
 use super::{Entry, tree::Node};
@@ -87,6 +89,22 @@ impl Verdict {
         i64::try_from(sum).unwrap_or(i64::MAX)
     }
 
+    /// Whether it is about a mount that lives and is to be told: one whose writers are not
+    /// those of files that are open, or cannot be. Who gave back what was taken before is not
+    /// to blame for that.
+    pub fn is_to_be_told(&self) -> bool {
+        let unowned = self.unowned();
+        self.count < 0
+            || self.count > 0
+                && self.sum() == self.count
+                && (unowned > 0 || unowned < -self.before.max(0))
+    }
+
+    /// Whether it cannot be told of one that lives: the ledger has not the kernel's count.
+    pub fn cannot_be_told(&self) -> bool {
+        self.count > 0 && self.sum() != self.count
+    }
+
     /// What of it is not for files that are open.
     pub fn unowned(&self) -> i64 {
         let sum = i128::from(self.taken) - i128::from(self.given);
@@ -153,12 +171,12 @@ pub fn verdict<'e>(
     ];
     verdict.doubts = of.into_iter().flatten().collect();
     // Nobody is named for a part of it.
-    let is_whole = match is_dead {
-        true => verdict.unowned() == count,
-        false => verdict.sum() == count && verdict.unowned() != 0,
-    };
-    if is_whole && count != 0 {
-        verdict.guilty = guilty(&want, &access, unfiled.skipped, count);
+    if verdict.sum() == count && count != 0 && verdict.unowned() != 0 {
+        let left = match is_dead {
+            true => count..=count,
+            false => verdict.unowned()..=verdict.unowned().saturating_add(before.max(0)),
+        };
+        verdict.guilty = guilty(&want, &access, unfiled.skipped, before, &left);
     }
     verdict
 }
@@ -167,8 +185,15 @@ pub fn verdict<'e>(
 /// and one whose place is not known in any function is none either.
 ///
 /// What the kernel skipped may be a half of a pair, in as many places as it skipped runs: who
-/// does not pair as seldom may be innocent.
-fn guilty(want: &Node, access: &Node, skipped: u64, count: i64) -> Vec<Guilty> {
+/// does not pair as seldom may be innocent. And so may be who gives back what was taken `before`.
+/// In both cases what is `left` must come to those who are named.
+fn guilty(
+    want: &Node,
+    access: &Node,
+    skipped: u64,
+    before: i64,
+    left: &RangeInclusive<i64>,
+) -> Vec<Guilty> {
     let mut guilty: Vec<Guilty> = Vec::new();
     for culprit in want.culprits().into_iter().chain(access.culprits()) {
         match guilty.iter_mut().find(|other| other.path == culprit.path) {
@@ -180,8 +205,12 @@ fn guilty(want: &Node, access: &Node, skipped: u64, count: i64) -> Vec<Guilty> {
             None => guilty.push(culprit),
         }
     }
-    guilty.retain(|culprit| culprit.balance.unsigned_abs() > skipped);
-    if skipped > 0 && guilty.iter().map(|culprit| culprit.balance).sum::<i64>() != count {
+    guilty.retain(|culprit| {
+        let is_from_before = culprit.balance < 0 && -culprit.balance <= before;
+        culprit.balance.unsigned_abs() > skipped && !is_from_before
+    });
+    let sum = guilty.iter().map(|culprit| culprit.balance).sum::<i64>();
+    if (skipped > 0 || before > 0) && !left.contains(&sum) {
         return Vec::new();
     }
     if guilty.iter().any(|culprit| {

@@ -175,7 +175,7 @@ fn a_failure_says_why() {
     23:01:15.221 4242   mount      mount   tmpfs on /srv/mnt type tm\x1b[2J\xff ENODEV 0.21ms
                                            this kernel has no file system tm\x1b[2J\xff
     23:01:15.221 4242   mount      remount /b ro                  EBUSY       0.21ms
-                                           something of it is open for writing
+                                           it has writers: open files, or what nstrace writers --now tells
     23:01:15.221 4242   mount      umount  /nowhere               ENOENT      0.21ms
     "#);
 }

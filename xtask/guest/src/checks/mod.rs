@@ -199,6 +199,10 @@ const TESTS: &[Test] = &[
         run: writers::overlay,
     },
     Test {
+        name: "writers busy",
+        run: writers::busy,
+    },
+    Test {
         name: "writers many",
         run: writers::many,
     },
@@ -260,6 +264,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("writers parts", &["nstrace_writers"]),
     ("writers flight", &["nstrace_writers"]),
     ("writers limits", &["nstrace_writers"]),
+    ("writers busy", &["nstrace_writers"]),
     ("writers many", &["nstrace_writers"]),
     ("writers now", &["nstrace_writers"]),
     (
