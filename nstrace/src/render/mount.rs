@@ -97,7 +97,9 @@ pub(super) fn chain<'f>(out: &mut Text, column: usize, functions: impl Iterator<
             }
         }
         at += word.len();
-        out.push_str(&String::from_utf8_lossy(word.as_bytes()));
+        // A recording may have any name.
+        let word = String::from_utf8_lossy(word.as_bytes());
+        word.chars().for_each(|c| out.push(c));
     }
 }
 
@@ -124,4 +126,17 @@ pub(super) fn json(object: &mut Object, mount: &Mount) {
 /// The frames of a stack, the innermost first.
 pub(super) fn json_stack(object: &mut Object, key: &str, stack: &[u8]) {
     object.names(key, frames(stack));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Fuzzing found it: what is printable stays as it is, and need not be ASCII.
+    #[test]
+    fn functions_of_a_recording_may_have_any_name() {
+        let mut out = Text::new();
+        calls(&mut out, 2, "\u{e9}t\u{e9}+0x1\n\u{1b}[2J+0x2".as_bytes());
+        assert_eq!(out.to_string(), "\u{e9}t\u{e9} < \\x1b[2J");
+    }
 }

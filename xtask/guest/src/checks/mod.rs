@@ -163,6 +163,10 @@ const TESTS: &[Test] = &[
         run: mount_ops::loss,
     },
     Test {
+        name: "mount ops kept",
+        run: mount_ops::kept::run,
+    },
+    Test {
         name: "record kills",
         run: kept::kills,
     },

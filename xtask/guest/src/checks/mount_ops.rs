@@ -1,6 +1,8 @@
 //! Mount operations of every kind, in the tail and in a recording: what nstrace says each
 //! did is what the mountinfo of every namespace says, before and after it.
 
+pub mod kept;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
