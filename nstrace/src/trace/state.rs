@@ -57,8 +57,8 @@ pub struct State {
 }
 
 impl StateOf<'_> {
-    /// Appends it but for the ledger, as the payload of a block, with what to add to `CLOCK_MONOTONIC` for the
-    /// time of day.
+    /// Appends it but for the ledger, as the payload of a block, with what to add to
+    /// `CLOCK_MONOTONIC` for the time of day.
     pub(super) fn write(&self, codec: &mut Codec, clock: i64, out: &mut Vec<u8>) {
         for (id, path) in self.cgroups.iter() {
             let path = if self.redacts {

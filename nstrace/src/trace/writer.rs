@@ -189,8 +189,8 @@ impl<W: Write> Writer<W> {
         self.written >= self.next_state
     }
 
-    /// Writes what is known of the machine after all events up to here, and the ledger. What is too large
-    /// for a block, or for the limit, is left out.
+    /// Writes what is known of the machine after all events up to here, and the ledger. What is
+    /// too large for a block, or for the limit, is left out.
     pub fn state(&mut self, state: &StateOf) -> io::Result<()> {
         self.write_out()?;
         let (offset, time) = (self.written, state.world.now());
