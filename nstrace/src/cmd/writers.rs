@@ -275,8 +275,9 @@ impl Page {
                 "; of {untold} that live it cannot be told: nstrace writers --now looks at all"
             ),
         };
+        let noun = if watched == 1 { "mount" } else { "mounts" };
         say(&format!(
-            "{watched} mounts watched, {unbalanced} unbalanced{missing}{skipped}{untold}"
+            "{watched} {noun} watched, {unbalanced} unbalanced{missing}{skipped}{untold}"
         ));
     }
 }

@@ -104,7 +104,7 @@ pub fn namespace(out: &mut Text, view: &MountsView, at: usize) {
 }
 
 /// A line on who made a mount, if that is known.
-fn made(page: &mut Page, level: usize, view: &MountsView, mount: &Mount) {
+pub fn made(page: &mut Page, level: usize, view: &MountsView, mount: &Mount) {
     let Some(Origin { birth, maker }) = view.makers.get(mount.id, mount.unique) else {
         return;
     };

@@ -239,6 +239,10 @@ fn namespace(page: &mut Page, view: &WhoView, kept: &[Kept]) {
     }
 }
 
+const NOT_IN_USE: &str = "not in use; it stays until it is unmounted, or the namespace ends";
+const NOT_KNOWN_TO_BE: &str =
+    "not known to be in use; it stays until it is unmounted, or the namespace ends";
+
 fn mount(page: &mut Page, view: &WhoView, kept: &Kept) {
     page.line(1, |page| {
         page.styled(Style::Entered, |page| {
@@ -258,6 +262,7 @@ fn mount(page: &mut Page, view: &WhoView, kept: &Kept) {
             page.str(", covered by another mount");
         }
     });
+    list::made(page, 2, view.all, kept.mount);
     uses(page, view, kept.uses.iter().copied(), kept.uses.len());
     for below in &kept.below {
         page.line(2, |page| {
@@ -279,9 +284,10 @@ fn mount(page: &mut Page, view: &WhoView, kept: &Kept) {
     if kept.uses.is_empty() && kept.below_len == 0 {
         page.line(2, |page| {
             page.styled(Style::Dim, |page| {
-                page.str(match kept.parent {
-                    Some(_) => "not in use; it stays until it is unmounted, or the namespace ends",
-                    None => "the root of the namespace; it stays as long as that",
+                page.str(match (kept.parent, view.has_seen_all_files()) {
+                    (Some(_), true) => NOT_IN_USE,
+                    (Some(_), false) => NOT_KNOWN_TO_BE,
+                    (None, _) => "the root of the namespace; it stays as long as that",
                 });
             });
         });
@@ -360,6 +366,11 @@ fn detached(page: &mut Page, view: &WhoView) {
 }
 
 impl WhoView<'_> {
+    /// Whether the files of all processes could be looked at.
+    fn has_seen_all_files(&self) -> bool {
+        self.uses.unseen == 0 && self.uses.hung.is_empty() && self.uses.left_out == 0
+    }
+
     /// Whether there are namespaces whose mounts are not all seen.
     fn has_unseen_mounts(&self) -> bool {
         let mut all = self.all.mounts.namespaces.iter();
