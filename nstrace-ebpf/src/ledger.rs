@@ -77,8 +77,8 @@ static SETTINGS: Settings = Settings::NONE;
 /// Whether accesses are counted: once all programs are attached. Until then half of those of
 /// a pair would be, seconds long. In a map of its own, which user space writes.
 #[unsafe(no_mangle)]
-#[unsafe(link_section = ".data.counts")]
-static mut COUNTS: u32 = 0;
+#[unsafe(link_section = ".data.counting")]
+static mut COUNTING: u32 = 0;
 
 /// Addresses of mounts that the ledger does not have, each where its address points to: most
 /// accesses end here. In the map of the zeroed data: no look-up.
@@ -274,8 +274,8 @@ fn around(vfsmount: u64) -> u64 {
 fn count<C: EbpfContext>(context: &C, mount: u64, site: Site, counted: i32) -> Option<Key> {
     // SAFETY: in the statics.
     if unsafe {
-        core::ptr::read_volatile(&raw const COUNTS) == 0
-            || core::ptr::read_volatile(other(mount)) == mount
+        core::ptr::read_volatile(other(mount)) == mount
+            || core::ptr::read_volatile(&raw const COUNTING) == 0
     } {
         return None;
     }

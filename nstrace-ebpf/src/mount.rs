@@ -185,7 +185,8 @@ pub fn is_on_another(mount: u64) -> bool {
     unsafe { Raw::get::<u64>(mount, member::MountParent) != mount }
 }
 
-/// Writes where a mount is that [`is_on_another`], in a namespace. `length` is a place to work in, of a map.
+/// Writes where a mount is that [`is_on_another`], in a namespace. `length` is a place to work
+/// in.
 ///
 /// # Safety
 ///

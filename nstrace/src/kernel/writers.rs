@@ -160,7 +160,7 @@ impl Ledger {
                 why: "this kernel lets nobody attach to either".to_owned(),
             });
         }
-        Array::try_from(map(&mut bpf, ".data.counts"))?.set(0, 1_u32, 0)?;
+        Array::try_from(map(&mut bpf, ".data.counting"))?.set(0, 1_u32, 0)?;
         let ring = RingBuf::try_from(map(&mut bpf, "ACCESSES"))?;
         // SAFETY: the ring keeps its descriptor open for as long as it lives.
         let ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) };

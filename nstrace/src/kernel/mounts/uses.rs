@@ -6,15 +6,13 @@
 //! (d_weak_revalidate of NFS), or a task does not let go of its memory. So a thread looks,
 //! process by process; when it hangs, it is left behind and another one goes on.
 
+mod written;
+
 use std::{
-    cmp::Ordering,
     ffi::{CStr, CString},
-    fs::{self, File},
+    fs::File,
     io::{self, BufRead as _, BufReader},
-    os::{
-        fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
-        unix::ffi::OsStrExt as _,
-    },
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
     sync::{
         Arc,
         mpsc::{self, RecvTimeoutError, SyncSender},
@@ -36,6 +34,9 @@ use crate::{
         uses::{Detached, Found, How, Search, Uses, below_roots},
     },
 };
+
+use written::is_for_writing;
+pub use written::{all_tasks, compare};
 
 /// So long a process may take.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -84,42 +85,6 @@ struct Job {
     search: Arc<Search>,
     internal: Internal,
     below_roots: Arc<HashSet<u32>>,
-}
-
-/// All tasks, our own too, process by process, the leader first; of their namespaces nothing.
-pub fn all_tasks() -> Vec<Task> {
-    let numbers = |dir: &str| -> Vec<u32> {
-        let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-        let names = entries.map(|entry| entry.file_name());
-        let mut numbers: Vec<u32> = names
-            .filter_map(|name| parse::number(name.as_bytes()))
-            .collect();
-        numbers.sort_unstable();
-        numbers
-    };
-    let mut tasks = Vec::new();
-    for pid in numbers("/proc") {
-        let mut tids = numbers(&format!("/proc/{pid}/task"));
-        tids.sort_unstable_by_key(|tid| *tid != pid);
-        tasks.extend(tids.into_iter().map(|tid| Task {
-            pid,
-            tid,
-            mnt: 0,
-            net: 0,
-        }));
-    }
-    tasks
-}
-
-/// Which of two files that are open comes first; none if one is open no more, or the kernel
-/// does not say (without CONFIG_KCMP).
-pub fn compare(one: &Found, other: &Found) -> Option<Ordering> {
-    match (one.how, other.how) {
-        (How::Open(fd), How::Open(its)) => {
-            calls::compare_files((one.tid, fd), (other.tid, its)).ok()
-        }
-        _ => None,
-    }
 }
 
 /// Looks at the files of all these tasks, which come process by process.
@@ -435,13 +400,6 @@ impl Looker {
         self.seen(&seen, device, fds, name.get())
     }
 
-    /// Whether a file that is open for writing counts as a writer of a mount that is looked
-    /// for: devices, pipes and sockets do not (fs/open.c, do_dentry_open).
-    fn has_writer(&self, mount: u32, dir: BorrowedFd, link: &CStr) -> bool {
-        let is_wanted = self.job.search.mounts.contains(&mount);
-        is_wanted && sys::stat(dir, link).is_ok_and(|stat| stat.is_file && stat.mount == mount)
-    }
-
     fn is_internal(&self, mount: u32) -> bool {
         self.unknown.get(&mount) == Some(&Unknown::Internal) || self.job.internal.has(mount)
     }
@@ -528,38 +486,6 @@ impl Looker {
         }
     }
 
-    /// Looks at a file that is mapped by whether it was open for writing. Nobody need have it
-    /// open any more: it is as long as it is mapped.
-    fn mapped_for_writing(
-        &mut self,
-        task: Task,
-        dir: BorrowedFd,
-        mapped: &maps::Mapped,
-    ) -> Result<(), Unheard> {
-        let Ok(link) = CString::new(format!("map_files/{}", mapped.range)) else {
-            return Ok(());
-        };
-        if !is_for_writing(dir, &link) {
-            return Ok(());
-        }
-        let stat = match sys::stat(dir, &link) {
-            Ok(stat) => stat,
-            Err(error) if is_forbidden(&error) => return self.tell(Message::Unseen(task.pid)),
-            Err(_) => return Ok(()),
-        };
-        if !stat.is_file || !self.job.search.mounts.contains(&stat.mount) {
-            return Ok(());
-        }
-        let mut path = [0; LINK_MAX];
-        let seen = Seen {
-            task,
-            how: How::Mapped,
-            mount: stat.mount,
-            path: calls::read_link(dir, &link, &mut path).unwrap_or(mapped.path),
-        };
-        self.found(&seen, stat.device)
-    }
-
     fn mapped(
         &mut self,
         task: Task,
@@ -608,13 +534,6 @@ impl Looker {
             }
         }
     }
-}
-
-/// Whether the file behind a link of `/proc/PID/fd` or `map_files` is open for writing: the
-/// link's own mode says so (fs/proc/fd.c, tid_fd_update_inode; base.c, proc_map_files_instantiate).
-fn is_for_writing(dir: BorrowedFd, link: &CStr) -> bool {
-    let link = calls::stat_at(dir, link, libc::AT_SYMLINK_NOFOLLOW);
-    link.is_ok_and(|link| link.st_mode & libc::S_IWUSR != 0)
 }
 
 /// Whether a task has something for itself that none of these has; then it is one of them.
