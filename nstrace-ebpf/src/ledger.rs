@@ -20,7 +20,7 @@ use nstrace_common::{
 
 use crate::{
     mount, place,
-    read::{Entry, Exit, Raw, Reader, has, offset, raw_current, stack_size},
+    read::{Entry, Exit, Raw, Reader, has, stack_size},
 };
 
 /// Mounts, accesses and deaths. User space sets the size.
@@ -190,14 +190,14 @@ pub fn took<C: Exit + EbpfContext>(context: &C) {
     if context.ret() as u32 == 0
         && let Some(vfsmount) = context.first_arg()
     {
-        count(context, around(vfsmount), Site::Take, 1);
+        count(context, mount::around(vfsmount), Site::Take, 1);
     }
 }
 
 /// The same was called.
 #[inline(always)]
 pub fn takes<C: Entry + EbpfContext>(context: &C) {
-    let mount = around(context.arg(0));
+    let mount = mount::around(context.arg(0));
     if let Some(key) = count(context, mount, Site::Take, 0) {
         let tid = bpf_get_current_pid_tgid() & u64::from(u32::MAX);
         let taken = taken(tid);
@@ -241,7 +241,7 @@ fn taken(tid: u64) -> *mut Taken {
 /// A function that gives write access to a mount back was called.
 #[inline(always)]
 pub fn gives_back<C: Entry + EbpfContext>(context: &C, site: Site) {
-    count(context, around(context.arg(0)), site, 0);
+    count(context, mount::around(context.arg(0)), site, 0);
 }
 
 /// One that gives that of a file back was called. A file that is open for writing has write
@@ -259,14 +259,8 @@ pub fn gives_back_file<C: Entry + EbpfContext>(context: &C, site: Site) {
         )
     };
     if mode & FMODE_WRITER == 0 {
-        count(context, around(vfsmount), site, 0);
+        count(context, mount::around(vfsmount), site, 0);
     }
-}
-
-/// `struct mount` around a `struct vfsmount`.
-#[inline(always)]
-fn around(vfsmount: u64) -> u64 {
-    vfsmount - offset(member::MountMnt)
 }
 
 /// Counts an access, which the kernel has counted already or not.
@@ -548,24 +542,14 @@ extern "C" fn mount_writers(args: *const u64) -> i32 {
 #[unsafe(link_section = "raw_tracepoint")]
 extern "C" fn descriptor_writers(args: *const u64) -> i32 {
     // SAFETY: the argument of the program's caller, who keeps the descriptor open meanwhile.
-    let fd = unsafe { *args };
-    if !has(member::TaskFiles) || !has(member::FilesTable) || !has(member::TableFiles) {
-        return GONE;
-    }
+    let file = mount::open_file(unsafe { *args } as u32);
     if !has(member::FileMnt) || !has(member::MountPcp) || !has(member::PcpWriters) {
         return GONE;
     }
-    // SAFETY: Raw reads any address.
-    let vfsmount: u64 = unsafe {
-        let files: u64 = Raw::get(raw_current(), member::TaskFiles);
-        let table: u64 = Raw::get(files, member::FilesTable);
-        let array: u64 = Raw::get(table, member::TableFiles);
-        let file: u64 = Raw::at(array, fd * 8);
-        Raw::get(file, member::FileMnt)
-    };
-    match vfsmount {
-        0 => GONE,
-        _ => mount::writers(around(vfsmount)),
+    match file {
+        // SAFETY: Raw reads any address.
+        Some(file) => mount::writers(mount::around(unsafe { Raw::get(file, member::FileMnt) })),
+        None => GONE,
     }
 }
 

@@ -4,6 +4,7 @@ mod emit;
 mod fail;
 mod lives;
 mod maps;
+#[allow(dead_code, reason = "shared with the other objects")]
 mod mount;
 mod namespaces;
 mod numbers;

@@ -17,7 +17,7 @@ use nstrace_common::{
     writers::{FRAMES, KERNEL, MountRecord, NAME, PATH, PATH_NAMES, PRIVATE},
 };
 
-use crate::read::{Raw, Reader, cpus, has, offset, per_cpu_offset};
+use crate::read::{Raw, Reader, cpus, has, offset, per_cpu_offset, raw_current};
 
 /// The most names of a path.
 const NAMES: usize = 24;
@@ -56,6 +56,35 @@ pub fn writers(mount: u64) -> i32 {
 #[inline(always)]
 pub fn within(mount: u64) -> u64 {
     mount + offset(member::MountMnt)
+}
+
+/// The `struct mount` around a `struct vfsmount`.
+#[inline(always)]
+pub fn around(vfsmount: u64) -> u64 {
+    vfsmount.wrapping_sub(offset(member::MountMnt))
+}
+
+/// The open file of a descriptor of the current task. What another thread closes meanwhile is
+/// read wrong.
+#[inline(always)]
+pub fn open_file(fd: u32) -> Option<u64> {
+    if !has(member::TaskFiles) || !has(member::FilesTable) {
+        return None;
+    }
+    if !has(member::TableFiles) || !has(member::TableMost) {
+        return None;
+    }
+    // SAFETY: Raw reads any address.
+    let file: u64 = unsafe {
+        let files: u64 = Raw::get(raw_current(), member::TaskFiles);
+        let table: u64 = Raw::get(files, member::FilesTable);
+        if fd >= Raw::get::<u32>(table, member::TableMost) {
+            return None;
+        }
+        let array: u64 = Raw::get(table, member::TableFiles);
+        Raw::at(array, u64::from(fd) * 8)
+    };
+    (file != 0).then_some(file)
 }
 
 /// Its bits: see [`MountRecord::bits`].

@@ -14,7 +14,7 @@ use nstrace_common::{
     field::member,
     flags::CLONE_NEW_ALL,
     kind::{KINDS, Kind},
-    wire::{FailRecord, IDS, LIST, Mark, Op, OpRecord, RecordKind},
+    wire::{FailRecord, IDS, LIST, Op, OpRecord, RecordKind},
 };
 
 use crate::{

@@ -9,7 +9,7 @@ use nstrace_common::{
 use super::Gathered;
 use crate::{
     mount,
-    read::{Raw, Reader, Word, has, offset, raw_current},
+    read::{Raw, Reader, Word, has, offset},
 };
 
 /// Reads a string of the user's; gives its length with its NUL, or 0 if it cannot be read.
@@ -38,38 +38,22 @@ pub(super) unsafe fn kernel_str<const N: usize>(into: &mut [u8; N], at: u64) -> 
 /// Notes what the descriptor is that an operation is about.
 #[inline(always)]
 pub(super) fn descriptor(op: &mut Gathered) {
-    let fd = op.record.target_fd as u32;
-    if !has(member::TaskFiles) || !has(member::FilesTable) || !has(member::TableFiles) {
+    let Some(file) = mount::open_file(op.record.target_fd as u32) else {
+        return;
+    };
+    if !has(member::FileMnt) || !has(member::FileDentry) {
         return;
     }
-    if !has(member::FileMnt) || !has(member::FileDentry) || !has(member::TableMost) {
-        return;
-    }
-    // SAFETY: Raw reads any address. What another thread closes meanwhile is read wrong.
-    unsafe {
-        let files: u64 = Raw::get(raw_current(), member::TaskFiles);
-        let table: u64 = Raw::get(files, member::FilesTable);
-        if fd >= Raw::get::<u32>(table, member::TableMost) {
-            return;
-        }
-        let array: u64 = Raw::get(table, member::TableFiles);
-        let file: u64 = Raw::at(array, u64::from(fd) * 8);
-        if file != 0 {
-            let mount = mount_of(Raw::get(file, member::FileMnt));
-            about(op, mount);
-            path(
-                &mut op.record.target_path,
-                mount,
-                Raw::get(file, member::FileDentry),
-            );
-        }
-    }
-}
-
-/// The `struct mount` of a `struct vfsmount`.
-#[inline(always)]
-fn mount_of(vfsmount: u64) -> u64 {
-    vfsmount.wrapping_sub(offset(member::MountMnt))
+    // SAFETY: Raw reads any address.
+    let (vfsmount, dentry): (u64, u64) = unsafe {
+        (
+            Raw::get(file, member::FileMnt),
+            Raw::get(file, member::FileDentry),
+        )
+    };
+    let mount = mount::around(vfsmount);
+    about(op, mount);
+    path(&mut op.record.target_path, mount, dentry);
 }
 
 /// The mount and the dentry of a `struct path`.
@@ -78,7 +62,7 @@ pub(super) fn place(path: u64) -> (u64, u64) {
     // SAFETY: Raw reads any address.
     unsafe {
         (
-            mount_of(Raw::get(path, member::PathMnt)),
+            mount::around(Raw::get(path, member::PathMnt)),
             Raw::get(path, member::PathDentry),
         )
     }
