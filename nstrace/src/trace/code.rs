@@ -22,8 +22,12 @@ pub struct Layout {
     members: &'static [Member],
     /// Those that are expected to be as others, and these.
     same: &'static [[Member; 2]],
+    /// The same, whole words as one where they can be.
+    same_words: &'static [[Member; 2]],
     /// Of each word its first member.
     firsts: [u8; WORDS],
+    /// A bit for each word that has a member in each half.
+    halved: u32,
     /// The offset of the name whose bytes tell streams apart; none if all are of one.
     comm: Option<usize>,
 }
@@ -179,18 +183,30 @@ const LIFE: [Member; 9] = members([
 impl Record for OpRecord {
     const FORM: Layout = Layout {
         comm: Some(std::mem::offset_of!(OpRecord, comm)),
-        ..layout::<OpRecord>(&OP, &same::<{ same_len(&OP) }>(&OP))
+        ..layout::<OpRecord>(&OP, &OP_SAME, &joined::<{ joined_len(&OP_SAME) }>(&OP_SAME))
     };
 }
 impl Record for TaskRecord {
     const FORM: Layout = Layout {
         comm: Some(std::mem::offset_of!(TaskRecord, comm)),
-        ..layout::<TaskRecord>(&TASK, &same::<{ same_len(&TASK) }>(&TASK))
+        ..layout::<TaskRecord>(
+            &TASK,
+            &TASK_SAME,
+            &joined::<{ joined_len(&TASK_SAME) }>(&TASK_SAME),
+        )
     };
 }
 impl Record for LifeRecord {
-    const FORM: Layout = layout::<LifeRecord>(&LIFE, &same::<{ same_len(&LIFE) }>(&LIFE));
+    const FORM: Layout = layout::<LifeRecord>(
+        &LIFE,
+        &LIFE_SAME,
+        &joined::<{ joined_len(&LIFE_SAME) }>(&LIFE_SAME),
+    );
 }
+
+const OP_SAME: [[Member; 2]; same_len(&OP)] = same(&OP);
+const TASK_SAME: [[Member; 2]; same_len(&TASK)] = same(&TASK);
+const LIFE_SAME: [[Member; 2]; same_len(&LIFE)] = same(&LIFE);
 
 const fn same_len(members: &[Member]) -> usize {
     let (mut at, mut len) = (0, 0);
@@ -220,11 +236,52 @@ const fn same<const N: usize>(members: &[Member]) -> [[Member; 2]; N] {
     same
 }
 
+const fn joined_len(same: &[[Member; 2]]) -> usize {
+    let (mut at, mut len) = (0, 0);
+    while at < same.len() {
+        at += pair(same, at).1;
+        len += 1;
+    }
+    len
+}
+
+/// The same, both halves of a word as one where they are both halves of another.
+const fn joined<const N: usize>(same: &[[Member; 2]]) -> [[Member; 2]; N] {
+    let mut joined = [same[0]; N];
+    let (mut at, mut len) = (0, 0);
+    while at < same.len() {
+        let (pair, width) = pair(same, at);
+        joined[len] = pair;
+        at += width;
+        len += 1;
+    }
+    joined
+}
+
+/// What stands there, and how many are joined in it.
+const fn pair(same: &[[Member; 2]], at: usize) -> ([Member; 2], usize) {
+    let [mut own, mut other] = same[at];
+    if at + 1 < same.len() {
+        let [next, its] = same[at + 1];
+        if next.word == own.word && its.word == other.word && own.shift == other.shift {
+            own.bits |= next.bits;
+            other.bits |= its.bits;
+            return ([own, other], 2);
+        }
+    }
+    ([own, other], 1)
+}
+
 /// The word that is the time of every record.
 const TIME: usize = 1;
 
-const fn layout<R>(members: &'static [Member], same: &'static [[Member; 2]]) -> Layout {
+const fn layout<R>(
+    members: &'static [Member],
+    same: &'static [[Member; 2]],
+    same_words: &'static [[Member; 2]],
+) -> Layout {
     let mut at = 0;
+    let mut halved = 0;
     let mut firsts = [0; WORDS];
     while at < members.len() {
         let Member {
@@ -232,6 +289,8 @@ const fn layout<R>(members: &'static [Member], same: &'static [[Member; 2]]) -> 
         } = members[at];
         if shift == 0 {
             firsts[word as usize] = at as u8;
+        } else {
+            halved |= 1 << word;
         }
         let is_time = word as usize == TIME && shift == 0;
         assert!(is_time == matches!(guess, Guess::Time));
@@ -243,7 +302,9 @@ const fn layout<R>(members: &'static [Member], same: &'static [[Member; 2]]) -> 
     Layout {
         members,
         same,
+        same_words,
         firsts,
+        halved,
         comm: None,
     }
 }
@@ -339,7 +400,7 @@ impl Expected {
         };
         let guess = &mut stream.words;
         guess[TIME] = self.time;
-        for [member, other] in layout.same {
+        for [member, other] in layout.same_words {
             member.set(guess, other.get(own));
         }
         let mut words = 0_u32;
@@ -462,12 +523,12 @@ impl Layout {
     /// Bits of the members of a word in which bits differ.
     #[inline]
     fn differing(&self, word: usize, bits: u64) -> u64 {
-        let first = usize::from(self.firsts[word]);
-        let member = |at: usize| {
-            let its = self.members.get(at).filter(|its| its.place() == word);
-            u64::from(its.is_some_and(|its| its.bits & bits != 0)) << at
+        let (low, high) = (bits as u32 != 0, bits >> 32 != 0);
+        let differing = match self.halved >> word & 1 {
+            0 => u64::from(low | high),
+            _ => u64::from(low) | u64::from(high) << 1,
         };
-        member(first) | member(first + 1)
+        differing << self.firsts[word]
     }
 }
 

@@ -253,6 +253,9 @@ impl<W: Write> Writer<W> {
 
     /// Whether so many bytes have room, and the end behind them.
     fn has_room(&self, len: usize) -> bool {
+        if self.most == u64::MAX {
+            return true;
+        }
         let end = HEAD + self.index.states.len() * PLACE_MAX;
         let end = match self.clocks.is_empty() {
             true => end,

@@ -32,34 +32,40 @@ impl World {
         if flags == 0 || record.ret < 0 {
             return;
         }
-        for life in op.born_of(flags) {
-            let index = self.birth(&life, record.start, changes);
-            if index != NONE && self.namespaces[index].maker.is_none() {
-                self.namespaces[index].maker = Some(Maker::of(op));
+        let user = Kind::User.flag();
+        for flags in [flags & user, flags & !user] {
+            for life in op.born_of(flags) {
+                self.born_of(op, &life, changes);
             }
-        }
-        for life in op.born_of(flags) {
-            let Some(kind) = life.kind else { continue };
-            let index = self.living_index(life.inum);
-            if index == NONE || self.namespaces[index].born != Some(life.time) {
-                continue;
-            }
-            let (parent, owner) = match kind {
-                Kind::User => (record.user_parent, record.user_parent),
-                Kind::Pid => (record.pid_parent, record.owner),
-                _ => (0, record.owner),
-            };
-            self.unlink_dead(index);
-            if kind == Kind::User {
-                self.namespaces[index].owner_uid = Some(record.owner_uid);
-            }
-            self.set_parents(index, parent, owner, record.start, changes);
         }
         if !self.early.is_empty() {
             for life in op.born_of(flags) {
                 self.end_if_over(&life, changes);
             }
         }
+    }
+
+    fn born_of(&mut self, op: &Operation, life: &Life, changes: &mut Vec<Change>) {
+        let record = op.record;
+        let index = self.birth(life, record.start, changes);
+        if index == NONE {
+            return;
+        }
+        let ns = &mut self.namespaces[index];
+        ns.maker.get_or_insert_with(|| Maker::of(op));
+        if ns.born != Some(life.time) {
+            return;
+        }
+        let (parent, owner) = match ns.kind {
+            Kind::User => (record.user_parent, record.user_parent),
+            Kind::Pid => (record.pid_parent, record.owner),
+            _ => (0, record.owner),
+        };
+        if ns.kind == Kind::User {
+            ns.owner_uid = Some(record.owner_uid);
+        }
+        self.unlink_dead(index);
+        self.set_parents(index, parent, owner, record.start, changes);
     }
 
     /// Notes a birth that is told by itself.
