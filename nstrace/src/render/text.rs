@@ -68,6 +68,7 @@ pub(super) fn length(out: &mut Text, ns: u64) {
 
 /// A length of time in three digits or so, never more than it was: `9us`, `0.21ms`,
 /// `1.84ms`, `1.2s`.
+#[inline(always)]
 pub(super) fn short_length(ns: u64) -> Short {
     const US: u64 = 1_000;
     const MS: u64 = 1_000 * US;
