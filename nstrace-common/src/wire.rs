@@ -369,8 +369,8 @@ pub struct TaskRecord {
     pub namespaces: [u32; KINDS],
     /// Likewise, for its future children.
     pub time_for_children: u32,
-    /// Explicit padding.
-    pub pad: u32,
+    /// At birth, if an operation that is told made it: 1, and its `CLONE_NEW*` flags; else 0.
+    pub made_with: u32,
 }
 
 /// The longest cgroup path that crosses whole, in bytes.

@@ -439,10 +439,9 @@ pub fn forked<R: Reader>(child: u64) {
         let caller: u64 = Raw::get(raw_current(), member::TaskThreadPid);
         tasks::pid_at(pid, Raw::get(caller, member::PidLevel))
     };
+    let flags = slot.record.flags;
     finish(slot, i64::from(ret));
-    if tasks::tells_all() {
-        tasks::born::<R>(child, pid);
-    }
+    tasks::born_of_op::<R>(child, pid, flags);
 }
 
 /// `int ksys_unshare(unsigned long unshare_flags)`, called.

@@ -6,6 +6,7 @@ use aya_ebpf::helpers::{
 };
 use nstrace_common::{
     config::Tasks,
+    flags::CLONE_NEW_ALL,
     field::member,
     kind::{KINDS, Kind},
     wire::{PID_LEVELS, PidAt, RecordKind, TaskRecord},
@@ -132,16 +133,39 @@ pub fn tells_all() -> bool {
     config!(tasks) == Tasks::All as u32
 }
 
-/// A fork has made a task, which has that `struct pid`.
+/// A plain fork has made a task, which has that `struct pid`.
 #[inline(always)]
 pub fn born<R: Reader>(child: u64, pid: u64) {
     // SAFETY: the child that the tracepoint gives.
     unsafe {
         if is_told::<R>(pid) {
-            let parent = (bpf_get_current_pid_tgid() >> 32) as u32;
-            report::<R>(RecordKind::TaskNew, child, pid, parent);
+            report_born::<R>(child, pid, 0);
         }
     }
+}
+
+/// An operation with these flags has made a task: it tells of that itself, but not all of it.
+#[inline(always)]
+pub fn born_of_op<R: Reader>(child: u64, pid: u64, flags: u64) {
+    if tells_all() {
+        // SAFETY: the child that the tracepoint gives.
+        unsafe { report_born::<R>(child, pid, (flags & CLONE_NEW_ALL) as u32 | 1) }
+    }
+}
+
+#[inline(always)]
+unsafe fn report_born<R: Reader>(child: u64, pid: u64, made_with: u32) {
+    let Some(mut entry) = EVENTS.reserve::<Task>(0) else {
+        return emit::count_lost(RecordKind::TaskNew as u32);
+    };
+    let into = entry.as_mut_ptr();
+    let parent = (bpf_get_current_pid_tgid() >> 32) as u32;
+    // SAFETY: as for `report`.
+    unsafe {
+        fill::<R>(&mut *into, RecordKind::TaskNew, child, pid, parent);
+        (*into).record.made_with = made_with;
+    }
+    entry.submit(emit::wakeup());
 }
 
 /// Whether a task that has that `struct pid` is told of.
@@ -260,7 +284,7 @@ unsafe fn fill<R: Reader>(into: &mut Task, kind: RecordKind, task: u64, pid: u64
         record.comm = bytes(comm::<R>(task));
         record.namespaces = [0; KINDS];
         record.time_for_children = 0;
-        record.pad = 0;
+        record.made_with = 0;
         if matches!(kind, RecordKind::TaskFree) {
             record.pids_len = 0;
             return;

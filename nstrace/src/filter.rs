@@ -102,7 +102,9 @@ impl Filter {
                     && self.long_enough(now.time.saturating_sub(op.record.start))
                     && self.operation(op, cgroups)
             }
-            Event::TaskNew(task) => self.task(task, task.record.parent, cgroups),
+            Event::TaskNew(task) => {
+                !self.has_its_operation(task) && self.task(task, task.record.parent, cgroups)
+            }
             Event::TaskExit(task) => self.task(task, task.record.pid, cgroups),
             Event::Birth(life) => self.life(life, Some(life.pid)),
             // It happens in any task's context.
@@ -149,6 +151,15 @@ impl Filter {
                 .pid
                 .is_none_or(|wanted| wanted == *pid || wanted == maker)
             && self.who(comm, *cgroup, cgroups)
+    }
+
+    /// Whether the operation is shown that made a task: it tells of the task, too. The rest of
+    /// the filter is the same for both.
+    fn has_its_operation(&self, task: &Task) -> bool {
+        let made_with = u64::from(task.record.made_with);
+        made_with != 0
+            && (self.kinds.is_empty() || self.is_about(kinds_of(made_with)))
+            && self.pid.is_none_or(|pid| pid == task.record.parent)
     }
 
     fn life(&self, life: &Life, maker: Option<u32>) -> bool {

@@ -161,7 +161,7 @@ const TASK: [Member; 23] = members([
     (4, Last),
     (4, Last),
     (4, Last),
-    // time_for_children, pad
+    // time_for_children, made_with
     (4, Same(20)),
     (4, Last),
 ]);

@@ -8,7 +8,7 @@ use anyhow::Result;
 use super::{Suite, Verdict, check_form, failures, may_skip};
 use crate::book::Contents;
 use crate::harness::compare;
-use crate::harness::line::Op;
+use crate::harness::line::{Op, Task};
 use crate::harness::report::Report;
 use crate::harness::tracer::{self, Tracer};
 use crate::harness::watch;
@@ -22,6 +22,8 @@ pub fn tail(suite: &mut Suite) -> Result<Verdict> {
     let load = ["load", "--workers", "4", "--ops", "400", "--seed", &seed];
     let own = recorded(suite, "load", &load, &mut report)?;
     compare::operations(&own.book, &own.replayed, own.lost, &mut report);
+    let (new, exits) = &own.tasks;
+    compare::tasks(&own.book, new, exits, may_skip(suite.attach), &mut report);
     let own = recorded(suite, "failures", &["act", "failures"], &mut report)?;
     if own.lost.unwrap_or(0) == 0 {
         failures::compare_all(&own.book, &own.replayed, &mut report);
@@ -33,6 +35,8 @@ pub fn tail(suite: &mut Suite) -> Result<Verdict> {
 struct Recorded {
     book: Contents,
     replayed: Vec<Op>,
+    /// New tasks and ends of tasks.
+    tasks: (Vec<Task>, Vec<Task>),
     /// Where operations may be lost, how many were.
     lost: Option<u64>,
 }
@@ -73,6 +77,7 @@ fn recorded(suite: &mut Suite, name: &str, act: &[&str], report: &mut Report) ->
     Ok(Recorded {
         book,
         replayed,
+        tasks: replay.seen.tasks(0),
         lost,
     })
 }
