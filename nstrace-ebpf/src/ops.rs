@@ -300,7 +300,7 @@ pub fn kernel_clone_ret<C: Exit>(context: &C) {
         }
         return;
     }
-    let slot = match slot::mine() {
+    let slot = match slot::mine_of(CLONES) {
         Some(slot) => Some(slot),
         None if asked::<C>(context) & config!(clone_mask) == 0 => plain_fork(ret),
         None => {
@@ -355,7 +355,7 @@ fn missed(ops: u32) {
 pub fn kernel_clone_ret_twin<C: Exit>(context: &C) {
     let ret = i64::from(context.ret() as i32);
     if ret < 0
-        && let Some(slot) = slot::mine()
+        && let Some(slot) = slot::mine_of(CLONES)
     {
         finish(slot, ret);
     }
@@ -389,6 +389,10 @@ fn has_others<R: Reader>(nsproxy: u64, user: u64) -> bool {
     }
 }
 
+/// The operations that make a task, a bit each.
+const CLONES: u32 =
+    1 << Op::Clone as u8 | 1 << Op::Clone3 as u8 | 1 << Op::Fork as u8 | 1 << Op::Vfork as u8;
+
 /// A plain fork failed. It is an operation if it was to be in a pid namespace below
 /// the first: the namespace may be the reason.
 #[inline(always)]
@@ -421,7 +425,7 @@ pub fn forked<R: Reader>(child: u64) {
             R::get(child, member::TaskThreadPid),
         )
     };
-    let Some(slot) = slot::mine() else {
+    let Some(slot) = slot::mine_of(CLONES) else {
         if may_skip() && has_others::<R>(nsproxy, user) {
             missed(1 << Op::Clone as u8 | 1 << Op::Clone3 as u8);
         }
@@ -499,7 +503,7 @@ pub fn sys_setns_ret_twin<C: Exit>(context: &C) {
 /// Ends an operation that changes the caller itself; says whether there was one.
 #[inline(always)]
 fn end_in_caller(op: Op, ret: i64) -> bool {
-    let Some(slot) = slot::mine() else {
+    let Some(slot) = slot::mine_of(1 << op as u8) else {
         return false;
     };
     if ret >= 0 {

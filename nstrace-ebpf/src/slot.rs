@@ -88,6 +88,17 @@ pub fn mine() -> Option<&'static mut Slot> {
     slot(owned(index, tid())?)
 }
 
+/// The same if it is one of these, a bit each. Of another one the end was missed.
+#[inline(always)]
+pub fn mine_of(ops: u32) -> Option<&'static mut Slot> {
+    let slot = mine()?;
+    if ops >> (slot.record.op & 31) & 1 == 0 {
+        abandon(slot);
+        return None;
+    }
+    Some(slot)
+}
+
 /// A slot for the current task, whose thread id that is.
 #[inline(always)]
 pub fn claim(tid: u32) -> Option<&'static mut Slot> {

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     moment::{Moment, NoMoment},
-    trace::{Clocks, Damage, Entry, Gap, Head, Item, Reader},
+    trace::{Clocks, Damage, Entry, Gap, Head, Index, Item, Reader},
 };
 
 /// Is told what is in it, and may take it. An error ends it.
@@ -129,15 +129,28 @@ pub fn read_span(
             let mut again = again.with_context(|| name.clone())?;
             let mut reader = Reader::new(file);
             let Found { head, is_there } = head(&mut reader, &name)?;
-            let index = reader.index().map_err(unread);
+            let is_part = from.is_some() || until.is_some();
+            let index = match is_part {
+                true => reader.index().map_err(unread),
+                false => Ok(Index::default()),
+            };
             let index = index.with_context(|| name.clone())?;
             if !is_there {
                 let begun = again.rewind().map_err(unread);
                 begun.with_context(|| name.clone())?;
                 reader = Reader::new(again);
             }
-            let end = index.times.map_or(head.mono_ns, |[_, last]| last);
-            let span = span(&head, &index.clocks, Some(end))?;
+            if index.is_mixed {
+                anyhow::bail!(
+                    "{name}: it is recordings behind each other whose times do not follow \
+                     (another boot, or a later one first): say one of them"
+                );
+            }
+            let end = match is_part {
+                true => Some(index.times.map_or(head.mono_ns, |[_, last]| last)),
+                false => None,
+            };
+            let span = span(&head, &index.clocks, end)?;
             each(Spanned::Item(&mut Item::Head(Box::new(head.clone()))))?;
             each(Spanned::Head(&head, span))?;
             // To its end: what is told as cut off is told.

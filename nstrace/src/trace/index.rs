@@ -1,11 +1,12 @@
 //! Where in a recording the states are.
 //!
 //! The block that ends a recording says it. Where there is none, or it has been damaged,
-//! the heads of the blocks do: to walk over them is quick, too.
+//! the heads of all blocks do, of those whose checksum is right.
 
 use std::io::{self, Read, Seek, SeekFrom};
 
 use super::{
+    Head, Reader,
     block::{BlockHead, HEAD, Kind, MAGIC},
     bytes::{Bytes, put},
     clocks::Clocks,
@@ -35,6 +36,9 @@ pub struct Index {
     pub times: Option<[u64; 2]>,
     /// When the clock was set.
     pub clocks: Clocks,
+    /// Whether recordings stand behind each other in it whose times say nothing together: of
+    /// several boots, or a later one first.
+    pub is_mixed: bool,
 }
 
 impl Index {
@@ -88,19 +92,41 @@ impl Index {
 
     /// Of a recording.
     pub fn of(input: &mut (impl Read + Seek)) -> io::Result<Index> {
-        let found = Index::at_end(input)?;
-        if let Some(index) = found.as_ref().filter(|index| !index.states.is_empty()) {
-            return Ok(index.clone());
+        if let Some((index, end)) = Index::at_end(input)?
+            && index.leads_to(end, input)?
+        {
+            return Ok(index);
         }
-        let mut index = Index::by_heads(input)?;
-        if let Some(times) = found.and_then(|found| found.times) {
-            index.widen(times);
-        }
-        Ok(index)
+        Index::by_blocks(input)
     }
 
-    /// As its last block has it; none if that says nothing.
-    fn at_end(input: &mut (impl Read + Seek)) -> io::Result<Option<Index>> {
+    /// Whether its last state is where it says, and from there block after block to the end.
+    /// Not where something has got lost, or stands before it that was put there later; of one
+    /// without states nobody can say.
+    fn leads_to(&self, end: u64, input: &mut (impl Read + Seek)) -> io::Result<bool> {
+        let Some(last) = self.states.last() else {
+            return Ok(false);
+        };
+        let (mut offset, mut head) = (last.offset, [0; HEAD]);
+        while offset < end {
+            input.seek(SeekFrom::Start(offset))?;
+            input.read_exact(&mut head)?;
+            let Some(head) = BlockHead::parse(&head) else {
+                return Ok(false);
+            };
+            let is = |kind: Kind| head.kind == kind as u8;
+            let is_state = is(Kind::State) || is(Kind::Writers);
+            if is(Kind::Head) || offset == last.offset && !(is_state && head.times[1] == last.time)
+            {
+                return Ok(false);
+            }
+            offset += (HEAD + head.stored as usize) as u64;
+        }
+        Ok(offset == end)
+    }
+
+    /// As its last block has it, and where that stands; none if that says nothing.
+    fn at_end(input: &mut (impl Read + Seek)) -> io::Result<Option<(Index, u64)>> {
         let len = input.seek(SeekFrom::End(0))?;
         input.seek(SeekFrom::Start(len.saturating_sub(LAST_MAX)))?;
         let mut last = Vec::new();
@@ -124,55 +150,57 @@ impl Index {
                 if let Some(index) = &mut index {
                     index.clocks = clocks_at_end(&last[..at]);
                 }
-                return Ok(index);
+                let offset = len - (last.len() - at) as u64;
+                return Ok(index.map(|index| (index, offset)));
             }
         }
         Ok(None)
     }
 
-    /// As the heads of its blocks say, up to the first that is damaged.
-    fn by_heads(input: &mut (impl Read + Seek)) -> io::Result<Index> {
-        let (mut index, mut offset, mut clocks) = (Index::default(), 0, None);
+    /// As its blocks say.
+    fn by_blocks(input: &mut (impl Read + Seek)) -> io::Result<Index> {
+        input.rewind()?;
+        let mut index = Index::default();
         // Where the ledger begins that the next state has.
         let mut ledger = None;
-        let mut head = [0; HEAD];
-        loop {
-            input.seek(SeekFrom::Start(offset))?;
-            match input.read_exact(&mut head) {
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => break,
-                read => read?,
+        let mut boot = None;
+        Reader::new(input).blocks(&mut |offset, head, payload| {
+            let time = head.times[1];
+            let is = |kind: Kind| head.kind == kind as u8;
+            if is(Kind::Writers) {
+                _ = ledger.get_or_insert(offset);
+                return;
             }
-            let Some(parsed) = BlockHead::parse(&head) else {
-                break;
-            };
-            let time = parsed.times[1];
-            match parsed.kind {
-                kind if kind == Kind::Writers as u8 => _ = ledger.get_or_insert(offset),
-                kind if kind == Kind::State as u8 => {
-                    let offset = ledger.unwrap_or(offset);
-                    index.states.push(Place { offset, time });
-                }
-                kind if kind == Kind::Events as u8 || kind == Kind::End as u8 => {
-                    index.widen(parsed.times);
-                }
-                kind if kind == Kind::Clocks as u8 => clocks = Some((offset, parsed.stored)),
-                _ => {}
+            let ledger = ledger.take();
+            if is(Kind::State) {
+                let offset = ledger.unwrap_or(offset);
+                index.states.push(Place { offset, time });
+            } else if is(Kind::Events) || is(Kind::End) {
+                index.widen(head.times);
+            } else if is(Kind::Clocks) {
+                index.clocks = clocks_of(head, payload).unwrap_or_default();
+            } else if is(Kind::Head)
+                && let Some(head) = head_of(head, payload)
+            {
+                let last = index.times.map_or(0, |[_, last]| last);
+                let boot = boot.get_or_insert_with(|| head.boot_id.clone());
+                index.is_mixed |= *boot != head.boot_id || head.mono_ns < last;
             }
-            if parsed.kind != Kind::Writers as u8 {
-                ledger = None;
-            }
-            offset += (HEAD + parsed.stored as usize) as u64;
-        }
-        if let Some((offset, stored)) = clocks {
-            let mut block = Vec::new();
-            input.seek(SeekFrom::Start(offset))?;
-            input
-                .take(HEAD as u64 + u64::from(stored))
-                .read_to_end(&mut block)?;
-            index.clocks = clocks_at_end(&block);
-        }
+        })?;
         Ok(index)
     }
+}
+
+fn head_of(head: &BlockHead, payload: &[u8]) -> Option<Head> {
+    let mut room = Vec::new();
+    head.unpack(payload, &mut room)?;
+    serde_json::from_slice(&room).ok()
+}
+
+fn clocks_of(head: &BlockHead, payload: &[u8]) -> Option<Clocks> {
+    let mut room = Vec::new();
+    head.unpack(payload, &mut room)?;
+    Clocks::read(&room)
 }
 
 /// Of bytes, the block at their end, if it says when the clock was set.
@@ -186,9 +214,7 @@ fn clocks_at_end(bytes: &[u8]) -> Clocks {
         if !is_one || !parsed.is_sound(head, payload) {
             return None;
         }
-        let mut room = Vec::new();
-        parsed.unpack(payload, &mut room)?;
-        Clocks::read(&room)
+        clocks_of(&parsed, payload)
     });
     found.unwrap_or_default()
 }

@@ -273,6 +273,27 @@ impl<R: Read> Reader<R> {
         }
     }
 
+    /// Goes over all blocks that are whole, from here on: where each begins, its head, and its
+    /// payload as it is in the file.
+    pub(super) fn blocks(
+        &mut self,
+        each: &mut dyn FnMut(u64, &BlockHead, &[u8]),
+    ) -> io::Result<()> {
+        loop {
+            match self.look()? {
+                Found::Block(head) => {
+                    let start = self.used + HEAD;
+                    let end = start + head.stored as usize;
+                    let offset = self.offset + self.used as u64;
+                    each(offset, &head, &self.window[start..end]);
+                    self.used = end;
+                }
+                Found::Nothing => self.search(),
+                Found::End => return Ok(()),
+            }
+        }
+    }
+
     /// Bytes that were skipped up to here.
     fn skipped(&mut self, here: u64) -> Option<Damage> {
         let offset = self.bad.take()?;

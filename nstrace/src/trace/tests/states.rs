@@ -7,7 +7,7 @@ use crate::{
     cgroups::Cgroups,
     event::{Event, FoundHolder, Holder, Now, Unseen},
     names::Names,
-    trace::{Entry, Head, Index, Item, Options, Reader, StateOf, Writer},
+    trace::{Entry, Head, Index, Item, Options, Place, Reader, StateOf, Writer, block::MAGIC},
     world::{
         World,
         tests::{
@@ -119,6 +119,48 @@ fn an_index_is_a_convenience() {
         Index::of(&mut Cursor::new(b"nst")).expect("memory"),
         Index::default()
     );
+}
+
+/// Of blocks that were damaged nothing is believed: a flipped bit in the head of any of them
+/// takes away no more than that one.
+#[test]
+fn an_index_believes_no_damaged_block() {
+    let (bytes, ..) = with_states(false);
+    let index = Index::of(&mut Cursor::new(&bytes)).expect("memory");
+    let [first, last] = index.times.expect("events");
+    let starts = bytes.windows(MAGIC.len()).enumerate();
+    let starts = starts.filter_map(|(at, bytes)| (bytes == MAGIC).then_some(at));
+    let starts: Vec<usize> = starts.collect();
+    assert!(starts.len() > 8, "{starts:?}");
+    for start in starts {
+        // Each member of it.
+        for byte in [0, 4, 5, 8, 10, 12, 16, 21, 24, 30, 32, 37].map(|at| start + at) {
+            let mut bytes = bytes.clone();
+            bytes[byte] ^= 1 << (byte % 8);
+            let found = Index::of(&mut Cursor::new(&bytes)).expect("memory");
+            let [from, until] = found.times.expect("events");
+            assert!(first <= from && until <= last, "{byte}: {:?}", found.times);
+            let lost = index.states.iter().filter(|at| !found.states.contains(at));
+            assert!(lost.count() <= 1, "{byte}");
+            assert!(found.states.iter().all(|at| index.states.contains(at)));
+        }
+    }
+}
+
+/// Recordings that are put behind each other are not where the index of the last says.
+#[test]
+fn an_index_is_of_the_whole_file() {
+    let (bytes, ..) = with_states(false);
+    let alone = Index::of(&mut Cursor::new(&bytes)).expect("memory");
+    let both = [&bytes[..bytes.len() - 1], &bytes].concat();
+    let index = Index::of(&mut Cursor::new(&both)).expect("memory");
+    assert!(!alone.is_mixed && index.is_mixed);
+    let behind = alone.states.iter().map(|at| Place {
+        offset: at.offset + bytes.len() as u64 - 1,
+        ..*at
+    });
+    let states: Vec<Place> = alone.states.iter().copied().chain(behind).collect();
+    assert_eq!(index.states, states);
 }
 
 /// What is behind a damage does not rest on what is missing.
