@@ -17,7 +17,7 @@ use crate::{
     render::{Target, TreeFilter},
 };
 pub(crate) use words::length;
-use words::{comm, fs_type, kind, large_size, named, number, op, rotate, size};
+use words::{comm, flight, fs_type, kind, large_size, named, number, op, rotate, size};
 
 /// Shows what the kernel does to namespaces, live: who creates, enters and leaves
 /// which, through which kernel functions, how long each took, and why it failed.
@@ -279,8 +279,10 @@ pub struct Record {
     #[arg(long, value_name = "NUMBER", value_parser = number, requires = "parts")]
     pub keep: Option<usize>,
     /// Keep the last while in memory, and write it into a file when something happens: an
-    /// operation that the filters choose, a kernel warning in cleanup_mnt, SIGUSR1
-    #[arg(long, value_name = "LENGTH", value_parser = length, group = "parts", conflicts_with_all = ["rotate", "max_size"])]
+    /// operation that the filters choose, a kernel warning in cleanup_mnt, SIGUSR1. FILE.nst is
+    /// FILE.000001.nst and so on. The filters have one file written in LENGTH: what they choose
+    /// sooner is in the next
+    #[arg(long, value_name = "LENGTH", value_parser = flight, group = "parts", conflicts_with_all = ["rotate", "max_size"])]
     pub flight: Option<Duration>,
     /// Watch who has write access to mounts, for `nstrace writers --from`: all, fs:TYPE,
     /// mount:PATH, dev:DEVICE or container:NAME, one or several times

@@ -117,12 +117,25 @@ pub(super) fn number(text: &str) -> Result<usize, String> {
     number.ok_or_else(|| "a number from 1 on".to_owned())
 }
 
+/// Shorter ones would have hardly more in them than what is known when they begin.
+const SPAN_MIN: Duration = Duration::from_secs(1);
+
+/// The length of a flight.
+pub(super) fn flight(text: &str) -> Result<Duration, String> {
+    let span = length(text)?;
+    let is_long = span >= SPAN_MIN;
+    is_long
+        .then_some(span)
+        .ok_or_else(|| "a length of a second or more".to_owned())
+}
+
 /// A size or a length: `10m` is ten minutes, and `10M` a size.
 pub(super) fn rotate(text: &str) -> Result<Rotate, String> {
-    if let Ok(age) = length(text)
-        && !age.is_zero()
-    {
-        return Ok(Rotate::Age(age));
+    if let Ok(age) = length(text) {
+        return match age < SPAN_MIN {
+            true => Err("a length of a second or more".to_owned()),
+            false => Ok(Rotate::Age(age)),
+        };
     }
     let size = large_size(text).map(Rotate::Size);
     size.map_err(|_| "a size from 16K on as 100M or 2G, or a length as 10m or 1h".to_owned())

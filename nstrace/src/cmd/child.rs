@@ -2,10 +2,14 @@
 //! thread, and let go when everything is attached, so that nothing of it is missed.
 
 use std::{
-    ffi::{CString, OsString},
+    ffi::{CString, OsStr, OsString},
     fs::File,
     io::{self, Read as _, Write as _},
-    os::{fd::FromRawFd as _, unix::ffi::OsStringExt as _},
+    os::{
+        fd::FromRawFd as _,
+        unix::ffi::{OsStrExt as _, OsStringExt as _},
+    },
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
@@ -23,10 +27,12 @@ pub struct Child {
 impl Child {
     /// Makes that of a command line, if it has a command.
     pub fn of(words: &[OsString]) -> anyhow::Result<Option<Child>> {
-        match words.is_empty() {
-            true => Ok(None),
-            false => Child::prepare(words.to_vec()).map(Some),
-        }
+        let Some(command) = words.first() else {
+            return Ok(None);
+        };
+        // Before anything is attached or written for it.
+        find(command)?;
+        Child::prepare(words.to_vec()).map(Some)
     }
 
     /// Makes it.
@@ -81,6 +87,52 @@ impl Child {
     }
 }
 
+/// A command that cannot be run; the exit code is that of a shell.
+#[derive(Debug, thiserror::Error)]
+#[error("{name}: {why}")]
+pub struct NoCommand {
+    name: String,
+    why: &'static str,
+    /// 127 if it is not found, 126 if it is found and cannot be run.
+    pub code: u8,
+}
+
+/// Looks for a command as execvp(3) does.
+fn find(command: &OsStr) -> Result<(), NoCommand> {
+    let no = |why, code| NoCommand {
+        name: command.to_string_lossy().into_owned(),
+        why,
+        code,
+    };
+    let may_run = |path: &Path| {
+        let path = CString::new(path.as_os_str().as_bytes()).unwrap_or_default();
+        // SAFETY: the path ends with a NUL, and lives.
+        unsafe { libc::access(path.as_ptr(), libc::X_OK) == 0 }
+    };
+    if command.is_empty() {
+        return Err(no("the command has an empty name: say one behind --", 127));
+    }
+    let found = match command.as_bytes().contains(&b'/') {
+        true => vec![PathBuf::from(command)],
+        // Without a PATH, execvp has one of its own.
+        false => match std::env::var_os("PATH") {
+            None => return Ok(()),
+            Some(path) => std::env::split_paths(&path)
+                .map(|dir| dir.join(command))
+                .collect(),
+        },
+    };
+    let found: Vec<_> = found.into_iter().filter(|path| path.exists()).collect();
+    match &found[..] {
+        [] => Err(no("there is no such command: look at its name", 127)),
+        found if found.iter().any(|path| path.is_file() && may_run(path)) => Ok(()),
+        _ => Err(no(
+            "it is no program that you may run: look at its mode",
+            126,
+        )),
+    }
+}
+
 /// As a shell gives it: the command's own, or 128 and the signal that killed it.
 fn exit_code(status: i32) -> ExitCode {
     if libc::WIFSIGNALED(status) {
@@ -102,10 +154,7 @@ fn become_command(mut wait: File, words: &[CString]) -> ! {
         // SAFETY: an array of C strings that ends with a null pointer.
         unsafe { libc::execvp(argv[0], argv.as_ptr()) };
         let error = io::Error::last_os_error();
-        match words[0].is_empty() {
-            true => eprintln!("nstrace: the command has an empty name"),
-            false => eprintln!("nstrace: {}: {error}", words[0].to_string_lossy()),
-        }
+        eprintln!("nstrace: {}: {error}", words[0].to_string_lossy());
         // As a shell does: 127 for not found, 126 for found and not run.
         let code = match error.kind() {
             io::ErrorKind::NotFound => 127,

@@ -62,9 +62,18 @@ pub fn cat(args: &Cat) -> anyhow::Result<ExitCode> {
             "standard input can be read once: say a file for the others".to_owned()
         ));
     }
+    // A part of which nothing was written any more, by who was killed for instance.
+    let is_empty = |file: &Path| {
+        file.metadata()
+            .is_ok_and(|meta| meta.is_file() && meta.len() == 0)
+    };
+    let (empty, files): (Vec<_>, Vec<_>) = args.files.iter().partition(|file| is_empty(file));
+    for file in empty {
+        say(&format!("{}: it is empty, and left out", file.display()));
+    }
     // Before anything is written.
     let mut before: Option<(Head, u64)> = None;
-    for file in &args.files {
+    for file in &files {
         let Some((head, end)) = recording::span(file)? else {
             continue;
         };
@@ -82,7 +91,7 @@ pub fn cat(args: &Cat) -> anyhow::Result<ExitCode> {
     let output = Output::open_whole(&args.output, "a recording")?;
     args.files.iter().try_for_each(|file| output.is_not(file))?;
     let mut copy = Copy::new(output);
-    for file in &args.files {
+    for file in files {
         let mut is_begun = false;
         recording::read(file, &mut |item| {
             let head = match item {

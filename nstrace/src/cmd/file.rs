@@ -26,7 +26,7 @@ pub struct Output {
     /// None for standard output.
     file: Option<File>,
     name: String,
-    /// Whether the file is there for this alone, and nothing is in it yet.
+    /// Whether the file is there for this alone, and nothing has been written to it.
     is_new: bool,
     /// What has its name only when it is whole.
     unfinished: Option<Unfinished>,
@@ -136,7 +136,6 @@ impl Output {
 
     /// It will be written to: what was in the file goes.
     pub fn begin(&mut self) -> io::Result<()> {
-        self.is_new = false;
         match &self.file {
             Some(file) if file.metadata()?.is_file() => {
                 file.set_permissions(fs::Permissions::from_mode(0o600))?;
@@ -308,7 +307,7 @@ fn remove(dir: &OwnedFd, name: &CStr) -> io::Result<()> {
 }
 
 impl Drop for Output {
-    /// What was not begun leaves no file.
+    /// What nothing was written to leaves no file.
     fn drop(&mut self) {
         if self.is_new {
             let _ = fs::remove_file(&self.name);
@@ -318,10 +317,12 @@ impl Drop for Output {
 
 impl Write for Output {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match &mut self.file {
+        let written = match &mut self.file {
             Some(file) => file.write(bytes),
             None => io::stdout().write(bytes),
-        }
+        };
+        self.is_new &= !written.as_ref().is_ok_and(|len| *len > 0);
+        written
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -26,6 +26,7 @@ use std::{io, process::ExitCode};
 
 use anyhow::Context as _;
 
+use self::child::NoCommand;
 use crate::cli::{Cli, Command};
 
 /// Does what the command line says.
@@ -84,9 +85,10 @@ struct WrongWords(String);
 
 /// The exit code of what failed.
 pub fn code_of(error: &anyhow::Error) -> ExitCode {
-    match error.is::<WrongWords>() {
-        true => ExitCode::from(WRONG_WORDS),
-        false => ExitCode::FAILURE,
+    match error.downcast_ref() {
+        Some(NoCommand { code, .. }) => ExitCode::from(*code),
+        None if error.is::<WrongWords>() => ExitCode::from(WRONG_WORDS),
+        None => ExitCode::FAILURE,
     }
 }
 

@@ -30,8 +30,11 @@ pub type Each<'e> = dyn FnMut(&mut Item) -> anyhow::Result<()> + 'e;
 pub fn read(path: &Path, each: &mut Each<'_>) -> anyhow::Result<()> {
     let name = name(path, "input");
     match open(path)? {
-        Input::Pipe(pipe) => rest(&mut Reader::new(pipe), &name, each),
-        Input::File(file) => rest(&mut Reader::new(file), &name, each),
+        Input::Pipe(pipe) => rest(&mut Reader::new(pipe), &Source { name, file: None }, each),
+        Input::File(file) => {
+            let source = Source::of(name, &file);
+            rest(&mut Reader::new(file), &source, each)
+        }
     }
 }
 
@@ -122,9 +125,11 @@ pub fn read_span(
             let span = span(&head, &Clocks::default(), None)?;
             each(Spanned::Item(&mut Item::Head(Box::new(head.clone()))))?;
             each(Spanned::Head(&head, span))?;
-            rest(&mut reader, &name, &mut not_after(span.until, each))
+            let source = Source { name, file: None };
+            rest(&mut reader, &source, &mut not_after(span.until, each))
         }
         Input::File(file) => {
+            let source = Source::of(name.clone(), &file);
             let again = file.try_clone().map_err(unread);
             let mut again = again.with_context(|| name.clone())?;
             let mut reader = Reader::new(file);
@@ -162,7 +167,7 @@ pub fn read_span(
             let first = if from.is_some() { span.from } else { last };
             let sought = reader.seek(&index, first.min(last), last);
             sought.map_err(unread).with_context(|| name.clone())?;
-            rest(&mut reader, &name, &mut not_after(last, each))
+            rest(&mut reader, &source, &mut not_after(last, each))
         }
     }
 }
@@ -178,17 +183,17 @@ pub fn follow(
     /// So many pauses without anything new, and without a writer, are its end.
     const PAUSES: u32 = 20;
     let name = name(path, "input");
-    let (input, lock): (Box<dyn Read>, _) = match open(path)? {
-        Input::Pipe(pipe) => (pipe, None),
+    let (input, source): (Box<dyn Read>, _) = match open(path)? {
+        Input::Pipe(pipe) => (pipe, Source { name, file: None }),
         Input::File(file) => {
-            let lock = file.try_clone().ok();
-            (Box::new(file), lock)
+            let source = Source::of(name, &file);
+            (Box::new(file), source)
         }
     };
     let (mut reader, mut quiet) = (Reader::new(input).follow(), 0);
     loop {
         let mut is_quiet = true;
-        rest(&mut reader, &name, &mut |item| {
+        rest(&mut reader, &source, &mut |item| {
             is_quiet = false;
             each(item)
         })?;
@@ -196,23 +201,43 @@ pub fn follow(
         if reader.has_ended() {
             return Ok(());
         }
-        // Who writes it has it locked.
-        let has_no_writer = lock.as_ref().is_some_and(|file| {
-            let is_free = file.try_lock_shared().is_ok();
-            // It is closed soon in any case.
-            let _ = file.unlock();
-            is_free
-        });
-        quiet = if is_quiet && has_no_writer {
+        quiet = if is_quiet && source.has_no_writer() {
             quiet + 1
         } else {
             0
         };
         if quiet > PAUSES {
             reader.end_following();
-            return rest(&mut reader, &name, each);
+            return rest(&mut reader, &source, each);
         }
         thread::sleep(PAUSE);
+    }
+}
+
+/// Where something comes from.
+struct Source {
+    /// What it is called in messages.
+    name: String,
+    /// None of what can be read once only.
+    file: Option<File>,
+}
+
+impl Source {
+    fn of(name: String, file: &File) -> Source {
+        Source {
+            name,
+            file: file.try_clone().ok(),
+        }
+    }
+
+    /// Whether it is a file that nobody writes any more: who does has it locked.
+    fn has_no_writer(&self) -> bool {
+        self.file.as_ref().is_some_and(|file| {
+            let is_free = file.try_lock_shared().is_ok();
+            // It is closed soon in any case.
+            let _ = file.unlock();
+            is_free
+        })
     }
 }
 
@@ -307,15 +332,19 @@ pub fn span(path: &Path) -> anyhow::Result<Option<(Head, u64)>> {
 }
 
 /// Reads what is left.
-fn rest<R: Read>(reader: &mut Reader<R>, name: &str, each: &mut Each<'_>) -> anyhow::Result<()> {
+fn rest<R: Read>(
+    reader: &mut Reader<R>,
+    source: &Source,
+    each: &mut Each<'_>,
+) -> anyhow::Result<()> {
     let mut each = |mut item: Item| {
-        tell(&item, name);
+        tell(&item, source);
         each(&mut item)
     };
     while let Some(done) = reader
         .read_with(&mut each)
         .map_err(unread)
-        .with_context(|| name.to_owned())?
+        .with_context(|| source.name.clone())?
     {
         done?;
     }
@@ -342,8 +371,13 @@ fn not_after<'e>(
     }
 }
 
-fn tell(item: &Item, name: &str) {
+fn tell(item: &Item, source: &Source) {
+    let is_written = || source.file.is_some() && !source.has_no_writer();
     let what = match item {
+        Item::Damage(Damage::Cut { .. }) if is_written() => {
+            "it is still being written: this is what is there so far (tail -f follows it)"
+                .to_owned()
+        }
         Item::Damage(damage) => told(*damage),
         Item::Gap(Gap::Boot) => {
             "what comes next is of another machine, or of another boot of it".to_owned()
@@ -353,7 +387,7 @@ fn tell(item: &Item, name: &str) {
         }
         _ => return,
     };
-    say(&format!("{name}: {what}"));
+    say(&format!("{}: {what}", source.name));
 }
 
 /// What cannot be read, in words.

@@ -108,11 +108,12 @@ impl Summed {
             }
         };
         // It begins and ends when somebody began and ended it, whatever happened then.
-        if let Some([first, last]) = own.span {
-            let begin = from.get().unwrap_or(head.mono_ns);
-            let begin = if begin == 0 { first } else { begin };
-            own.span = Some([begin.min(first), last.max(model.now())]);
-        }
+        let begin = Some(from.get().unwrap_or(head.mono_ns)).filter(|begin| *begin > 0);
+        let span = own.span.or(begin.map(|begin| [begin; 2]));
+        own.span = span.map(|[first, last]| {
+            let begin = begin.unwrap_or(first);
+            [begin.min(first), last.max(model.now())]
+        });
         Ok(Summed {
             head,
             model,

@@ -22,6 +22,11 @@ pub fn unread(error: impl Into<TraceError>) -> anyhow::Error {
         TraceError::NotARecording => {
             return anyhow!("it is not a recording of nstrace: `nstrace record -o FILE` makes one");
         }
+        TraceError::Stub => {
+            return anyhow!(
+                "it was cut off before its first block was whole: nothing is in it, leave it out"
+            );
+        }
         newer @ TraceError::Newer { .. } => return newer.into(),
     };
     anyhow!(match error.kind() {

@@ -82,5 +82,5 @@ pub use self::{
     reader::{Damage, Item, Reader, TraceError},
     record::Entry,
     state::{State, StateOf},
-    writer::{Options, Writer, end},
+    writer::{Options, Writer, begin, end},
 };

@@ -28,6 +28,9 @@ pub enum TraceError {
     /// Something else.
     #[error("it is not a recording of nstrace")]
     NotARecording,
+    /// It begins as one does, and nothing of it is whole.
+    #[error("it was cut off before its first block was whole, and has nothing")]
+    Stub,
     /// By a later version of the program.
     #[error(
         "it is of version {found} of the format, and this nstrace reads up to {VERSION}: use a \
@@ -311,6 +314,9 @@ impl<R: Read> Reader<R> {
         if !self.has_found {
             return Err(match here {
                 0 => TraceError::Empty,
+                _ if self.offset == 0 && self.window[..self.end].starts_with(&MAGIC) => {
+                    TraceError::Stub
+                }
                 _ => TraceError::NotARecording,
             });
         }

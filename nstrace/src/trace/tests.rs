@@ -334,7 +334,7 @@ fn a_cut_recording_gives_its_whole_blocks() {
     let mut most = 0;
     for len in 1..bytes.len() {
         let contents = match read(&bytes[..len]) {
-            Err(TraceError::NotARecording) if most == 0 => continue,
+            Err(TraceError::NotARecording | TraceError::Stub) if most == 0 => continue,
             contents => contents.expect("a part of a recording"),
         };
         assert!(written.starts_with(&contents.entries), "{len}");

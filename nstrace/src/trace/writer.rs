@@ -63,6 +63,11 @@ pub struct Writer<W> {
 /// So many bytes the end has at most for each state.
 const PLACE_MAX: usize = 20;
 
+/// What stands at the beginning of a recording.
+pub fn begin(head: &Head) -> io::Result<Vec<u8>> {
+    Ok(Writer::new(Vec::new(), head, Options::default())?.into_inner())
+}
+
 /// What stands at the end of a recording that is put together from blocks, and ends then.
 pub fn end(time: u64) -> Vec<u8> {
     let mut block = Vec::new();

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::trace;
+use crate::trace::{self, Head};
 
 /// Of the time that is kept, a part begins so often: each with all that is known then.
 const PARTS: u32 = 4;
@@ -18,12 +18,13 @@ const BYTES_MAX: usize = 64 << 20;
 pub struct Flight {
     /// How long it is.
     span: Duration,
-    head: Vec<u8>,
     parts: VecDeque<Part>,
 }
 
 struct Part {
     begun: Instant,
+    /// The head of a recording that begins with it.
+    head: Head,
     bytes: Vec<u8>,
 }
 
@@ -32,7 +33,6 @@ impl Flight {
     pub fn new(span: Duration) -> Flight {
         Flight {
             span,
-            head: Vec::new(),
             parts: VecDeque::new(),
         }
     }
@@ -44,9 +44,10 @@ impl Flight {
     }
 
     /// Begins a part, and forgets those that are not needed any more.
-    pub fn begin(&mut self, now: Instant) {
+    pub fn begin(&mut self, now: Instant, head: Head) {
         self.parts.push_back(Part {
             begun: now,
+            head,
             bytes: Vec::new(),
         });
         let is_over = |part: &Part| now - part.begun >= self.span;
@@ -71,10 +72,14 @@ impl Flight {
     /// Writes all of it, as a whole recording that ends now (`CLOCK_MONOTONIC`, ns); says how
     /// many bytes.
     pub fn write_to(&self, out: &mut impl Write, now_ns: u64) -> io::Result<u64> {
+        let begin = match self.parts.front() {
+            Some(part) => trace::begin(&part.head)?,
+            None => Vec::new(),
+        };
         let end = trace::end(now_ns);
         let parts = self.parts.iter().map(|part| &part.bytes);
         let mut written = 0;
-        for bytes in [&self.head].into_iter().chain(parts).chain([&end]) {
+        for bytes in [&begin].into_iter().chain(parts).chain([&end]) {
             out.write_all(bytes)?;
             written += bytes.len() as u64;
         }
@@ -85,11 +90,10 @@ impl Flight {
 
 impl Write for Flight {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let to = self
-            .parts
-            .back_mut()
-            .map_or(&mut self.head, |part| &mut part.bytes);
-        to.extend_from_slice(bytes);
+        // What comes before the first part is the head, and each has its own.
+        if let Some(part) = self.parts.back_mut() {
+            part.bytes.extend_from_slice(bytes);
+        }
         Ok(bytes.len())
     }
 
@@ -151,7 +155,7 @@ mod tests {
         for second in 0..60_u32 {
             let now = begin + second * SECOND;
             if flight.is_due(now) {
-                flight.begin(now);
+                flight.begin(now, Head::default());
             }
             flight.write_all(&[second as u8]).unwrap();
             let oldest = flight.parts[0].bytes[0];

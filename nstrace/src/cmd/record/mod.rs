@@ -21,7 +21,7 @@ use tokio::signal::unix::{SignalKind, signal};
 pub use self::redact::Room;
 use self::{
     parts::Parts,
-    sink::{Place, Sink, What},
+    sink::{Place, Sink, What, Written},
 };
 use super::{
     WrongWords,
@@ -180,12 +180,17 @@ async fn follow(args: Record, place: Place, mut child: Option<Child>) -> anyhow:
         true => format!("{} mount operations, ", sink.mount_operations),
         false => String::new(),
     };
-    let written = sink.finish(&model, &names)?;
+    let Written { bytes, files } = sink.finish(&model, &names)?;
     let (seconds, lost) = (began.elapsed().as_secs_f64(), model.lost);
+    let files = match files {
+        None => String::new(),
+        Some(1) => " in 1 file".to_owned(),
+        Some(files) => format!(" in {files} files"),
+    };
     let name = name(&args.output, "output");
     say(&format!(
-        "{name}: {operations} operations, {mounts}{events} events, {written} bytes in {seconds:.1} s, \
-         {lost} lost"
+        "{name}{files}: {operations} operations, {mounts}{events} events, {bytes} bytes in \
+         {seconds:.1} s, {lost} lost"
     ));
     Ok(status.unwrap_or(ExitCode::SUCCESS))
 }

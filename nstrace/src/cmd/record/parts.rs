@@ -18,6 +18,10 @@ pub struct Parts {
     path: PathBuf,
     /// The numbers of those that are there, in order.
     there: Vec<u64>,
+    /// That of the one that was made last.
+    made: Option<u64>,
+    /// How many have come to something.
+    pub begun: u64,
     /// So many stay.
     keep: Option<usize>,
 }
@@ -42,24 +46,30 @@ impl Parts {
         Ok(Parts {
             path: path.to_owned(),
             there,
+            made: None,
+            begun: 0,
             keep,
         })
     }
 
-    /// Makes the next.
+    /// Makes the next. A name that is something else's is left to that.
     pub fn next(&mut self) -> anyhow::Result<Output> {
-        let number = self.there.last().map_or(1, |last| last + 1);
+        let mut number = self.there.last().map_or(1, |last| last + 1);
+        while self.name(number)?.symlink_metadata().is_ok() {
+            number += 1;
+        }
         let mut output = Output::open(&self.name(number)?, "a recording")?;
         output.lock()?;
         let begun = output.begin().map_err(unwritten);
         begun.with_context(|| output.name().to_owned())?;
-        self.there.push(number);
-        self.forget()?;
+        self.made = Some(number);
         Ok(output)
     }
 
-    /// Removes the oldest that are too many.
-    fn forget(&mut self) -> anyhow::Result<()> {
+    /// The one that was made last has come to something: the oldest that are too many go.
+    pub fn has_begun(&mut self) -> anyhow::Result<()> {
+        self.there.extend(self.made.take());
+        self.begun += 1;
         let keep = self.keep.unwrap_or(usize::MAX);
         let many = self.there.len().saturating_sub(keep);
         for number in self.there.drain(..many).collect::<Vec<_>>() {
@@ -120,6 +130,8 @@ fn number(name: &OsStr, stem: &OsStr, extension: &OsStr) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use super::*;
 
     #[test]
@@ -137,9 +149,16 @@ mod tests {
             fs::write(of(name), b"nst\x01").unwrap();
         }
         fs::write(of("t.000008.nst"), "precious").unwrap();
+        std::os::unix::fs::symlink("t.000008.nst", of("t.000010.nst")).unwrap();
         let mut parts = Parts::new(&of("t.nst"), Some(2)).unwrap();
+        for _ in 0..2 {
+            let mut part = parts.next().unwrap();
+            part.write_all(b"nst\x01").unwrap();
+            parts.has_begun().unwrap();
+        }
+        // Nothing comes of it.
         drop(parts.next().unwrap());
-        drop(parts.next().unwrap());
+        assert_eq!(fs::read(of("t.000008.nst")).unwrap(), b"precious");
         let mut names: Vec<String> = fs::read_dir(dir.path())
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -152,6 +171,7 @@ mod tests {
                 "t.000008.nst",
                 "t.000010.nst",
                 "t.000011.nst",
+                "t.000012.nst",
                 "t.7.nst",
                 "t.nst",
                 "u.000011.nst"
@@ -164,6 +184,8 @@ mod tests {
         let parts = Parts {
             path: "/tmp/trace".into(),
             there: Vec::new(),
+            made: None,
+            begun: 0,
             keep: None,
         };
         assert_eq!(parts.name(12).unwrap(), Path::new("/tmp/trace.000012"));

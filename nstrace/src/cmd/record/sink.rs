@@ -69,6 +69,14 @@ pub enum Place {
     },
 }
 
+/// What has come of it.
+pub struct Written {
+    /// Bytes in files.
+    pub bytes: u64,
+    /// In how many, if they are numbered.
+    pub files: Option<u64>,
+}
+
 /// What is recorded.
 pub struct What {
     /// Which operations; of others, only what they did to the tree.
@@ -99,6 +107,8 @@ pub struct Sink {
     pub events: u64,
     /// Bytes in files that are done.
     done: u64,
+    /// Files of the flight recorder that could not be written.
+    unwritten: u64,
     /// Bytes of what is known when a part begins.
     opening: u64,
     /// So many are written in all.
@@ -132,7 +142,7 @@ enum Rest {
 impl Sink {
     /// Begins it.
     pub fn new(place: Place, what: What, head: Head) -> anyhow::Result<Sink> {
-        let (to, place) = match place {
+        let (to, mut place) = match place {
             Place::One(mut output) => {
                 let begun = output.begin().map_err(unwritten);
                 begun.with_context(|| output.name().to_owned())?;
@@ -155,8 +165,12 @@ impl Sink {
                 )
             }
         };
+        let writer = begin(to, &head)?;
+        if let Rest::Parts { parts, .. } = &mut place {
+            parts.has_begun()?;
+        }
         Ok(Sink {
-            writer: begin(to, &head)?,
+            writer,
             ledger: what.has_ledger.then(Ledger::default),
             filters: what.filter.is_set(),
             what,
@@ -168,6 +182,7 @@ impl Sink {
             mount_operations: 0,
             events: 0,
             done: 0,
+            unwritten: 0,
             opening: 0,
             most: None,
             is_full: false,
@@ -404,6 +419,9 @@ impl Sink {
         let state = state(model, &self.names, &self.ledger, &self.what);
         next.state(&state).map_err(unwritten)?;
         self.opening = next.written();
+        if let Rest::Parts { parts, .. } = &mut self.place {
+            parts.has_begun()?;
+        }
         let mut last = std::mem::replace(&mut self.writer, next);
         // One ends when the other begins.
         last.finish(time).map_err(unwritten)?;
@@ -438,13 +456,14 @@ impl Sink {
                 if let Some(why) = trigger.take(now, at_end, *span) {
                     self.writer.flush().map_err(unwritten)?;
                     if let To::Memory(flight) = self.writer.get_ref() {
-                        let mut output = parts.next()?;
-                        let name = output.name().to_owned();
-                        let written = flight.write_to(&mut output, clock::monotonic_ns());
-                        let written = written.map_err(unwritten).with_context(|| name.clone())?;
-                        self.done += written;
-                        let seconds = flight.age(now).as_secs_f64();
-                        say(&format!("{name}: {written} bytes, {seconds:.1} s: {why}"));
+                        // It flies on: the next time there may be room.
+                        match write_out(flight, parts, now, &why) {
+                            Ok(written) => self.done += written,
+                            Err(error) => {
+                                self.unwritten += 1;
+                                say(&format!("{error:#} ({why}: not written)"));
+                            }
+                        }
                     }
                 }
                 let is_due = match self.writer.get_ref() {
@@ -453,8 +472,13 @@ impl Sink {
                 };
                 if is_due {
                     self.writer.flush().map_err(unwritten)?;
+                    let head = Head {
+                        mono_ns: clock::monotonic_ns(),
+                        wall_offset_ns: clock::wall_offset_ns(),
+                        ..self.head.clone()
+                    };
                     if let To::Memory(flight) = self.writer.get_mut() {
-                        flight.begin(now);
+                        flight.begin(now, head);
                     }
                     self.writer.state(&state).map_err(unwritten)?;
                 }
@@ -476,9 +500,9 @@ impl Sink {
         self.is_full || self.error.is_some()
     }
 
-    /// Ends it; says how many bytes were written. What is behind the last whole block,
-    /// because there was no room for more, is cut off.
-    pub fn finish(mut self, model: &Model, names: &Names) -> anyhow::Result<u64> {
+    /// Ends it; says what was written. What is behind the last whole block, because there was
+    /// no room for more, is cut off.
+    pub fn finish(mut self, model: &Model, names: &Names) -> anyhow::Result<Written> {
         self.flush(names);
         if self.flies() && self.error.is_none() {
             self.error = self.try_tend(model, true).err();
@@ -495,8 +519,21 @@ impl Sink {
             }
             Some(error) => Err(error),
         };
-        let (written, whole) = (self.written(), self.writer.written());
+        let whole = self.writer.written();
+        let written = Written {
+            bytes: self.written(),
+            files: match &self.place {
+                Rest::One => None,
+                Rest::Parts { parts, .. } | Rest::Flight { parts, .. } => Some(parts.begun),
+            },
+        };
         let To::File(output) = self.writer.into_inner() else {
+            if self.unwritten > 0 {
+                bail!(
+                    "{} of its files could not be written: see above",
+                    self.unwritten
+                );
+            }
             return ended.map(|()| written);
         };
         let name = output.name();
@@ -506,6 +543,23 @@ impl Sink {
         ended.with_context(|| format!("{name}: the recording ends after {whole} bytes"))?;
         Ok(written)
     }
+}
+
+/// Writes the last while into the next file; says how many bytes.
+fn write_out(flight: &Flight, parts: &mut Parts, now: Instant, why: &str) -> anyhow::Result<u64> {
+    let mut output = parts.next()?;
+    let name = output.name().to_owned();
+    let written = match flight.write_to(&mut output, clock::monotonic_ns()) {
+        Ok(written) => written,
+        Err(error) => {
+            output.remove();
+            return Err(unwritten(error).context(name));
+        }
+    };
+    let seconds = flight.age(now).as_secs_f64();
+    say(&format!("{name}: {written} bytes, {seconds:.1} s: {why}"));
+    parts.has_begun()?;
+    Ok(written)
 }
 
 fn ended(errno: Option<i32>) -> &'static str {
@@ -540,7 +594,7 @@ fn begin(to: To, head: &Head) -> anyhow::Result<Writer<To>> {
     // The first look is a part, and is forgotten: behind it nothing of a later one's state would
     // be read.
     if let To::Memory(flight) = writer.get_mut() {
-        flight.begin(Instant::now());
+        flight.begin(Instant::now(), head.clone());
     }
     Ok(writer)
 }
