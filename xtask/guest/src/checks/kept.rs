@@ -324,6 +324,7 @@ fn counted(suite: &Suite, dir: &Path, report: &mut Report) -> Result<()> {
 fn flight(suite: &Suite, dir: &Path, report: &mut Report) -> Result<()> {
     let name = dir.join("flight.nst").to_string_lossy().into_owned();
     let recorder = record(suite, &["-o", &name, "--flight", "4s", "--failed"])?;
+    let begun = Instant::now();
     let path = suite.new_book("flight");
     let book = path.to_string_lossy();
     let wait = |count: usize| -> Result<Vec<String>> {
@@ -349,8 +350,24 @@ fn flight(suite: &Suite, dir: &Path, report: &mut Report) -> Result<()> {
     );
     act::perform(&["act", "few", "--book", &book])?;
     wait(1)?;
+    // A name that somebody else has, and does not get back with something in it.
+    let (taken, target) = (dir.join("flight.000002.nst"), dir.join("precious"));
+    std::os::unix::fs::symlink(&target, &taken)?;
+    thread::sleep(Duration::from_secs(6));
     sys::kill(i64::from(recorder.pid()), libc::SIGUSR1)?;
-    let files = wait(2)?;
+    wait(3)?;
+    fs::remove_file(&taken)?;
+    report.check(!target.exists(), || {
+        "it wrote through a symbolic link".to_owned()
+    });
+    let (age, files) = (begun.elapsed(), wait(2)?);
+    let sum = watch::run(&["report", "--json", &files[1]], PATIENCE)?;
+    let sum: serde_json::Value = serde_json::from_str(sum.stdout.first().context("a report")?)?;
+    let span = Duration::from_nanos(sum["span_ns"].as_u64().unwrap_or(0));
+    let is_last_while = span >= Duration::from_secs(4) && span + Duration::from_secs(2) < age;
+    report.check(is_last_while, || {
+        format!("the file is {span:?} long, after {age:?}")
+    });
     let ended = recorder.stop(libc::SIGINT)?;
     report.same("code of record --flight", ended.code(), 0);
     let why = |file: &str| {
