@@ -204,4 +204,39 @@ mod tests {
     fn what_was_never_born_does_not_die() {
         assert_eq!(Lives::default().died(&FIRST_WORD), None);
     }
+
+    #[test]
+    fn a_death_that_is_told_before_the_birth_is_told_after_it_once() {
+        let mut lives = Lives::default();
+        // Of who had the number before, and of another number.
+        let before = Life {
+            time: 90,
+            ..FIRST_WORD
+        };
+        let other = Life {
+            inum: 8,
+            ..FIRST_WORD
+        };
+        for death in [before, other, FIRST_WORD] {
+            assert_eq!(lives.died(&death), None);
+        }
+        lives.born(&PID, Past::default());
+        let died = lives.over(&PID).expect("it was told");
+        assert_eq!((died.time, died.kind, died.age), (150, PID.kind, Some(50)));
+        assert_eq!((lives.over(&PID), lives.died(&FIRST_WORD)), (None, None));
+    }
+
+    #[test]
+    fn who_has_the_number_later_is_not_dead() {
+        let mut lives = Lives::default();
+        assert_eq!(lives.died(&FIRST_WORD), None);
+        let later = Life { time: 200, ..PID };
+        lives.born(&later, Past::default());
+        assert_eq!(lives.over(&later), None);
+        let death = Life {
+            time: 250,
+            ..FIRST_WORD
+        };
+        assert_eq!(lives.died(&death).and_then(|death| death.age), Some(50));
+    }
 }

@@ -517,6 +517,11 @@ impl Report {
         all.filter(|(kind, _)| kinds.is_empty() || kinds.contains(kind))
     }
 
+    /// Whether events are missing whose number is not known: the recording was damaged.
+    pub fn misses_events(&self) -> bool {
+        self.losses.iter().any(|loss| loss.count == 0)
+    }
+
     /// How many records of each kind were lost.
     pub fn lost(&self) -> Vec<(RecordKind, u64)> {
         let mut all: Vec<(RecordKind, u64)> = Vec::new();
