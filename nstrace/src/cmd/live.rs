@@ -10,6 +10,7 @@ use foldhash::HashSet;
 use nstrace_common::{config::Config, wire::RecordKind};
 
 use super::{
+    last,
     output::say,
     recording::{self, Each, Spanned},
     trouble::name,
@@ -75,6 +76,9 @@ pub enum Replayed<'a> {
 /// Is told what is in a recording. An error ends it.
 pub type Listener<'l> = dyn FnMut(&Model, Replayed) -> anyhow::Result<()> + 'l;
 
+/// The last moment of a recording.
+const END: Moment = Moment::FromEnd(Duration::ZERO);
+
 /// When it is in a recording.
 #[derive(Clone, Copy, Default)]
 struct Then {
@@ -93,6 +97,10 @@ impl Model {
     /// `-`.
     pub fn of_recording(path: &Path, at: Option<&Moment>) -> anyhow::Result<Model> {
         let options = world::Options::default();
+        if at.is_none() && last::has_state(path) {
+            let part = [Some(&END), None];
+            return Model::replay_part(path, part, options, &mut |_| {}, &mut |_, _| Ok(()));
+        }
         Model::read(path, options, &mut |_, _| Ok(()), &mut |take| match at {
             None => recording::read(path, take).map(|()| None),
             Some(at) => recording::read_until(path, at, take).map(Some),

@@ -7,6 +7,7 @@ mod diff;
 mod doctor;
 mod export;
 mod file;
+mod last;
 mod leaks;
 mod live;
 mod mounts;

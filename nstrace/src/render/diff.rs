@@ -129,11 +129,7 @@ fn lost(page: &mut Page, report: &Report) {
     page.styled(Style::Lost, |page| match report.misses_events() {
         true if lost == 0 => page.str("EVENTS ARE MISSING"),
         is_damaged => {
-            page.str(if is_damaged {
-                "EVENTS ARE MISSING, and "
-            } else {
-                ""
-            });
+            page.str(if is_damaged { "more than " } else { "" });
             page.number(lost);
             page.str(if lost == 1 {
                 " record lost"
