@@ -10,7 +10,7 @@ use foldhash::HashSet;
 use nstrace_common::{config::Config, wire::RecordKind};
 
 use super::{
-    last,
+    looks,
     output::say,
     recording::{self, Each, Spanned},
     trouble::name,
@@ -97,7 +97,7 @@ impl Model {
     /// `-`.
     pub fn of_recording(path: &Path, at: Option<&Moment>) -> anyhow::Result<Model> {
         let options = world::Options::default();
-        if at.is_none() && last::has_state(path) {
+        if at.is_none() && looks::has_state_at_end(path) {
             let part = [Some(&END), None];
             return Model::replay_part(path, part, options, &mut |_| {}, &mut |_, _| Ok(()));
         }
@@ -187,14 +187,27 @@ impl Model {
             }
             Ok(())
         };
-        if let Some(now_ns) = source(take)? {
+        let until = source(take)?;
+        if let Some(now_ns) = until {
             model.moment.get_or_insert_default().now_ns = now_ns;
         }
         if !is_whole {
             let name = name(path, "input");
-            say(&format!(
-                "{name}: there is no whole look at the machine in it: this is a part"
-            ));
+            let first = until.and_then(|until| looks::first_after(path, until));
+            say(&match first {
+                Some(ns) => {
+                    // As --at takes it, and not too early.
+                    let ms = ns.div_ceil(1_000_000);
+                    let (s, ms) = (ms / 1000, ms % 1000);
+                    format!(
+                        "{name}: at that moment the first look at the machine had not ended: all is \
+                         known from +{s}.{ms:03}s on"
+                    )
+                }
+                None => {
+                    format!("{name}: there is no whole look at the machine in it: this is a part")
+                }
+            });
         }
         model.moment.get_or_insert_default();
         Ok(model)
