@@ -584,7 +584,7 @@ pub struct Filters {
     pub kind: Vec<Kind>,
     /// Only these operations: clone clone3 fork vfork unshare setns open_tree fsmount; of
     /// mount operations mount umount pivot_root move_mount open_tree open_tree_attr fsmount
-    /// mount_setattr fsopen fspick fsconfig
+    /// mount_setattr fsopen fspick fsconfig copy_mnt_ns
     #[arg(long, value_name = "OP,…", value_delimiter = ',', value_parser = op)]
     pub op: Vec<OpName>,
     /// Only this process

@@ -317,6 +317,17 @@ pub struct Life {
 }
 
 impl Life {
+    /// Whether a death can be that of what was born then.
+    pub fn can_be_of(&self, birth: &Life) -> bool {
+        let same = |one: u64, other: u64| one == 0 || other == 0 || one == other;
+        let [own, its] = [self.address, birth.address].map(Option::unwrap_or_default);
+        self.inum == birth.inum
+            && self.time >= birth.time
+            && (self.kind.is_none() || self.kind == birth.kind)
+            && same(self.id, birth.id)
+            && same(own, its)
+    }
+
     /// The death of the namespace of a number, of which no more is known.
     pub fn death(time: u64, inum: u32) -> Life {
         Life {

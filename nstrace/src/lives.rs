@@ -3,6 +3,11 @@
 //! Up to v6.17 a death tells the number only. That of a pid namespace is told twice,
 //! since the kernel may have skipped the first word (see the kernel side's `lives`);
 //! the second comes when the number may be in use again, so it has the address.
+//!
+//! Births and deaths come in two rings: of the shortest lives the death may be told first. It
+//! is kept until the birth is.
+
+use std::collections::VecDeque;
 
 use foldhash::HashMap;
 use nstrace_common::kind::Kind;
@@ -12,11 +17,18 @@ use crate::{
     world::{self, World},
 };
 
+/// So many deaths whose births were not told yet are kept.
+const EARLY_MAX: usize = 64;
+
 /// The living namespaces.
 #[derive(Debug, Default)]
 pub struct Lives {
     living: HashMap<u32, Living>,
     recovered: u64,
+    /// Deaths of those that were not known to live, as they were told.
+    early: VecDeque<Life>,
+    /// The latest time of one of these, up to now.
+    early_until: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -75,8 +87,8 @@ impl Lives {
     }
 
     /// Completes a death with the kind and the age. None for what was not known to
-    /// live: what an operation made, failed, and gave back; and the second word of a
-    /// death whose first was heard.
+    /// live: what an operation made, failed, and gave back; what is told to be born later
+    /// ([`Lives::over`]); and the second word of a death whose first was heard.
     pub fn died(&mut self, life: &Life) -> Option<Life> {
         if let Some(address) = life.address {
             let living = self.living.get(&life.inum)?;
@@ -85,13 +97,42 @@ impl Lives {
             }
             self.recovered += 1;
         }
-        let living = self.living.remove(&life.inum)?;
+        let Some(living) = self.living.remove(&life.inum) else {
+            self.keep(life);
+            return None;
+        };
         Some(Life {
             kind: Some(living.kind),
             age: living.born.map(|born| life.time.saturating_sub(born)),
             past: living.past,
             ..*life
         })
+    }
+
+    #[inline(never)]
+    fn keep(&mut self, death: &Life) {
+        if self.early.len() >= EARLY_MAX {
+            self.early.pop_front();
+        }
+        self.early.push_back(*death);
+        self.early_until = self.early_until.max(death.time);
+    }
+
+    /// Whether what was born at that time may be dead: a death of then or later was told of
+    /// nobody.
+    pub fn may_be_over(&self, born: u64) -> bool {
+        born <= self.early_until
+    }
+
+    /// The death of what has just been born, if that was told before.
+    pub fn over(&mut self, birth: &Life) -> Option<Life> {
+        if !self.may_be_over(birth.time) {
+            return None;
+        }
+        let mut early = self.early.iter();
+        let at = early.position(|death| death.can_be_of(birth))?;
+        let death = self.early.remove(at)?;
+        self.died(&death)
     }
 
     /// How many deaths were learnt by their second word alone.
@@ -162,5 +203,40 @@ mod tests {
     #[test]
     fn what_was_never_born_does_not_die() {
         assert_eq!(Lives::default().died(&FIRST_WORD), None);
+    }
+
+    #[test]
+    fn a_death_that_is_told_before_the_birth_is_told_after_it_once() {
+        let mut lives = Lives::default();
+        // Of who had the number before, and of another number.
+        let before = Life {
+            time: 90,
+            ..FIRST_WORD
+        };
+        let other = Life {
+            inum: 8,
+            ..FIRST_WORD
+        };
+        for death in [before, other, FIRST_WORD] {
+            assert_eq!(lives.died(&death), None);
+        }
+        lives.born(&PID, Past::default());
+        let died = lives.over(&PID).expect("it was told");
+        assert_eq!((died.time, died.kind, died.age), (150, PID.kind, Some(50)));
+        assert_eq!((lives.over(&PID), lives.died(&FIRST_WORD)), (None, None));
+    }
+
+    #[test]
+    fn who_has_the_number_later_is_not_dead() {
+        let mut lives = Lives::default();
+        assert_eq!(lives.died(&FIRST_WORD), None);
+        let later = Life { time: 200, ..PID };
+        lives.born(&later, Past::default());
+        assert_eq!(lives.over(&later), None);
+        let death = Life {
+            time: 250,
+            ..FIRST_WORD
+        };
+        assert_eq!(lives.died(&death).and_then(|death| death.age), Some(50));
     }
 }

@@ -422,21 +422,15 @@ impl Report {
     /// were born that is counted.
     fn change(&mut self, world: &World, change: Change, makes: bool) {
         match change {
-            Change::Born(key) => {
-                if let Some(counted) = &mut self.counted {
-                    if !makes {
-                        return;
-                    }
-                    counted.insert(key);
+            Change::Born(key) => self.born(world, key, makes),
+            Change::BirthTold(key) => {
+                if let Some(ns) = world.namespace(key)
+                    && self.counted.is_none()
+                {
+                    let found = &mut self.lives[ns.kind as usize].found;
+                    *found = found.saturating_sub(1);
                 }
-                let Some(ns) = world.namespace(key) else {
-                    return;
-                };
-                let lives = &mut self.lives[ns.kind as usize];
-                lives.born += 1;
-                if let Some(maker) = &ns.maker {
-                    lives.makers.add(Comm(maker.comm));
-                }
+                self.born(world, key, makes);
             }
             Change::Found(key) => {
                 if let Some(ns) = world.namespace(key)
@@ -460,6 +454,23 @@ impl Report {
                 }
             }
             _ => {}
+        }
+    }
+
+    fn born(&mut self, world: &World, key: NsKey, makes: bool) {
+        if let Some(counted) = &mut self.counted {
+            if !makes {
+                return;
+            }
+            counted.insert(key);
+        }
+        let Some(ns) = world.namespace(key) else {
+            return;
+        };
+        let lives = &mut self.lives[ns.kind as usize];
+        lives.born += 1;
+        if let Some(maker) = &ns.maker {
+            lives.makers.add(Comm(maker.comm));
         }
     }
 
@@ -504,6 +515,11 @@ impl Report {
         let kinds = &self.filter.kinds;
         let all = Kind::ALL.into_iter().zip(&self.lives);
         all.filter(|(kind, _)| kinds.is_empty() || kinds.contains(kind))
+    }
+
+    /// Whether events are missing whose number is not known: the recording was damaged.
+    pub fn misses_events(&self) -> bool {
+        self.losses.iter().any(|loss| loss.count == 0)
     }
 
     /// How many records of each kind were lost.

@@ -130,18 +130,19 @@ impl Screen {
         match event {
             Event::Op(op) => self.operation(event, op),
             Event::Cgroup(cgroup) => self.cgroups.made(cgroup),
-            Event::Birth(life) => self.born(life, Past::default()),
+            Event::Birth(life) => {
+                self.born(life, Past::default());
+                self.over(life);
+            }
             Event::Births(op) => {
                 if self.options.filter.matches(event, &self.cgroups) {
                     op.born().for_each(|life| self.born(&life, past(op, &life)));
+                    op.born().for_each(|life| self.over(&life));
                 }
             }
             Event::Death(life) => {
-                if let Some(life) = self.lives.died(life)
-                    && (!self.partial || life.age.is_some())
-                    && self.asked_for(&life)
-                {
-                    self.print(&Event::Death(life), None);
+                if let Some(life) = self.lives.died(life) {
+                    self.died(life);
                 }
             }
             Event::Warning(_) => self.print(event, None),
@@ -214,6 +215,19 @@ impl Screen {
         }
     }
 
+    fn died(&mut self, life: Life) {
+        if (!self.partial || life.age.is_some()) && self.asked_for(&life) {
+            self.print(&Event::Death(life), None);
+        }
+    }
+
+    /// Tells of a death that came before its birth, now that there was one.
+    fn over(&mut self, birth: &Life) {
+        if let Some(life) = self.lives.over(birth) {
+            self.died(life);
+        }
+    }
+
     /// Notes where setns brought its task. Into a pid namespace it brings only children.
     fn entered(&mut self, op: &Operation) {
         for kind in op.changed().filter(|kind| *kind != Kind::Pid) {
@@ -244,6 +258,9 @@ impl Screen {
         });
         self.counts.failures += u64::from(facts.is_some());
         self.print(event, facts.as_ref());
+        if self.lives.may_be_over(op.record.head.time) {
+            op.born().for_each(|life| self.over(&life));
+        }
     }
 
     fn mount(&mut self, event: &Event, op: &MountOp) {

@@ -10,6 +10,7 @@ use foldhash::HashSet;
 use nstrace_common::{config::Config, wire::RecordKind};
 
 use super::{
+    looks,
     output::say,
     recording::{self, Each, Spanned},
     trouble::name,
@@ -75,6 +76,9 @@ pub enum Replayed<'a> {
 /// Is told what is in a recording. An error ends it.
 pub type Listener<'l> = dyn FnMut(&Model, Replayed) -> anyhow::Result<()> + 'l;
 
+/// The last moment of a recording.
+const END: Moment = Moment::FromEnd(Duration::ZERO);
+
 /// When it is in a recording.
 #[derive(Clone, Copy, Default)]
 struct Then {
@@ -93,6 +97,10 @@ impl Model {
     /// `-`.
     pub fn of_recording(path: &Path, at: Option<&Moment>) -> anyhow::Result<Model> {
         let options = world::Options::default();
+        if at.is_none() && looks::has_state_at_end(path) {
+            let part = [Some(&END), None];
+            return Model::replay_part(path, part, options, &mut |_| {}, &mut |_, _| Ok(()));
+        }
         Model::read(path, options, &mut |_, _| Ok(()), &mut |take| match at {
             None => recording::read(path, take).map(|()| None),
             Some(at) => recording::read_until(path, at, take).map(Some),
@@ -179,14 +187,27 @@ impl Model {
             }
             Ok(())
         };
-        if let Some(now_ns) = source(take)? {
+        let until = source(take)?;
+        if let Some(now_ns) = until {
             model.moment.get_or_insert_default().now_ns = now_ns;
         }
         if !is_whole {
             let name = name(path, "input");
-            say(&format!(
-                "{name}: there is no whole look at the machine in it: this is a part"
-            ));
+            let first = until.and_then(|until| looks::first_after(path, until));
+            say(&match first {
+                Some(ns) => {
+                    // As --at takes it, and not too early.
+                    let ms = ns.div_ceil(1_000_000);
+                    let (s, ms) = (ms / 1000, ms % 1000);
+                    format!(
+                        "{name}: at that moment the first look at the machine had not ended: all is \
+                         known from +{s}.{ms:03}s on"
+                    )
+                }
+                None => {
+                    format!("{name}: there is no whole look at the machine in it: this is a part")
+                }
+            });
         }
         model.moment.get_or_insert_default();
         Ok(model)

@@ -9,6 +9,7 @@ mod export;
 mod file;
 mod leaks;
 mod live;
+mod looks;
 mod mounts;
 mod output;
 mod page;
@@ -160,6 +161,21 @@ mod tests {
             let words = ["nstrace"].iter().chain(words);
             let error = Cli::try_parse_from(words).expect_err("wrong words");
             assert_eq!(in_one_line(&error.to_string()), expected);
+        }
+    }
+
+    #[test]
+    fn the_help_has_every_operation_that_the_error_has() {
+        let error = Cli::try_parse_from(["nstrace", "report", "--op", "foo", "a.nst"]);
+        let error = in_one_line(&error.expect_err("there is none").to_string());
+        let names = error.split("there are: ").nth(1).expect("a list");
+        let names = names.trim_end_matches(" (nstrace --help)");
+        let help = Cli::try_parse_from(["nstrace", "report", "--help"]);
+        let help = help.expect_err("help is one").to_string();
+        let line = help.lines().find(|line| line.contains("--op <OP"));
+        let words: Vec<&str> = line.expect("it is there").split([' ', ';']).collect();
+        for name in names.split(' ') {
+            assert!(words.contains(&name), "{name}");
         }
     }
 

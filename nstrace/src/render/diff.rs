@@ -110,23 +110,33 @@ fn head(page: &mut Page, name: &str, side: &Side, clock: &mut Clock) {
         page.str(" operations, ");
         page.number(side.report.failed);
         page.str(" failed, ");
-        let lost = side
-            .report
-            .lost()
-            .iter()
-            .fold(0_u64, |sum, (_, count)| sum.saturating_add(*count));
-        match lost {
-            0 => page.str("nothing lost"),
-            lost => page.styled(Style::Lost, |page| {
-                page.number(lost);
-                page.str(" records lost");
-            }),
-        }
+        lost(page, side.report);
     });
     page.line(1, |page| {
         let Head { host, kernel, .. } = side.head;
         let text = format!("{}, {host}, Linux {kernel}", side.name);
         page.text(&Escaped(text.as_bytes()).to_string());
+    });
+}
+
+/// Of damage it is not known how many records are missing.
+fn lost(page: &mut Page, report: &Report) {
+    let counts = report.losses.iter().map(|loss| loss.count);
+    let lost = counts.fold(0, u64::saturating_add);
+    if report.losses.is_empty() {
+        return page.str("nothing lost");
+    }
+    page.styled(Style::Lost, |page| match report.misses_events() {
+        true if lost == 0 => page.str("EVENTS ARE MISSING"),
+        is_damaged => {
+            page.str(if is_damaged { "more than " } else { "" });
+            page.number(lost);
+            page.str(if lost == 1 {
+                " record lost"
+            } else {
+                " records lost"
+            });
+        }
     });
 }
 

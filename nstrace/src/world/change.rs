@@ -9,6 +9,9 @@ pub enum Change {
     Born(NsKey),
     /// A namespace has come to be known that was there before.
     Found(NsKey),
+    /// The birth is told of a namespace that something had shown before: it was not there
+    /// before after all.
+    BirthTold(NsKey),
     /// A namespace has died.
     Died {
         /// Which.

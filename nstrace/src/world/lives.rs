@@ -92,14 +92,8 @@ impl World {
         if !self.ns_graves.has(birth.inum, birth.time) {
             return None;
         }
-        self.early.iter().position(|death| {
-            let same = |one: u64, other: u64| one == 0 || other == 0 || one == other;
-            let addresses = [birth.address, death.address].map(Option::unwrap_or_default);
-            death.inum == birth.inum
-                && death.time >= birth.time
-                && same(death.id, birth.id)
-                && same(addresses[0], addresses[1])
-        })
+        let mut early = self.early.iter();
+        early.position(|death| death.can_be_of(birth))
     }
 
     /// Notes a birth that happened after `start` and before it was told. Gives the index
@@ -128,6 +122,7 @@ impl World {
                     ns.seen = ns.seen.max(life.time);
                     ns.address = life.address.unwrap_or(ns.address);
                     self.learn_id(index, life.id);
+                    changes.push(Change::BirthTold(self.ns_key(index)));
                     return index;
                 }
                 Who::After => return NONE,

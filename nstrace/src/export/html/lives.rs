@@ -167,6 +167,8 @@ impl Lives {
         for change in changes {
             match *change {
                 Change::Born(key) | Change::Found(key) => self.begin(key, around, shared),
+                // What is learnt of one that lives on is looked at in the end.
+                Change::BirthTold(_) => {}
                 Change::Died { ns, .. } => self.learn(ns, around, shared),
                 Change::Forgotten(key) => {
                     self.by_key.remove(&key);

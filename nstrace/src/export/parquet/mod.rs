@@ -139,7 +139,8 @@ impl<W: Write + Send> Export for Parquet<W> {
                     self.offsets.insert(ns, context.wall_offset_ns);
                 }
                 Change::Died { ns, .. } => self.namespace(ns, context)?,
-                Change::Forgotten(_)
+                Change::BirthTold(_)
+                | Change::Forgotten(_)
                 | Change::Started(_)
                 | Change::Exited { .. }
                 | Change::Reaped { .. }

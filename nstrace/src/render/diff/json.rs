@@ -98,6 +98,9 @@ fn side(object: &mut Object, key: &str, side: &Side) {
             object.word("record", record_name(*record));
             object.number("count", *count);
         });
+        if report.misses_events() {
+            object.flag("events_missing");
+        }
     });
 }
 

@@ -2,7 +2,7 @@ use insta::assert_snapshot;
 use jiff::tz::TimeZone;
 use nstrace_common::{
     flags::{CLONE_NEWNET, CLONE_NEWUTS},
-    wire::{Mark, Op},
+    wire::{Mark, Op, RecordKind},
 };
 
 use super::{
@@ -13,7 +13,10 @@ use super::{
     },
     *,
 };
-use crate::diff as pure;
+use crate::{
+    diff as pure,
+    event::{Event, Lost},
+};
 
 fn printed(sides: [&Recorded; 2], json: bool, color: bool) -> String {
     let compared = pure::diff(sides.map(|own| pure::Side {
@@ -136,6 +139,37 @@ fn two_of_one_boot_as_json() {
     {"type":"diff_namespace","only":"a","kind":"net","inum":4026532300,"maker":{"op":"unshare","pid":4242,"comm":"runc"}}
     {"type":"diff_namespace","only":"b","kind":"net","inum":4026532301,"maker":{"op":"unshare","pid":4242,"comm":"runc"}}
     "#);
+}
+
+/// A recording that is damaged said that nothing was lost: nobody knows how much was.
+#[test]
+fn damage_is_told_beside_what_was_lost() {
+    let lost = |count| Lost {
+        time: 2_000_000_000,
+        since: 1_900_000_000,
+        record: RecordKind::Op,
+        count,
+    };
+    let recorded = |counts: &[u64]| {
+        let mut recorded = unshares(10_000, 4_026_532_300, false);
+        for count in counts {
+            recorded.event(&Event::Lost(lost(*count)));
+        }
+        recorded
+    };
+    let told = |counts: &[u64], json: bool| {
+        let own = recorded(counts);
+        let text = printed([&own, &own], json, false);
+        let line = text.lines().next().expect("a line").to_owned();
+        let at = line.find(if json { "\"failed\"" } else { " 0 failed" });
+        let from = at.expect("it is in it");
+        let line = &line[from..];
+        line.split("},\"b\"").next().unwrap_or_default().to_owned()
+    };
+    assert_snapshot!(told(&[0], false), @" 0 failed, EVENTS ARE MISSING");
+    assert_snapshot!(told(&[1], false), @" 0 failed, 1 record lost");
+    assert_snapshot!(told(&[0, 5], false), @" 0 failed, more than 5 records lost");
+    assert_snapshot!(told(&[0, 5], true), @r#""failed":0,"lost":[{"record":"op","count":5}],"events_missing":true"#);
 }
 
 #[test]

@@ -44,6 +44,9 @@ pub fn report(out: &mut Text, report: &Report, of: &Of, clock: &mut Clock) {
             object.word("record", record_name(*record));
             object.number("count", *count);
         });
+        if report.misses_events() {
+            object.flag("events_missing");
+        }
         let (mounts, failed) = report.mounts.count();
         if report.mounts.kinds().next().is_some() {
             object.number("mount_operations", mounts);

@@ -81,6 +81,7 @@ impl Changes {
         match *change {
             Change::Born(ns)
             | Change::Found(ns)
+            | Change::BirthTold(ns)
             | Change::Died { ns, .. }
             | Change::Pinned(ns)
             | Change::Unpinned(ns)
@@ -144,6 +145,7 @@ impl Changes {
             }
             Change::Born(_)
             | Change::Found(_)
+            | Change::BirthTold(_)
             | Change::Died { .. }
             | Change::Started(_)
             | Change::Exited { .. }
@@ -173,7 +175,8 @@ impl Changes {
                 let of_kind = |what: &What| view.filter.has_kind(what.kind);
                 self.shows_task(*task, view) && self.namespaces.get(ns).is_some_and(of_kind)
             }
-            Change::Forgotten(_) => false,
+            // It has its line, and lives on.
+            Change::BirthTold(_) | Change::Forgotten(_) => false,
             Change::Lost(_) | Change::Healed(_) => true,
         }
     }

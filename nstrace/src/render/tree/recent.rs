@@ -30,6 +30,7 @@ impl Recent {
                     self.died.remove(&key);
                 }
                 Change::Found(_)
+                | Change::BirthTold(_)
                 | Change::Started(_)
                 | Change::Exited { .. }
                 | Change::Reaped { .. }

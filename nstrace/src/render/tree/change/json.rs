@@ -118,7 +118,7 @@ impl Changes {
                 | Change::Unconfirmed(ns)
                 | Change::Confirmed(ns) => of_namespace(object, ns, true),
                 Change::Lost(loss) | Change::Healed(loss) => interval(object, &loss),
-                Change::Forgotten(_) => {}
+                Change::BirthTold(_) | Change::Forgotten(_) => {}
             },
         );
     }
@@ -141,6 +141,6 @@ fn type_of(change: &Change) -> Option<&'static str> {
         Change::Confirmed(_) => "confirmed",
         Change::Lost(_) => "lost",
         Change::Healed(_) => "healed",
-        Change::Forgotten(_) => return None,
+        Change::BirthTold(_) | Change::Forgotten(_) => return None,
     })
 }

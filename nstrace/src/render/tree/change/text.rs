@@ -121,6 +121,7 @@ impl Changes {
             | Change::Reaped { .. }
             | Change::Joined { .. }
             | Change::Left { .. }
+            | Change::BirthTold(_)
             | Change::Forgotten(_) => {}
         }
         page.end();
@@ -325,6 +326,7 @@ fn task_of(change: &Change) -> Option<TaskKey> {
         | Change::Left { task, .. } => Some(task),
         Change::Born(_)
         | Change::Found(_)
+        | Change::BirthTold(_)
         | Change::Died { .. }
         | Change::Forgotten(_)
         | Change::Pinned(_)
