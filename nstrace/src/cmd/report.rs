@@ -31,6 +31,8 @@ pub struct Summed {
     pub model: Model,
     /// What it comes to.
     pub report: Report,
+    /// Whether write access to mounts was watched.
+    pub has_ledger: bool,
 }
 
 /// The first moment of a recording.
@@ -54,6 +56,7 @@ impl Summed {
         let (mut head, mut facts) = (Head::default(), Facts::NONE);
         // What leads to a part is not counted.
         let from = Cell::new(None);
+        let mut has_ledger = false;
         let mut each = |model: &Model, replayed: Replayed<'_>| {
             match replayed {
                 // Of several, the first.
@@ -64,6 +67,7 @@ impl Summed {
                 Replayed::State(found) if from.get().is_none() => own.found(&model.world, found),
                 Replayed::State(_) => {}
                 Replayed::Event(event, changes) => {
+                    has_ledger |= matches!(event, Event::MountWatched(_));
                     if let Some(from) = from.get() {
                         if event.time().is_none_or(|time| time <= from) {
                             return Ok(());
@@ -118,6 +122,7 @@ impl Summed {
             head,
             model,
             report: own,
+            has_ledger,
         })
     }
 
@@ -172,6 +177,12 @@ pub fn run(args: &cli::Report) -> anyhow::Result<ExitCode> {
         }
     }
     output::write(&mut text)?;
+    if summed.has_ledger {
+        say(&format!(
+            "write access to mounts was watched, too: nstrace writers --from {}",
+            args.file.display()
+        ));
+    }
     Ok(ExitCode::SUCCESS)
 }
 

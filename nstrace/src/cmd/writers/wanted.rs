@@ -9,9 +9,10 @@ use std::{
 
 use anyhow::{Context as _, anyhow, bail};
 
-use super::super::live::Model;
+use super::super::{live::Model, output::say};
 use crate::{
     cli::WatchedMounts,
+    event::until_nul,
     kernel::writers::Wanted,
     mounts::{Device, Mount, Names, info},
 };
@@ -27,6 +28,9 @@ pub fn wanted(mounts: &WatchedMounts) -> anyhow::Result<Wanted> {
         private: mounts.fs.iter().any(|name| name.starts_with(OVERLAY)),
         ..Wanted::default()
     };
+    for name in &mounts.fs {
+        look_for_type(name);
+    }
     for path in &mounts.mount {
         mount(&mut wanted, path)?;
     }
@@ -37,6 +41,24 @@ pub fn wanted(mounts: &WatchedMounts) -> anyhow::Result<Wanted> {
         container(&mut wanted, name)?;
     }
     Ok(wanted)
+}
+
+/// Says so if the kernel knows no such type of file system: its module may come later.
+fn look_for_type(name: &[u8; 16]) {
+    let name = String::from_utf8_lossy(until_nul(name));
+    // Without it, nobody knows.
+    let Ok(types) = fs::read_to_string("/proc/filesystems") else {
+        return;
+    };
+    if !types
+        .lines()
+        .any(|line| line.split_whitespace().last() == Some(&name))
+    {
+        say(&format!(
+            "--fs {name}: this kernel has no such type now (/proc/filesystems): nothing is told \
+             until it has"
+        ));
+    }
 }
 
 /// The mount that a path is on.
@@ -122,7 +144,15 @@ fn device(name: &OsStr) -> anyhow::Result<u32> {
             name.display()
         )
     })?;
-    let is_block = metadata.mode() & libc::S_IFMT == libc::S_IFBLK;
+    let kind = metadata.mode() & libc::S_IFMT;
+    if kind == libc::S_IFCHR {
+        bail!(
+            "{}: it is a character device, which has no file system: name a block device, or a \
+             path on the file system",
+            name.display()
+        );
+    }
+    let is_block = kind == libc::S_IFBLK;
     Ok(kernel_dev(if is_block {
         metadata.rdev()
     } else {

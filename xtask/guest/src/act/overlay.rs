@@ -7,7 +7,7 @@
 
 mod actions;
 pub mod calls;
-mod place;
+pub mod place;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};

@@ -203,6 +203,10 @@ const TESTS: &[Test] = &[
         run: writers::overlay,
     },
     Test {
+        name: "writers container",
+        run: writers::container::run,
+    },
+    Test {
         name: "writers busy",
         run: writers::busy,
     },
@@ -275,6 +279,7 @@ const MODULES: &[(&str, &[&str])] = &[
         "writers overlay",
         &["overlay_copy_up_drop", "overlay_xattr_leak"],
     ),
+    ("writers container", &["overlay_copy_up_drop"]),
     ("writers balanced", &["overlay"]),
 ];
 

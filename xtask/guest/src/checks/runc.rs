@@ -21,7 +21,7 @@ const WITH_USER: &str = "2f8c2d3e4a5b69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b
 /// Who the container's root is outside, with a user namespace.
 const HOST_ID: u32 = 100_000;
 
-const BUNDLE: &str = "/run/nstrace-bundle";
+pub(super) const BUNDLE: &str = "/run/nstrace-bundle";
 
 /// A container, and one more with a user namespace.
 pub fn run(suite: &mut Suite) -> Result<Verdict> {

@@ -1,6 +1,7 @@
 //! Who unbalanced the writer count of a mount: what `nstrace writers` says, held against what
 //! a module was told to do, and what an overlayfs with a known mistake does.
 
+pub mod container;
 pub mod parts;
 
 use std::fs;
