@@ -148,7 +148,7 @@ impl Screen {
             Event::Warning(_) => self.print(event, None),
             Event::MountDied(mount) => {
                 if mount.record.count != 0 {
-                    self.print(event, None);
+                    self.print_mount(event);
                 }
             }
             Event::Lost(lost) => {
@@ -276,17 +276,27 @@ impl Screen {
             self.counts.mounts += 1;
             self.counts.mount_failures += u64::from(op.errno().is_some());
         }
-        self.print(event, None);
+        self.print_mount(event);
     }
 
     fn print(&mut self, event: &Event, facts: Option<&Facts>) {
+        self.print_with(event, facts, false);
+    }
+
+    /// The same of what concerns a mount whose origin may be known.
+    fn print_mount(&mut self, event: &Event) {
+        self.print_with(event, None, true);
+    }
+
+    #[inline(always)]
+    fn print_with(&mut self, event: &Event, facts: Option<&Facts>, is_of_mount: bool) {
         let view = View {
             wall_offset_ns: self.wall_offset_ns,
             cgroups: &self.cgroups,
             facts,
             origin: match event {
-                Event::MountOp(op) => self.origins.taken_by(op),
-                Event::MountDied(Mount { record, .. }) => {
+                Event::MountOp(op) if is_of_mount => self.origins.taken_by(op),
+                Event::MountDied(Mount { record, .. }) if is_of_mount => {
                     self.origins.get(record.id, record.unique)
                 }
                 _ => None,

@@ -28,7 +28,8 @@ use crate::{
     event::{Event, Mount, MountKey},
     kernel::{
         clock,
-        writers::{Ledger as Kept, Sizes},
+        plan::Attach,
+        writers::{Ledger as Kept, Sizes, Wanted},
     },
     render::{Clock, Text, View, writers, writers_json},
     trace::{Entry, Gap, Item},
@@ -44,13 +45,20 @@ pub fn run(args: Writers) -> anyhow::Result<ExitCode> {
     if args.now {
         return now::run(args);
     }
-    check(&args.mounts)?;
     let child = Child::of(&args.run)?;
-    super::block_on(follow(args, child))
+    let wanted = wanted(&args.mounts)?;
+    super::block_on(follow(args, wanted, child))
+}
+
+/// Which mounts are watched. To find a container it is asked for the names that engines give: not
+/// where something else waits for several things at once.
+pub fn wanted(mounts: &WatchedMounts) -> anyhow::Result<Wanted> {
+    check(mounts)?;
+    wanted::wanted(mounts)
 }
 
 /// Refuses what cannot be meant.
-pub fn check(mounts: &WatchedMounts) -> anyhow::Result<()> {
+fn check(mounts: &WatchedMounts) -> anyhow::Result<()> {
     if mounts.is_empty() {
         bail!(WrongWords(
             "which mounts? The count is on a hot path, so they are to be named: --fs, --mount, \
@@ -66,25 +74,28 @@ pub fn check(mounts: &WatchedMounts) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Begins to watch.
-pub fn load(mounts: &WatchedMounts, attach: crate::kernel::plan::Attach) -> anyhow::Result<Kept> {
+/// Begins to watch, with room for so many stacks.
+pub fn load(wanted: &Wanted, stacks: u32, attach: Attach) -> anyhow::Result<Kept> {
     /// Mounts that are watched at once: each takes 72 bytes.
     const MOUNTS: u32 = crate::writers::MOUNTS_MAX as u32;
     /// Stacks on their way: some 10,000.
     const RING: u32 = 4 << 20;
-    let wanted = wanted::wanted(mounts)?;
     let sizes = Sizes {
         ring: RING,
         mounts: MOUNTS,
-        stacks: mounts.stacks,
+        stacks,
     };
-    Ok(Kept::load(attach, &wanted, &sizes)?)
+    Ok(Kept::load(attach, wanted, &sizes)?)
 }
 
-async fn follow(args: Writers, mut child: Option<Child>) -> anyhow::Result<ExitCode> {
+async fn follow(
+    args: Writers,
+    wanted: Wanted,
+    mut child: Option<Child>,
+) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::new()?;
     let mut asked_for = signal(SignalKind::user_defined1()).context("signals cannot be caught")?;
-    let mut kept = load(&args.mounts, args.attach)?;
+    let mut kept = load(&wanted, args.mounts.stacks, args.attach)?;
     let mut page = Page::new(&args);
     output::release_memory();
     say("ready");

@@ -43,7 +43,7 @@ use crate::{
         load::{Kernel, Outcome},
         plan::program_name,
         stall::Stalls,
-        writers::Ledger as Kept,
+        writers::{Ledger as Kept, Wanted},
     },
     names::Names,
     trace::Head,
@@ -55,13 +55,22 @@ pub fn run(args: Record) -> anyhow::Result<ExitCode> {
     args.filters.check(Some(args.mounts)).map_err(WrongWords)?;
     let place = place(&args)?;
     let child = Child::of(&args.run)?;
-    super::block_on(follow(args, place, child))
+    let wanted = match args.writers.is_empty() {
+        true => None,
+        false => Some(writers::wanted(&WatchedMounts::of(&args.writers))?),
+    };
+    super::block_on(follow(args, place, wanted, child))
 }
 
-async fn follow(args: Record, place: Place, mut child: Option<Child>) -> anyhow::Result<ExitCode> {
+async fn follow(
+    args: Record,
+    place: Place,
+    wanted: Option<Wanted>,
+    mut child: Option<Child>,
+) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::new()?;
     let mut asked_for = signal(SignalKind::user_defined1()).context("signals cannot be caught")?;
-    let has_ledger = !args.writers.is_empty();
+    let has_ledger = wanted.is_some();
     let sink = Rc::new(RefCell::new(None));
     let own = Rc::clone(&sink);
     let mut stalls = None;
@@ -87,10 +96,8 @@ async fn follow(args: Record, place: Place, mut child: Option<Child>) -> anyhow:
         ..Config::TREE
     };
     let mut live = Live::start_with(&args.attach, config, has_ledger, begin, &mut |_, _, _| {})?;
-    let mut writers = match has_ledger {
-        true => Some(Writers::load(&args)?),
-        false => None,
-    };
+    let load = |wanted| Writers::load(&args, wanted);
+    let mut writers = wanted.as_ref().map(load).transpose()?;
     live.model.world.set_options(world::Options {
         tells_tasks: false,
         ..live.model.world.options()
@@ -200,10 +207,9 @@ async fn follow(args: Record, place: Place, mut child: Option<Child>) -> anyhow:
 struct Writers(Kept);
 
 impl Writers {
-    fn load(args: &Record) -> anyhow::Result<Writers> {
-        let mounts = WatchedMounts::of(&args.writers);
-        writers::check(&mounts)?;
-        Ok(Writers(writers::load(&mounts, args.attach.attach)?))
+    fn load(args: &Record, wanted: &Wanted) -> anyhow::Result<Writers> {
+        let stacks = WatchedMounts::of(&args.writers).stacks;
+        Ok(Writers(writers::load(wanted, stacks, args.attach.attach)?))
     }
 
     async fn wait(writers: &mut Option<Writers>) -> anyhow::Result<()> {

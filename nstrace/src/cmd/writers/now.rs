@@ -15,7 +15,7 @@ use super::{
         mounts as all_mounts,
         output::{self, colored, say},
     },
-    SETTLE, check, wanted,
+    SETTLE,
 };
 use crate::{
     cli::Writers,
@@ -50,8 +50,7 @@ struct Suspect {
 /// Looks, and tells what is unexplained: of all mounts if none is named, since nothing is watched.
 pub fn run(mut args: Writers) -> anyhow::Result<ExitCode> {
     args.mounts.all_mounts |= args.mounts.is_empty();
-    check(&args.mounts)?;
-    let wanted = wanted::wanted(&args.mounts)?;
+    let wanted = super::wanted(&args.mounts)?;
     let counter = Counter::load()?;
     let model = Model::of(None, None)?;
     let (mounts, roots) = mounts::read_with_roots(all_mounts::wanted(&model.world), By::Auto)?;
