@@ -36,17 +36,20 @@ pub enum Check {
     Exports,
     /// The page.
     Page,
+    /// Recordings, by a reader of another hand.
+    Format,
 }
 
 impl Check {
     /// All of them.
-    pub const ALL: [Check; 2] = [Check::Exports, Check::Page];
+    pub const ALL: [Check; 3] = [Check::Exports, Check::Page, Check::Format];
 
     /// What it is called.
     pub fn name(self) -> &'static str {
         match self {
             Check::Exports => "check exports",
             Check::Page => "check page",
+            Check::Format => "check format",
         }
     }
 
@@ -76,6 +79,11 @@ impl Check {
                     run(command.arg(recording).arg(out).arg(OPENS_WITHIN_MS))?;
                 }
                 Ok(())
+            }
+            Check::Format => {
+                let mut command = process::command("python3");
+                command.arg("xtask/trace-reader.py").arg(&nstrace);
+                run(command.arg(RECORDING).arg(large(COMPARED)?))
             }
         }
     }

@@ -87,6 +87,7 @@ pub(super) fn prepare(id: &str, has_user: bool) -> Result<()> {
     let path = Path::new(BUNDLE).join("config.json");
     let mut config: Value = serde_json::from_str(&fs::read_to_string(&path)?)?;
     config["process"]["terminal"] = json!(false);
+    config["root"]["readonly"] = json!(false);
     config["process"]["args"] = json!(["/guest", "act", "pause"]);
     config["linux"]["cgroupsPath"] = json!(format!("/nstrace-test/{id}"));
     if has_user {
