@@ -23,9 +23,10 @@ mod trouble;
 mod why;
 mod writers;
 
-use std::{io, process::ExitCode};
+use std::{ffi::OsStr, io, process::ExitCode};
 
 use anyhow::Context as _;
+use clap::CommandFactory as _;
 
 use self::child::NoCommand;
 use crate::cli::{Cli, Command};
@@ -58,12 +59,14 @@ pub fn no_command(error: &clap::Error) -> ExitCode {
         let _ = error.print();
         return ExitCode::SUCCESS;
     }
-    eprintln!("nstrace: {}", in_one_line(&error.to_string()));
+    // Behind options there is no command.
+    let first = std::env::args_os().nth(1).unwrap_or_default();
+    eprintln!("nstrace: {}", in_one_line(&error.to_string(), &first));
     ExitCode::from(WRONG_WORDS)
 }
 
-/// What clap says in several lines.
-fn in_one_line(text: &str) -> String {
+/// What clap says in several lines of words of which that is the first.
+fn in_one_line(text: &str, first: &OsStr) -> String {
     let lines = text.lines().map(str::trim);
     let mut parts = lines.take_while(|line| !line.starts_with("Usage:"));
     let mut line = parts.next().unwrap_or_default().to_owned();
@@ -76,7 +79,10 @@ fn in_one_line(text: &str) -> String {
         line += part;
     }
     let line = line.strip_prefix("error: ").unwrap_or(&line);
-    format!("{line} (nstrace --help)")
+    match Cli::command().find_subcommand(first) {
+        Some(command) => format!("{line} (nstrace {} --help)", command.get_name()),
+        None => format!("{line} (nstrace --help)"),
+    }
 }
 
 /// Words that do not go together, as far as clap cannot know.
@@ -141,16 +147,16 @@ mod tests {
             (
                 &["tree", "--kind", "foo"],
                 "invalid value 'foo' for '--kind <KIND,…>': there is no such kind of \
-                 namespaces; there are: mnt uts ipc pid net user cgroup time (nstrace --help)",
+                 namespaces; there are: mnt uts ipc pid net user cgroup time (nstrace tree --help)",
             ),
             (
                 &["tree", "--pid"],
-                "a value is required for '--pid <PID>' but none was supplied (nstrace --help)",
+                "a value is required for '--pid <PID>' but none was supplied (nstrace tree --help)",
             ),
             (
                 &["why"],
                 "the following required arguments were not provided: \
-                 <KIND:INUM|PID|CONTAINER> (nstrace --help)",
+                 <KIND:INUM|PID|CONTAINER> (nstrace why --help)",
             ),
             (
                 &["trea"],
@@ -158,18 +164,19 @@ mod tests {
             ),
         ];
         for (words, expected) in cases {
-            let words = ["nstrace"].iter().chain(words);
-            let error = Cli::try_parse_from(words).expect_err("wrong words");
-            assert_eq!(in_one_line(&error.to_string()), expected);
+            let error = Cli::try_parse_from(["nstrace"].iter().chain(words));
+            let error = error.expect_err("wrong words").to_string();
+            assert_eq!(in_one_line(&error, OsStr::new(words[0])), expected);
         }
     }
 
     #[test]
     fn the_help_has_every_operation_that_the_error_has() {
         let error = Cli::try_parse_from(["nstrace", "report", "--op", "foo", "a.nst"]);
-        let error = in_one_line(&error.expect_err("there is none").to_string());
+        let error = error.expect_err("there is none").to_string();
+        let error = in_one_line(&error, OsStr::new("report"));
         let names = error.split("there are: ").nth(1).expect("a list");
-        let names = names.trim_end_matches(" (nstrace --help)");
+        let names = names.trim_end_matches(" (nstrace report --help)");
         let help = Cli::try_parse_from(["nstrace", "report", "--help"]);
         let help = help.expect_err("help is one").to_string();
         let line = help.lines().find(|line| line.contains("--op <OP"));
