@@ -118,7 +118,7 @@ pub(super) fn number(text: &str) -> Result<usize, String> {
 }
 
 /// Shorter ones would have hardly more in them than what is known when they begin.
-const SPAN_MIN: Duration = Duration::from_secs(1);
+const SPAN_MIN: Duration = Duration::from_millis(100);
 
 /// The length of a flight.
 pub(super) fn flight(text: &str) -> Result<Duration, String> {
@@ -126,14 +126,14 @@ pub(super) fn flight(text: &str) -> Result<Duration, String> {
     let is_long = span >= SPAN_MIN;
     is_long
         .then_some(span)
-        .ok_or_else(|| "a length of a second or more".to_owned())
+        .ok_or_else(|| "a length of 100 ms or more".to_owned())
 }
 
 /// A size or a length: `10m` is ten minutes, and `10M` a size.
 pub(super) fn rotate(text: &str) -> Result<Rotate, String> {
     if let Ok(age) = length(text) {
         return match age < SPAN_MIN {
-            true => Err("a length of a second or more".to_owned()),
+            true => Err("a length of 100 ms or more".to_owned()),
             false => Ok(Rotate::Age(age)),
         };
     }
