@@ -71,11 +71,9 @@ mod tests {
 
     use super::*;
     use crate::{
-        cgroups::Cgroups,
         cmd::live::Model,
         event::{SnapshotEnd, Unseen},
-        names::Names,
-        trace::{Head, Index, Options, StateOf, Writer},
+        trace::{Head, Index, Options, Writer, tests::write_state},
         world::{
             self, World,
             tests::{machine::Machine, owned::apply, saved::told},
@@ -101,16 +99,7 @@ mod tests {
             event.with_record(|event| writer.event(event)).unwrap();
             apply(&mut world, event);
             if writer.wants_state() {
-                let state = StateOf {
-                    world: &world,
-                    cgroups: &Cgroups::default(),
-                    names: &Names::default(),
-                    lost: 0,
-                    unseen: Unseen::default(),
-                    writers: None,
-                    redacts: false,
-                };
-                writer.state(&state).unwrap();
+                write_state(&mut writer, &world);
             }
         }
         writer.finish(world.now()).unwrap();

@@ -31,7 +31,7 @@ mod writer;
 mod writers;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 /// Blocks of any payload, with the checksum that belongs to it: what a fuzzer would not find.
 #[doc(hidden)]

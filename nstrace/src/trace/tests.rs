@@ -212,7 +212,7 @@ fn others() -> Vec<Event<'static>> {
 }
 
 /// Writes what is known, which is of namespaces and tasks alone.
-fn write_state(writer: &mut Writer<Vec<u8>>, world: &World) {
+pub(crate) fn write_state(writer: &mut Writer<Vec<u8>>, world: &World) {
     let state = StateOf {
         world,
         cgroups: &Cgroups::default(),
