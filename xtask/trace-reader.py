@@ -45,6 +45,11 @@ def need(condition, what):
         raise Malformed(what)
 
 
+def text(name):
+    """A name as docs/json.md writes it."""
+    return name.replace(b"\\", b"\\\\").decode(errors="backslashreplace")
+
+
 def unlz4(packed, size):
     """Unpack an LZ4 block."""
     out, rest = bytearray(), iter(packed)
@@ -387,7 +392,7 @@ class World:
         elif kind == "state" and self.unknown:
             self.take(fields["state"])
         elif kind == 6:
-            self.cgroups[fields["id"]] = fields["path"].decode(errors="replace")
+            self.cgroups[fields["id"]] = text(fields["path"])
         elif kind == 41:
             self.offset = fields["offset"]
         elif kind == 35:
@@ -424,7 +429,7 @@ class World:
         pids = [{"ns": word >> 32, "pid": word & 0xFFFFFFFF} for word in fields["pids"]]
         return {"mono_ns": time, "time": self.wall(time), "pid": fields["pid"],
                 "tid": fields["tid"], "uid": fields["uid"], "pids": pids or None,
-                "comm": name.split(b"\0")[0].decode(errors="replace"),
+                "comm": text(name.split(b"\0")[0]),
                 "cgroup_id": fields["cgroup"] or None, "cgroup": self.cgroups.get(fields["cgroup"])}
 
     def operation(self, fields):

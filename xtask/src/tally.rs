@@ -53,35 +53,64 @@ impl Tally {
     pub fn total(&self) -> u32 {
         self.passed + self.failed + self.skipped
     }
+}
 
-    /// Counts a line of nstrace-guest: `test NAME (ATTACH) ... ok (1.2s)`.
-    pub fn count_guest_line(&mut self, line: &str) {
-        let Some((_, result)) = line
+/// Tests as their lines come: how many ended how, and what was said of those that failed.
+#[derive(Debug, Default)]
+pub struct Tests {
+    /// How many.
+    pub tally: Tally,
+    /// The lines of those that failed.
+    pub failures: Vec<String>,
+    /// The next lines may be of one that failed.
+    of_failure: bool,
+}
+
+impl Tests {
+    /// Takes a line of nstrace-guest: `test NAME (ATTACH) ... ok (1.2s)`. What is behind one
+    /// that failed, and indented, says why.
+    pub fn take_guest_line(&mut self, line: &str) {
+        let result = line
             .strip_prefix("test ")
-            .and_then(|l| l.rsplit_once(" ... "))
-        else {
-            return;
-        };
+            .and_then(|l| l.rsplit_once(" ... "));
         match result {
-            _ if result.starts_with("ok") => self.passed += 1,
-            _ if result.starts_with("ignored") => self.skipped += 1,
-            _ => self.failed += 1,
+            None => self.of_failure &= line.starts_with(' '),
+            Some((_, result)) => {
+                self.of_failure = false;
+                match result {
+                    _ if result.starts_with("ok") => self.tally.passed += 1,
+                    _ if result.starts_with("ignored") => self.tally.skipped += 1,
+                    _ => {
+                        self.tally.failed += 1;
+                        self.of_failure = true;
+                    }
+                }
+            }
         }
+        self.keep(line);
     }
 
-    /// Counts a summary of cargo test: `test result: ok. 3 passed; 0 failed; 1
-    /// ignored; ...`.
-    pub fn count_cargo_line(&mut self, line: &str) {
-        let Some(summary) = line.strip_prefix("test result: ") else {
-            return;
-        };
-        let number = |word: &str| {
-            let before = summary.split(&format!(" {word}")).next()?;
-            before.rsplit(' ').next()?.parse::<u32>().ok()
-        };
-        self.passed += number("passed").unwrap_or(0);
-        self.failed += number("failed").unwrap_or(0);
-        self.skipped += number("ignored").unwrap_or(0);
+    /// Takes a line of cargo test. It repeats what failed behind a line `failures:`, and ends
+    /// with a summary: `test result: ok. 3 passed; 0 failed; 1 ignored; ...`.
+    pub fn take_cargo_line(&mut self, line: &str) {
+        if let Some(summary) = line.strip_prefix("test result: ") {
+            let number = |word: &str| {
+                let before = summary.split(&format!(" {word}")).next()?;
+                before.rsplit(' ').next()?.parse::<u32>().ok()
+            };
+            self.tally.passed += number("passed").unwrap_or(0);
+            self.tally.failed += number("failed").unwrap_or(0);
+            self.tally.skipped += number("ignored").unwrap_or(0);
+            self.of_failure = false;
+        }
+        self.of_failure |= line == "failures:";
+        self.keep(line);
+    }
+
+    fn keep(&mut self, line: &str) {
+        if self.of_failure {
+            self.failures.push(line.to_owned());
+        }
     }
 }
 
@@ -144,10 +173,25 @@ pub struct Row {
     pub took: Duration,
     /// What else there is to say, such as a panic.
     pub note: String,
+    /// What was said of tests that failed.
+    pub failures: Vec<String>,
 }
 
-/// The table, and its sum as the last line.
+/// Of a row's failures, so many lines are repeated at the end.
+const REPEATED: usize = 30;
+
+/// What failed, once more: it was said thousands of lines before. Then the table, and its sum
+/// as the last line.
 pub fn print(rows: &[Row], out: &mut dyn Write) -> io::Result<Tally> {
+    for row in rows.iter().filter(|row| !row.failures.is_empty()) {
+        writeln!(out, "\nFAILED: {}", row.place)?;
+        for line in row.failures.iter().take(REPEATED) {
+            writeln!(out, "  {line}")?;
+        }
+        if let Some(more @ 1..) = row.failures.len().checked_sub(REPEATED) {
+            writeln!(out, "  ({more} lines more above)")?;
+        }
+    }
     let width = rows
         .iter()
         .map(|row| row.place.len())
@@ -165,6 +209,7 @@ pub fn print(rows: &[Row], out: &mut dyn Write) -> io::Result<Tally> {
         tally,
         took,
         note,
+        ..
     } in rows
     {
         let Tally {
@@ -188,37 +233,58 @@ mod tests {
 
     #[test]
     fn guest_lines_count_by_their_result() {
-        let mut tally = Tally::default();
-        tally.count_guest_line("test tree_at_rest (fentry) ... ok (1.2s)");
-        tally.count_guest_line("test tree_at_rest (kprobe) ... FAILED (0.2s)");
-        tally.count_guest_line("test x (fentry) ... ignored: no time namespaces (0.0s)");
-        tally.count_guest_line("  some detail ... ok");
+        let mut tests = Tests::default();
+        for line in [
+            "test tree_at_rest (fentry) ... ok (1.2s)",
+            "test tree_at_rest (kprobe) ... FAILED (0.2s)",
+            "    lsns says 7, nstrace 6 ... ok",
+            "a line of the kernel",
+            "    of another",
+            "test x (fentry) ... ignored: no time namespaces (0.0s)",
+        ] {
+            tests.take_guest_line(line);
+        }
+        let (passed, failed, skipped) = (1, 1, 1);
         assert_eq!(
-            tally,
+            tests.tally,
             Tally {
-                passed: 1,
-                failed: 1,
-                skipped: 1
+                passed,
+                failed,
+                skipped
             }
+        );
+        assert_eq!(
+            tests.failures,
+            [
+                "test tree_at_rest (kprobe) ... FAILED (0.2s)",
+                "    lsns says 7, nstrace 6 ... ok"
+            ]
         );
     }
 
     #[test]
     fn cargo_summaries_add_up() {
-        let mut tally = Tally::default();
+        let mut tests = Tests::default();
         for _ in 0..2 {
-            tally.count_cargo_line(
+            for line in [
+                "test a ... FAILED",
+                "failures:",
+                "    a",
                 "test result: FAILED. 13 passed; 2 failed; 1 ignored; 0 measured; 0 filtered out",
-            );
+            ] {
+                tests.take_cargo_line(line);
+            }
         }
+        let (passed, failed, skipped) = (26, 4, 2);
         assert_eq!(
-            tally,
+            tests.tally,
             Tally {
-                passed: 26,
-                failed: 4,
-                skipped: 2
+                passed,
+                failed,
+                skipped
             }
         );
+        assert_eq!(tests.failures, ["failures:", "    a", "failures:", "    a"]);
     }
 
     #[test]
@@ -233,11 +299,14 @@ mod tests {
             tally,
             took: Duration::from_secs(2),
             note: String::new(),
+            failures: vec!["line".to_owned(); REPEATED + 2],
         };
         let mut out = Vec::new();
         print(&[row("host"), row("6.12")], &mut out).unwrap();
         let text = String::from_utf8(out).unwrap();
         assert_eq!(text.lines().last(), Some("6 passed, 0 failed, 2 skipped"));
+        assert!(text.starts_with("\nFAILED: host\n  line\n"), "{text}");
+        assert_eq!(text.matches("(2 lines more above)").count(), 2);
     }
 
     #[test]

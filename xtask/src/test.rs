@@ -17,7 +17,7 @@ use anyhow::{Context, Result};
 
 use crate::kernel::{self, Kernel};
 use crate::qemu::Machine;
-use crate::tally::{self, Lines, Row, Tally};
+use crate::tally::{self, Lines, Row, Tally, Tests};
 use crate::vm::{self, Guest, Outcome};
 use crate::{build, exports, fuzz, kbuild, process, project, setup};
 
@@ -146,17 +146,22 @@ fn export_rows(options: &Options) -> Vec<Row> {
 fn step_row(place: String, run: impl FnOnce() -> Result<()>) -> Row {
     println!("{HOST} {place}");
     let started = Instant::now();
-    let is_good = run().map_err(report).is_ok();
+    let failure = run().map_err(report).err();
     Row {
         place,
-        tally: if is_good {
-            Tally::SUCCESS
-        } else {
-            Tally::FAILURE
+        tally: match failure {
+            None => Tally::SUCCESS,
+            Some(_) => Tally::FAILURE,
         },
         took: started.elapsed(),
         note: String::new(),
+        failures: lines_of(failure),
     }
+}
+
+fn lines_of(failure: Option<String>) -> Vec<String> {
+    let lines = failure.iter().flat_map(|text| text.lines());
+    lines.map(str::to_owned).collect()
 }
 
 /// Hostile bytes, for as long as is asked.
@@ -181,8 +186,10 @@ fn fuzz_rows(options: &Options) -> Vec<Row> {
     rows
 }
 
-fn report(error: anyhow::Error) {
-    eprintln!("xtask: {error:#}");
+fn report(error: anyhow::Error) -> String {
+    let text = format!("{error:#}");
+    eprintln!("xtask: {text}");
+    text
 }
 
 fn host_row(words: &[&str]) -> Result<Row> {
@@ -195,14 +202,19 @@ fn host_row(words: &[&str]) -> Result<Row> {
         .stdout(Stdio::piped())
         .spawn()
         .with_context(|| format!("{place}: cannot start"))?;
-    let mut tally = Tally::default();
+    let mut tests = Tests::default();
     let stdout = child.stdout.take().context("cargo has no stdout")?;
     for line in BufReader::new(stdout).lines() {
         let line = line?;
-        tally.count_cargo_line(&line);
+        tests.take_cargo_line(&line);
         println!("{HOST} {line}");
     }
     let status = child.wait()?;
+    let Tests {
+        mut tally,
+        failures,
+        ..
+    } = tests;
     let mut note = String::new();
     if !status.success() && tally.failed == 0 {
         tally += Tally::FAILURE;
@@ -215,6 +227,7 @@ fn host_row(words: &[&str]) -> Result<Row> {
         tally,
         took: started.elapsed(),
         note,
+        failures,
     })
 }
 
@@ -354,6 +367,7 @@ fn note(place: String, tally: Tally, note: String) -> Row {
         tally,
         took: Duration::ZERO,
         note,
+        failures: Vec::new(),
     }
 }
 
@@ -373,11 +387,16 @@ fn guest_row(
     is_narrowed: bool,
 ) -> Row {
     let started = Instant::now();
-    let mut tally = Tally::default();
+    let mut tests = Tests::default();
     let must = OWN_MODULES_ON.contains(&series)
         || OWN_MODULES_ON.contains(&kernel::series_of(&kernel.release));
     let result = kbuild::for_tests(kernel, modules, must)
-        .and_then(|adds| run_guest(kernel, attach, command, adds, &mut tally));
+        .and_then(|adds| run_guest(kernel, attach, command, adds, &mut tests));
+    let Tests {
+        mut tally,
+        failures,
+        ..
+    } = tests;
     let note = match result {
         Ok(Outcome::Exit(0)) if tally.total() == 0 && is_narrowed => "no such test".to_owned(),
         Ok(Outcome::Exit(0)) if tally.total() > 0 => String::new(),
@@ -401,6 +420,7 @@ fn guest_row(
         tally,
         took: started.elapsed(),
         note,
+        failures,
     }
 }
 
@@ -409,7 +429,7 @@ fn run_guest(
     attach: &str,
     command: &str,
     adds: Vec<(PathBuf, String)>,
-    tally: &mut Tally,
+    tests: &mut Tests,
 ) -> Result<Outcome> {
     let guest = Guest {
         kernel: kernel.clone(),
@@ -421,7 +441,7 @@ fn run_guest(
     };
     let prefix = format!("{:9} {attach} ", kernel.version());
     let mut out = Lines::new(io::stdout(), prefix.clone(), |line| {
-        tally.count_guest_line(line)
+        tests.take_guest_line(line)
     });
     let mut err = Lines::new(io::stderr(), prefix, |_| ());
     let outcome = vm::run(&guest, &mut out, &mut err)?;
