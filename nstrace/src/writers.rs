@@ -101,6 +101,16 @@ pub struct Death {
     pub verdict: Option<Verdict>,
 }
 
+/// What is to be said of those that live.
+#[derive(Debug, Default)]
+pub struct Living {
+    /// Those that are unbalanced.
+    pub unbalanced: Vec<Death>,
+    /// Of so many it cannot be told: the kernel was not asked for its count, or that is not
+    /// what the ledger has.
+    pub untold: usize,
+}
+
 /// So many mounts are kept: as many as the kernel side has room for.
 pub const MOUNTS_MAX: usize = 131_072;
 
@@ -239,6 +249,11 @@ impl Ledger {
         )
     }
 
+    /// One of them.
+    pub fn get(&self, mount: MountKey) -> Option<&Watched> {
+        self.mounts.get(&mount)
+    }
+
     /// The mounts that are watched and alive.
     pub fn living(&self) -> impl Iterator<Item = &Watched> {
         self.mounts.values()
@@ -246,35 +261,32 @@ impl Ledger {
 
     /// What is to be said of the living ones: of those whose writers are not those of files
     /// that are open, as the ledger has it, or cannot be.
-    pub fn unbalanced(&self) -> Vec<Death> {
-        let mut unbalanced = Vec::new();
-        for (watched, verdict) in self.verdicts() {
+    pub fn unbalanced(&self) -> Living {
+        let mut living = Living::default();
+        for watched in self.living() {
+            let Some(count) = watched.last else {
+                living.untold += usize::from(self.unowned(watched) != 0);
+                continue;
+            };
+            let verdict = self.judge(watched, count, false);
+            living.untold += usize::from(verdict.cannot_be_told());
             if !verdict.is_to_be_told() {
                 continue;
             }
             let mut mount = watched.first.clone();
             mount.count = i32::try_from(verdict.count).unwrap_or(i32::MAX);
-            unbalanced.push(Death {
+            living.unbalanced.push(Death {
                 mount,
                 stack: Vec::new(),
                 verdict: Some(verdict),
             });
         }
-        unbalanced
+        living
     }
 
-    /// Of how many living ones it cannot be told whether they are balanced.
-    pub fn untold(&self) -> usize {
-        let all = self.verdicts();
-        all.filter(|(_, verdict)| verdict.cannot_be_told()).count()
-    }
-
-    /// Of those whose writers were asked for.
-    fn verdicts(&self) -> impl Iterator<Item = (&Watched, Verdict)> {
-        self.mounts.values().filter_map(|watched| {
-            let verdict = self.judge(watched, watched.last?, false);
-            Some((watched, verdict))
-        })
+    /// How many writers of a living one are not those of files that are open.
+    pub fn unowned(&self, watched: &Watched) -> i64 {
+        self.judge(watched, 0, false).unowned()
     }
 
     /// What is in no balance.

@@ -178,9 +178,13 @@ pub fn run(args: &cli::Report) -> anyhow::Result<ExitCode> {
     }
     output::write(&mut text)?;
     if summed.has_ledger {
+        // What came through a pipe is gone.
+        let file = match args.file.as_os_str() {
+            name if name == "-" => "FILE".to_owned(),
+            _ => args.file.display().to_string(),
+        };
         say(&format!(
-            "write access to mounts was watched, too: nstrace writers --from {}",
-            args.file.display()
+            "write access to mounts was watched, too: nstrace writers --from {file}"
         ));
     }
     Ok(ExitCode::SUCCESS)

@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use jiff::tz::TimeZone;
-use nstrace_common::writers::FS_NAMES;
+use nstrace_common::writers::{FS_NAMES, MountRecord};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{
@@ -33,7 +33,7 @@ use crate::{
     },
     render::{Clock, Text, View, writers, writers_json},
     trace::{Entry, Gap, Item},
-    writers::{Death, Ledger, Watched},
+    writers::{Death, Ledger, Living, Watched},
 };
 
 /// Watches until a signal, until the command ends, or as long as was said; then says what
@@ -181,6 +181,10 @@ struct Page {
     watched: u64,
     /// What was told, each once: who lives unbalanced may be told again, and die.
     unbalanced: BTreeSet<MountKey>,
+    /// Of so many that lived at the last look it cannot be told.
+    untold: usize,
+    /// It is a recording that is read.
+    is_recorded: bool,
 }
 
 impl Page {
@@ -199,6 +203,8 @@ impl Page {
             text: Text::new(),
             watched: 0,
             unbalanced: BTreeSet::new(),
+            untold: 0,
+            is_recorded: args.from.is_some(),
         }
     }
 
@@ -229,7 +235,7 @@ impl Page {
     /// Prints what lives unbalanced. What is only on the way does not stay so.
     async fn living(&mut self, kept: &mut Kept) -> anyhow::Result<()> {
         self.look(kept)?;
-        if !self.ledger.unbalanced().is_empty() {
+        if !self.ledger.unbalanced().unbalanced.is_empty() {
             tokio::time::sleep(SETTLE).await;
             self.look(kept)?;
         }
@@ -249,9 +255,11 @@ impl Page {
     }
 
     fn unbalanced(&mut self) {
-        for death in self.ledger.unbalanced() {
-            self.print(&death, false);
+        let Living { unbalanced, untold } = self.ledger.unbalanced();
+        for death in &unbalanced {
+            self.print(death, false);
         }
+        self.untold = untold;
     }
 
     fn print(&mut self, death: &Death, is_dead: bool) {
@@ -280,27 +288,37 @@ impl Page {
             0 => String::new(),
             skipped => format!(", {skipped} runs skipped by the kernel"),
         };
-        let untold = match self.ledger.untold() {
-            0 => String::new(),
-            untold => format!(
+        let untold = match (self.untold, self.is_recorded) {
+            (0, _) => String::new(),
+            (untold, false) => format!(
                 "; of {untold} that live it cannot be told: nstrace writers --now looks at all"
             ),
+            (untold, true) => format!("; of {untold} that lived at its end it cannot be told"),
         };
-        let noun = if watched == 1 { "mount" } else { "mounts" };
+        let all = match watched {
+            0 => "no access to what is watched".to_owned(),
+            1 => "1 mount watched".to_owned(),
+            watched => format!("{watched} mounts watched"),
+        };
         say(&format!(
-            "{watched} {noun} watched, {unbalanced} unbalanced{missing}{skipped}{untold}"
+            "{all}, {unbalanced} unbalanced{missing}{skipped}{untold}"
         ));
     }
 }
 
 /// The mounts that live, with how many writers each has now.
-pub fn counts(kept: &Kept, ledger: &Ledger) -> Vec<nstrace_common::writers::MountRecord> {
+pub fn counts(kept: &Kept, ledger: &Ledger) -> Vec<MountRecord> {
     let living = ledger.living();
-    let counted = living.filter_map(|watched| {
-        let mut record = *watched.first;
-        let count = kept.writers(watched.key())?;
-        record.count = count;
-        Some(record)
-    });
-    counted.collect()
+    living
+        .filter_map(|watched| counted(kept, watched))
+        .collect()
+}
+
+/// One of them.
+pub fn counted(kept: &Kept, watched: &Watched) -> Option<MountRecord> {
+    let count = kept.writers(watched.key())?;
+    Some(MountRecord {
+        count,
+        ..*watched.first
+    })
 }

@@ -161,20 +161,26 @@ fn doubt(out: &mut Text, doubt: &Doubt) {
         ),
         Doubt::Sum => out.push_str("the ledger is partial: its sum is not the kernel's count"),
         Doubt::Full(count) => {
-            number(out, *count);
-            out.push_str(" accesses found no room in the ledger: --stacks makes it larger");
+            accesses(out, *count);
+            out.push_str(" found no room in the ledger: --stacks makes it larger");
         }
         Doubt::NoStack(count) => {
-            number(out, *count);
-            out.push_str(" accesses are without a stack");
+            accesses(out, *count);
+            out.push_str(" without a stack");
         }
         Doubt::Cut(count) => {
             number(out, *count as u64);
-            out.push_str(" stacks are deeper than is kept: their outermost functions are missing");
+            out.push_str(match count {
+                1 => " stack is deeper than is kept: its outermost functions are missing",
+                _ => " stacks are deeper than is kept: their outermost functions are missing",
+            });
         }
         Doubt::Unnamed(count) => {
             number(out, *count as u64);
-            out.push_str(" stacks have functions without names: their modules have gone");
+            out.push_str(match count {
+                1 => " stack has functions without names: their module has gone",
+                _ => " stacks have functions without names: their modules have gone",
+            });
         }
         Doubt::Skipped(count) => {
             out.push_str("the kernel skipped ");
@@ -182,6 +188,11 @@ fn doubt(out: &mut Text, doubt: &Doubt) {
             out.push_str(" runs of the programs that count");
         }
     }
+}
+
+fn accesses(out: &mut Text, count: u64) {
+    number(out, count);
+    out.push_str(if count == 1 { " access" } else { " accesses" });
 }
 
 fn entry(out: &mut Text, line: &Line) {

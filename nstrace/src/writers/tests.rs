@@ -3,7 +3,7 @@
 use nstrace_common::writers::{MountRecord, Site};
 use zerocopy::FromZeros as _;
 
-use super::{Doubt, Entry, Ledger, Verdict, verdict};
+use super::{Doubt, Entry, Ledger, Living, Verdict, verdict};
 use crate::event::{Access, Balance, Event, Mount, Unfiled};
 
 /// An entry, its stack from the system call inwards.
@@ -352,9 +352,9 @@ fn the_kernels_count_speaks_where_the_ledger_is_full() {
     let _ = [1, 2, 3].map(|address| tell(&of(address, 0)));
     let _ = [(1, -4), (2, 2), (3, 0)].map(|(address, count)| tell(&of(address, count)));
     let told = |ledger: &Ledger| {
-        let all = ledger.unbalanced().into_iter();
-        let counts: Vec<i32> = all.map(|death| death.mount.count).collect();
-        (counts, ledger.untold())
+        let Living { unbalanced, untold } = ledger.unbalanced();
+        let counts: Vec<i32> = unbalanced.iter().map(|death| death.mount.count).collect();
+        (counts, untold)
     };
     assert_eq!(told(&ledger), (vec![-4], 1));
     ledger.event(&Event::Unfiled(Unfiled {
@@ -362,8 +362,34 @@ fn the_kernels_count_speaks_where_the_ledger_is_full() {
         ..Unfiled::default()
     }));
     assert_eq!(told(&ledger), (vec![-4], 1));
-    let verdict = ledger.unbalanced().pop().and_then(|death| death.verdict);
+    let mut unbalanced = ledger.unbalanced().unbalanced;
+    let verdict = unbalanced.pop().and_then(|death| death.verdict);
     let verdict = verdict.expect("it was watched");
     assert_eq!(verdict.doubts, [Doubt::Sum, Doubt::Full(7)]);
     assert_eq!(verdict.guilty, []);
+}
+
+#[test]
+fn nothing_is_told_of_whom_the_kernel_was_not_asked() {
+    let record = MountRecord::new_zeroed();
+    let mount = Mount {
+        record: &record,
+        stack: b"",
+    };
+    let mut ledger = Ledger::default();
+    ledger.event(&Event::MountWatched(mount));
+    let told = |ledger: &Ledger| {
+        let Living { unbalanced, untold } = ledger.unbalanced();
+        (unbalanced.len(), untold)
+    };
+    assert_eq!(told(&ledger), (0, 0));
+    ledger.event(&Event::Access(Access {
+        time: 1,
+        mount: mount.key(),
+        site: Site::Take,
+        number: 7,
+        is_cut: false,
+        stack: b"__mnt_want_write+0x1\nleaks+0x1\nsys+0x1",
+    }));
+    assert_eq!(told(&ledger), (0, 1));
 }

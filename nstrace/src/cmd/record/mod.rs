@@ -1,6 +1,7 @@
 //! `nstrace record`: what happens, into a file.
 
 mod flight;
+mod ledger;
 mod parts;
 mod redact;
 mod sink;
@@ -20,6 +21,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 pub use self::redact::Room;
 use self::{
+    ledger::Writers,
     parts::Parts,
     sink::{Place, Sink, What, Written},
 };
@@ -36,14 +38,14 @@ use super::{
 use crate::{
     cli::{Record, WatchedMounts},
     engines::{Engines, Feed},
-    event::{Event, Mount},
+    event::Event,
     kernel::{
         clock,
         kmsg::{self, Log},
         load::{Kernel, Outcome},
         plan::program_name,
         stall::Stalls,
-        writers::{Ledger as Kept, Wanted},
+        writers::Wanted,
     },
     names::Names,
     trace::Head,
@@ -161,6 +163,7 @@ async fn follow(
             flushed = Instant::now();
             if let Some(writers) = &mut writers {
                 writers.balances(&mut live.model);
+                writers.suspect(&mut live.model, &sink);
             }
         }
         with(&mut |sink| {
@@ -200,57 +203,6 @@ async fn follow(
          {seconds:.1} s, {lost} lost"
     ));
     Ok(status.unwrap_or(ExitCode::SUCCESS))
-}
-
-/// The ledger of write access, as the kernel keeps it. What it says goes the way of all events:
-/// the state of a part is of their time.
-struct Writers(Kept);
-
-impl Writers {
-    fn load(args: &Record, wanted: &Wanted) -> anyhow::Result<Writers> {
-        let stacks = WatchedMounts::of(&args.writers).stacks;
-        Ok(Writers(writers::load(wanted, stacks, args.attach.attach)?))
-    }
-
-    async fn wait(writers: &mut Option<Writers>) -> anyhow::Result<()> {
-        match writers {
-            Some(Writers(kept)) => Ok(kept.wait().await?),
-            None => std::future::pending().await,
-        }
-    }
-
-    fn read(writers: &mut Option<Writers>, model: &mut Model) -> anyhow::Result<()> {
-        match writers {
-            Some(Writers(kept)) => Ok(kept.read(&mut |event| model.note(event))?),
-            None => Ok(()),
-        }
-    }
-
-    fn balances(&mut self, model: &mut Model) {
-        self.0.balances(&mut |event| model.note(event));
-    }
-
-    /// Writes down what there is in the end.
-    fn end(
-        writers: &mut Option<Writers>,
-        model: &mut Model,
-        sink: &RefCell<Option<Sink>>,
-    ) -> anyhow::Result<()> {
-        Writers::read(writers, model)?;
-        let Some(writers) = writers else {
-            return Ok(());
-        };
-        writers.balances(model);
-        let counts = sink
-            .borrow()
-            .as_ref()
-            .and_then(Sink::ledger)
-            .map(|ledger| writers::counts(&writers.0, ledger));
-        for record in &counts.unwrap_or_default() {
-            model.note(&Event::MountWatched(Mount { record, stack: &[] }));
-        }
-        Ok(())
-    }
 }
 
 /// Where it goes, as far as that can be seen before anything is traced.

@@ -228,9 +228,11 @@ fn summary(wanted: &Wanted, asked: usize, closed: usize, unexplained: usize, uns
         );
     }
     if unseen > 0 {
-        say(&format!(
-            "{unseen} processes could not be looked at: what they have open is missing here"
-        ));
+        let what = match unseen {
+            1 => "a process could not be looked at: what it has".to_owned(),
+            _ => format!("{unseen} processes could not be looked at: what they have"),
+        };
+        say(&format!("{what} open is missing here"));
     }
     let closed = match closed {
         0 => String::new(),
@@ -238,7 +240,8 @@ fn summary(wanted: &Wanted, asked: usize, closed: usize, unexplained: usize, uns
             ", {closed} could not be (another is mounted there, it is gone, or its path does not answer)"
         ),
     };
+    let noun = if asked == 1 { "mount" } else { "mounts" };
     say(&format!(
-        "{asked} mounts asked{closed}, {unexplained} with writers that are no open files"
+        "{asked} {noun} asked{closed}, {unexplained} with writers that are no open files"
     ));
 }

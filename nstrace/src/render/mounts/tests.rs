@@ -445,12 +445,12 @@ to free it:
 mnt:4026531841 (first), ours
   4 tasks: systemd[1], dockerd[812] (2 threads), ba\x1bsh[900]
   /mnt/data/sub  id 42, shared:31, ro,nosuid
-    not in use; it stays until it is unmounted, or the namespace ends
+    no task uses it; it stays until it is unmounted, or the namespace ends
 mnt:4026532276
   container web (3f2a91c04b7d)
   3 tasks: nginx[4300] (2 threads), nginx[4302]
   /mnt/data/sub  id 102, slave of 31, ro,nosuid
-    not in use; it stays until it is unmounted, or the namespace ends
+    no task uses it; it stays until it is unmounted, or the namespace ends
 mnt:4026532500 may have it too: its mounts are not seen
 to free it:
   umount /mnt/data/sub  # from mnt:4026532276 too
@@ -492,7 +492,7 @@ to free it:
 mnt:4026531841 (first), ours
   4 tasks: systemd[1], dockerd[812] (2 threads), ba\x1bsh[900]
   /var/lib/docker/overlay2/3f2a91c04b7d3f2a91c04b7d3f2a91c04b7d/merged  id 44, private, rw
-    not in use; it stays until it is unmounted, or the namespace ends
+    no task uses it; it stays until it is unmounted, or the namespace ends
 mnt:4026532276
   container web (3f2a91c04b7d)
   3 tasks: nginx[4300] (2 threads), nginx[4302]

@@ -239,9 +239,9 @@ fn namespace(page: &mut Page, view: &WhoView, kept: &[Kept]) {
     }
 }
 
-const NOT_IN_USE: &str = "not in use; it stays until it is unmounted, or the namespace ends";
-const NOT_KNOWN_TO_BE: &str =
-    "not known to be in use; it stays until it is unmounted, or the namespace ends";
+const UNUSED: &str = "no task uses it; it stays until it is unmounted, or the namespace ends";
+const NOT_KNOWN: &str =
+    "no task is known to use it; it stays until it is unmounted, or the namespace ends";
 
 fn mount(page: &mut Page, view: &WhoView, kept: &Kept) {
     page.line(1, |page| {
@@ -285,8 +285,8 @@ fn mount(page: &mut Page, view: &WhoView, kept: &Kept) {
         page.line(2, |page| {
             page.styled(Style::Dim, |page| {
                 page.str(match (kept.parent, view.has_seen_all_files()) {
-                    (Some(_), true) => NOT_IN_USE,
-                    (Some(_), false) => NOT_KNOWN_TO_BE,
+                    (Some(_), true) => UNUSED,
+                    (Some(_), false) => NOT_KNOWN,
                     (None, _) => "the root of the namespace; it stays as long as that",
                 });
             });

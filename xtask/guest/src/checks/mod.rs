@@ -191,6 +191,10 @@ const TESTS: &[Test] = &[
         run: writers::parts::run,
     },
     Test {
+        name: "writers killed",
+        run: writers::parts::killed,
+    },
+    Test {
         name: "writers flight",
         run: writers::parts::flight,
     },
@@ -270,6 +274,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("mount warnings", &["nstrace_writers"]),
     ("writers module", &["nstrace_writers"]),
     ("writers parts", &["nstrace_writers"]),
+    ("writers killed", &["nstrace_writers"]),
     ("writers flight", &["nstrace_writers"]),
     ("writers limits", &["nstrace_writers"]),
     ("writers busy", &["nstrace_writers"]),

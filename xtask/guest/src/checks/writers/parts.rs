@@ -1,4 +1,5 @@
-//! Parts of a recording: who unbalanced a mount before one began is named by it alone.
+//! Parts of a recording, and one without its end: who unbalanced a mount is named by what is
+//! there, be it before a part began, or while the mount lives.
 
 use std::fs;
 use std::path::Path;
@@ -29,6 +30,11 @@ pub fn run(suite: &mut Suite) -> Result<Verdict> {
 /// of commands and paths.
 pub fn flight(suite: &mut Suite) -> Result<Verdict> {
     with_module(suite, flown)
+}
+
+/// So it has, of the mount that lives, in a recording whose recorder was killed.
+pub fn killed(suite: &mut Suite) -> Result<Verdict> {
+    with_module(suite, cut_off)
 }
 
 fn with_module(
@@ -84,6 +90,13 @@ fn clock() -> Result<String> {
 }
 
 fn deaths(file: &str) -> Result<Vec<Death>> {
+    let mut told = told(file)?;
+    told.retain(|mount| mount.kind == "mount_death");
+    Ok(told)
+}
+
+/// The living ones too.
+fn told(file: &str) -> Result<Vec<Death>> {
     read(&watch::run(&["writers", "--json", "--from", file], PATIENCE)?.stdout)
 }
 
@@ -150,6 +163,28 @@ fn rotated(attach: &str, skips: bool, report: &mut Report) -> Result<()> {
         .iter()
         .filter(|line| line.contains("\"type\":\"lost\""));
     report.same("losses in all", losses.count(), 0);
+    Ok(())
+}
+
+fn cut_off(attach: &str, skips: bool, report: &mut Report) -> Result<()> {
+    let mut log = KernelLog::open()?;
+    let file = format!("{DIR}/killed.nst");
+    let recorder = record(attach, &["-o", &file, "--flush", "100ms"])?;
+    unbalance()?;
+    // Until it stands in the file, as a reader sees it.
+    let enough = Instant::now() + PATIENCE;
+    while told(&file).map_or(true, |told| told.is_empty()) {
+        ensure!(Instant::now() < enough, "{file} does not name the mount");
+        thread::sleep(Duration::from_millis(100));
+    }
+    recorder.signal(libc::SIGKILL)?;
+    recorder.finish(PATIENCE)?;
+    unmount()?;
+    warned(&mut log, "killed", report)?;
+    let told = told(&file)?;
+    let kinds: Vec<&str> = told.iter().map(|mount| mount.kind.as_str()).collect();
+    report.same("killed: lines", kinds, vec!["mount_writers"]);
+    check(report, "killed", &told, skips);
     Ok(())
 }
 
