@@ -102,6 +102,9 @@ fields! {
     MountMounts = "mount", ["mnt_mounts"], Optional;
     MountChild = "mount", ["mnt_child"], Optional;
     PcpWriters = "mnt_pcp", ["mnt_writers"], Optional;
+    PcpGets = "mnt_pcp", ["mnt_count", "mnt_gets"], Optional;
+    /// From v7.2; before, those that were given back are subtracted there.
+    PcpPuts = "mnt_pcp", ["mnt_puts"], Optional;
     SbDev = "super_block", ["s_dev"], Optional;
     SbType = "super_block", ["s_type"], Optional;
     FsTypeName = "file_system_type", ["name"], Optional;

@@ -553,6 +553,22 @@ extern "C" fn descriptor_writers(args: *const u64) -> i32 {
     }
 }
 
+/// The references to it.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "raw_tracepoint")]
+extern "C" fn descriptor_references(args: *const u64) -> i32 {
+    // SAFETY: as above.
+    let file = mount::open_file(unsafe { *args } as u32);
+    if !has(member::FileMnt) || !has(member::MountPcp) || !has(member::PcpGets) {
+        return GONE;
+    }
+    match file {
+        // SAFETY: as above.
+        Some(file) => mount::references(mount::around(unsafe { Raw::get(file, member::FileMnt) })),
+        None => GONE,
+    }
+}
+
 /// `void cleanup_mnt(struct mount *)`, called: nobody else has the mount any more, and its
 /// address is free from here on.
 #[inline(always)]

@@ -12,7 +12,7 @@ use aya_ebpf::{
     },
 };
 use nstrace_common::{
-    field::member,
+    field::{Member, member},
     wire::Head,
     writers::{FRAMES, KERNEL, MountRecord, NAME, PATH, PATH_NAMES, PRIVATE},
 };
@@ -34,14 +34,26 @@ const NS_INTERNAL: u64 = (-22_i64) as u64;
 /// The writers of a mount, over all CPUs; what cannot be told counts as none.
 #[inline(always)]
 pub fn writers(mount: u64) -> i32 {
-    if !has(member::MountPcp) || !has(member::PcpWriters) {
+    sum(mount, member::PcpWriters)
+}
+
+/// The references to a mount: one of its namespace, one of each mount on it, of each open file,
+/// working directory and root.
+#[inline(always)]
+pub fn references(mount: u64) -> i32 {
+    sum(mount, member::PcpGets).wrapping_sub(sum(mount, member::PcpPuts))
+}
+
+#[inline(always)]
+fn sum<M: Member>(mount: u64, counter: M) -> i32 {
+    if !has(member::MountPcp) || !has(counter) {
         return 0;
     }
     let mut sum = 0_i32;
     // SAFETY: Raw reads any address.
     unsafe {
         let base: u64 = Raw::get(mount, member::MountPcp);
-        let base = base + offset(member::PcpWriters);
+        let base = base + offset(counter);
         for cpu in 0..cpus() {
             let Some(own) = per_cpu_offset(cpu) else {
                 break;

@@ -1,9 +1,19 @@
 //! `nstrace mounts`: the mounts of every mount namespace, and what keeps those of a file
 //! system.
 
-use std::{fs, path::Path, process::ExitCode, sync::Arc};
+use std::{
+    ffi::CString,
+    fs,
+    os::fd::{AsFd as _, OwnedFd},
+    path::Path,
+    process::ExitCode,
+    sync::Arc,
+    thread,
+    time::Duration,
+};
 
 use anyhow::bail;
+use foldhash::HashMap;
 use nstrace_common::kind::Kind;
 
 use super::{
@@ -14,12 +24,19 @@ use super::{
 use crate::{
     cli,
     event::{Event, Holder},
-    kernel::mounts::{
-        self, Wanted, devices, subject,
-        uses::{self, Task},
+    kernel::{
+        mounts::{
+            self, Wanted, devices, subject,
+            uses::{self, Task},
+        },
+        writers::Counter,
     },
     mount_ops::origins::Origins as Makers,
-    mounts::{Births, Copies, Mounts, Origins, uses::Search, who::Subject},
+    mounts::{
+        Births, Copies, Mounts, Origins, covering,
+        uses::{Search, Uses},
+        who::{self, Subject},
+    },
     render::{
         MountsView, Text, TreeFilter, WhoView, mount_namespaces, mounts as head, mounts_json,
         mounts_json_of, mounts_of, mounts_who, mounts_who_json,
@@ -31,7 +48,12 @@ use crate::{
 pub fn run(args: &cli::Mounts) -> anyhow::Result<ExitCode> {
     let (births, makers) = births(args.births.as_deref())?;
     let model = Model::of(None, None)?;
-    let mounts = Arc::new(mounts::read(wanted(&model.world), args.by)?);
+    let wanted = wanted(&model.world);
+    let (mounts, roots) = match args.who {
+        Some(_) => mounts::read_with_roots(wanted, args.by)?,
+        None => (mounts::read(wanted, args.by)?, HashMap::default()),
+    };
+    let mounts = Arc::new(mounts);
     let filter = TreeFilter::default();
     let mut tree = model.view(&filter, colored(args.color));
     tree.width = output::size().map(|(width, _)| width);
@@ -46,9 +68,9 @@ pub fn run(args: &cli::Mounts) -> anyhow::Result<ExitCode> {
     match (&args.who, args.orphans) {
         (Some(asked), _) => {
             let subject = subject::find(asked, &mounts)?;
-            who(args, &mounts, &view, Some(&subject))?;
+            answer(args, &mounts, &view, Some(&subject), &roots)?;
         }
-        (None, true) => who(args, &mounts, &view, None)?,
+        (None, true) => answer(args, &mounts, &view, None, &roots)?,
         (None, false) => list(args, &model, &view)?,
     }
     Ok(ExitCode::SUCCESS)
@@ -82,11 +104,12 @@ fn births(recording: Option<&Path>) -> anyhow::Result<(Births, Makers)> {
 }
 
 /// Prints what keeps a file system; or, if none was asked for, what no namespace has.
-fn who(
+fn answer(
     args: &cli::Mounts,
     mounts: &Arc<Mounts>,
     view: &MountsView,
     subject: Option<&Subject>,
+    roots: &HashMap<u32, OwnedFd>,
 ) -> anyhow::Result<()> {
     let search = match subject {
         Some(subject) => subject.search(mounts),
@@ -95,8 +118,13 @@ fn who(
             ..Search::default()
         },
     };
-    let uses = uses::find(tasks(view.world), mounts, search)?;
-    let answer = WhoView {
+    let (own, others) = tasks(view.world);
+    let mut uses = uses::find(others, mounts, search.clone())?;
+    if let Some(subject) = subject {
+        let ours = uses::find(own, mounts, search)?;
+        uses.held = held(subject, mounts, [&uses, &ours], roots);
+    }
+    let view = WhoView {
         all: view,
         subject,
         uses: &uses,
@@ -106,22 +134,102 @@ fn who(
     };
     let mut text = Text::new();
     match args.json {
-        true => mounts_who_json(&mut text, &answer),
-        false => mounts_who(&mut text, &answer),
+        true => mounts_who_json(&mut text, &view),
+        false => mounts_who(&mut text, &view),
     }
     output::write(&mut text)
 }
 
-/// The tasks that are there but our own, process by process, the leader first where it lives.
-fn tasks(world: &World) -> Vec<Task> {
+/// The files that loop devices and swap have open: no task has.
+fn kernel_files() -> Vec<Vec<u8>> {
+    let loops = devices::loops().into_iter().map(|one| one.file.to_vec());
+    let swaps = devices::swaps().into_iter();
+    let swaps = swaps.filter(|one| one.device.is_none());
+    loops.chain(swaps.map(|one| one.path.to_vec())).collect()
+}
+
+/// How many of them may be on each mount, by its id: from which namespace they were opened is
+/// not told.
+pub fn by_kernel(mounts: &Mounts) -> HashMap<u32, usize> {
+    let mut by_mount = HashMap::default();
+    let paths = kernel_files();
+    for ns in &mounts.namespaces {
+        for path in &paths {
+            let on = covering(ns, path).and_then(|at| ns.mounts.get(at));
+            if let Some(on) = on {
+                *by_mount.entry(on.id).or_default() += 1;
+            }
+        }
+    }
+    by_mount
+}
+
+/// So many mounts are asked for their references.
+const ASKED_MAX: usize = 1024;
+
+/// The references to mounts that nobody is seen to use: what keeps those need not be a file that
+/// a task has. Nothing if the kernel does not tell, or we may not ask.
+fn held(
+    subject: &Subject,
+    mounts: &Mounts,
+    [uses, ours]: [&Uses; 2],
+    roots: &HashMap<u32, OwnedFd>,
+) -> HashMap<u32, u32> {
+    let kept = who::kept(subject, mounts, uses);
+    let unused = kept.iter().filter(|kept| kept.is_unused());
+    let unused = unused.filter(|kept| ours.of_mount(kept.mount.id).next().is_none());
+    let asked = unused.take(ASKED_MAX).filter_map(|kept| {
+        let ns = mounts.namespaces.get(kept.key.ns)?;
+        let point = CString::new(&*kept.mount.point).ok()?;
+        Some((ns.inum, point, kept.mount.id))
+    });
+    let asked: Vec<_> = asked.collect();
+    if asked.is_empty() {
+        return HashMap::default();
+    }
+    let Ok(counter) = Counter::load() else {
+        return HashMap::default();
+    };
+    let files = mounts::open_all(roots, asked);
+    let by_kernel = by_kernel(mounts);
+    let references = |id: &u32, file: &OwnedFd| {
+        /// That of the namespace, and that of our file.
+        const KNOWN: i64 = 2;
+        let known = KNOWN + by_kernel.get(id).map_or(0, |known| *known as i64);
+        let more = i64::from(counter.references(file.as_fd())?) - known;
+        u32::try_from(more).ok().filter(|more| *more > 0)
+    };
+    let all = |files: &HashMap<u32, OwnedFd>| -> HashMap<u32, u32> {
+        let held = files
+            .iter()
+            .filter_map(|(id, file)| Some((*id, references(id, file)?)));
+        held.collect()
+    };
+    let mut held = all(&files);
+    if !held.is_empty() {
+        // Who only looks a path up does not stay.
+        thread::sleep(SETTLE);
+        let again = all(&files);
+        held.retain(|id, count| {
+            *count = again.get(id).map_or(0, |again| (*count).min(*again));
+            *count > 0
+        });
+    }
+    held
+}
+
+/// What is only on the way does not stay so long.
+const SETTLE: Duration = Duration::from_millis(50);
+
+/// Our own tasks, and the others that are there, process by process, the leader first where it
+/// lives.
+fn tasks(world: &World) -> (Vec<Task>, Vec<Task>) {
     let inum = |key, kind| {
         let ns = world.membership(key, Membership::In(kind))?;
         Some(world.namespace(ns)?.inum)
     };
     let own = std::process::id();
-    let alive = world
-        .tasks()
-        .filter(|(_, task)| !task.exited && task.pid != own);
+    let alive = world.tasks().filter(|(_, task)| !task.exited);
     let mut tasks: Vec<Task> = alive
         .map(|(key, task)| Task {
             pid: task.pid,
@@ -131,7 +239,7 @@ fn tasks(world: &World) -> Vec<Task> {
         })
         .collect();
     tasks.sort_unstable_by_key(|task| (task.pid, task.tid != task.pid, task.tid));
-    tasks
+    tasks.into_iter().partition(|task| task.pid == own)
 }
 
 /// The mount namespaces that are known, and how to come to their mounts.

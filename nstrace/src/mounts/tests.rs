@@ -4,6 +4,8 @@ use proptest::prelude::*;
 
 use super::{
     testing::{mounts, namespace},
+    uses::Uses,
+    who::{Part, Scope, Subject, kept},
     *,
 };
 
@@ -243,6 +245,38 @@ fn masters_that_go_round_in_circles_end() {
     )]);
     let get = |id: u32| mounts.get(mounts.by_id(id).unwrap()).unwrap();
     assert!(!Receives::new(&mounts).from(get(13), get(10)));
+}
+
+#[test]
+fn what_lies_above_a_mount_hides_it() {
+    let mounts = mounts(&[(
+        7,
+        "1 0 8:1 / / rw - ext4 x rw
+        2 1 0:1 / /s/a rw - tmpfs x rw
+        3 1 0:2 / /s rw - tmpfs x rw
+        4 2 0:1 / /s/a/c rw - tmpfs x rw
+        5 3 0:1 / /s/a rw - tmpfs x rw
+        6 1 0:1 / /sa rw - tmpfs x rw",
+    )]);
+    let subject = Subject {
+        asked: b"0:1"[..].into(),
+        point: None,
+        parts: vec![Part {
+            device: "0:1".parse().unwrap(),
+            name: b""[..].into(),
+        }],
+        is_block: false,
+        scope: Scope::All,
+    };
+    let uses = Uses::default();
+    let kept = kept(&subject, &mounts, &uses);
+    let hidden = kept.iter();
+    let hidden: Vec<_> = hidden
+        .map(|one| (one.mount.id, one.hidden_by.map(|hiding| hiding.id)))
+        .collect();
+    assert_eq!(hidden, [(2, Some(3)), (4, Some(3)), (5, None), (6, None)]);
+    assert!(kept[1].is_below(&kept[0]) && !kept[0].is_below(&kept[1]));
+    assert!(!kept[2].is_below(&kept[0]));
 }
 
 #[test]

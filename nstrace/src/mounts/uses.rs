@@ -107,6 +107,9 @@ pub struct Uses {
     /// Files that are open for writing, if these are looked for: of each task what it has
     /// open, and, once for each part of its memory, what is mapped.
     pub written: Vec<Found>,
+    /// References to mounts that nobody is seen to use, by their ids, as far as they were asked
+    /// for.
+    pub held: HashMap<u32, u32>,
     /// Processes whose files may not be looked at.
     pub unseen: usize,
     /// Processes that could not be looked at since a file system did not answer.

@@ -1,5 +1,7 @@
 //! What keeps a file system: each mount of it, in every namespace, and what else there is.
 
+use std::{collections::BTreeMap, ffi::OsStr, os::unix::ffi::OsStrExt as _, path::Path};
+
 use foldhash::{HashMap, HashSet};
 
 use super::{
@@ -115,12 +117,29 @@ pub struct Kept<'a> {
     pub parent: Option<&'a Mount>,
     /// Whether another mount lies on all of it.
     pub is_covered: bool,
+    /// The mount that lies on a directory above it, if it cannot be come to for that.
+    pub hidden_by: Option<&'a Mount>,
     /// The first few of what is mounted below it.
     pub below: Vec<&'a Mount>,
     /// How many there are.
     pub below_len: usize,
     /// Who uses it.
     pub uses: Vec<&'a Use>,
+    /// Its place among the mounts of its namespace, each before those below it.
+    at: usize,
+}
+
+impl Kept<'_> {
+    /// Whether it is mounted somewhere below another.
+    pub fn is_below(&self, other: &Kept) -> bool {
+        let below = other.at + 1..=other.at + other.below_len;
+        self.key.ns == other.key.ns && below.contains(&self.at)
+    }
+
+    /// Whether nothing is seen that keeps it from being unmounted.
+    pub fn is_unused(&self) -> bool {
+        self.uses.is_empty() && self.below_len == 0 && self.parent.is_some()
+    }
 }
 
 /// So many of what is mounted below a mount are named.
@@ -176,6 +195,7 @@ fn in_namespace<'a>(
     let covers = |mount: &&Mount| parent(mount).is_some_and(|on| on.point == mount.point);
     let covering = ns.mounts.iter().filter(covers);
     let covered: HashSet<u32> = covering.map(|mount| mount.parent).collect();
+    let hiding = Hiding::new(ns);
     for key in meant {
         let Some(mount) = ns.mounts.get(key.mount) else {
             continue;
@@ -188,10 +208,55 @@ fn in_namespace<'a>(
             mount,
             parent: parent(mount),
             is_covered: covered.contains(&mount.id),
+            hidden_by: hiding.of(mount, &ids),
             below: below.map(|placed| &ns.mounts[placed.mount]).collect(),
             below_len,
+            at,
             uses: uses.remove(&mount.id).unwrap_or_default(),
         });
+    }
+}
+
+/// What lies on what, in a namespace.
+struct Hiding<'a> {
+    /// The mounts on each mount, by the id of that, and their points.
+    on: HashMap<u32, BTreeMap<&'a [u8], &'a Mount>>,
+}
+
+impl<'a> Hiding<'a> {
+    fn new(ns: &'a MountNs) -> Hiding<'a> {
+        let mut on: HashMap<u32, BTreeMap<&[u8], &Mount>> = HashMap::default();
+        for mount in ns.mounts.iter().filter(|mount| mount.id != mount.parent) {
+            on.entry(mount.parent)
+                .or_default()
+                .insert(&mount.point, mount);
+        }
+        Hiding { on }
+    }
+
+    /// What lies on a directory above a mount: on the mount that it is on, which was there before,
+    /// or above that.
+    fn of(&self, mount: &'a Mount, ids: &HashMap<u32, &'a Mount>) -> Option<&'a Mount> {
+        let mut mount = mount;
+        /// So far up it is looked: mounts on each other may be any number, and a race could make a
+        /// ring of them.
+        const LEVELS: usize = 128;
+        for _ in 0..LEVELS {
+            let parent = ids
+                .get(&mount.parent)
+                .filter(|parent| parent.id != mount.id)?;
+            let beside = self.on.get(&parent.id)?;
+            let above = Path::new(OsStr::from_bytes(&mount.point))
+                .ancestors()
+                .skip(1);
+            let mut above = above.map(|dir| dir.as_os_str().as_bytes());
+            let own = above.find_map(|dir| beside.get(dir));
+            if let Some(hiding) = own.filter(|hiding| hiding.id != mount.id) {
+                return Some(hiding);
+            }
+            mount = parent;
+        }
+        None
     }
 }
 

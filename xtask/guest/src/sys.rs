@@ -6,7 +6,7 @@
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use libc::{c_int, c_long, c_void};
 
@@ -287,9 +287,18 @@ pub fn mount(source: &str, target: &str, kind: &str, flags: u64) -> io::Result<(
 
 /// umount2(2) with MNT_DETACH: what is mounted below goes too.
 pub fn unmount(target: &str) -> io::Result<()> {
+    umount(target, libc::MNT_DETACH)
+}
+
+/// Unmounts it if nothing uses it.
+pub fn unmount_unused(target: &str) -> io::Result<()> {
+    umount(target, 0)
+}
+
+fn umount(target: &str, flags: c_int) -> io::Result<()> {
     let target = CString::new(target)?;
     // SAFETY: the path ends with a NUL.
-    if unsafe { libc::umount2(target.as_ptr(), libc::MNT_DETACH) } < 0 {
+    if unsafe { libc::umount2(target.as_ptr(), flags) } < 0 {
         Err(io::Error::last_os_error())
     } else {
         Ok(())
@@ -459,6 +468,40 @@ pub fn packet_pair() -> io::Result<(OwnedFd, OwnedFd)> {
         return Err(io::Error::last_os_error());
     }
     Ok((fd(c_long::from(ends[0]))?, fd(c_long::from(ends[1]))?))
+}
+
+/// Sends a descriptor: until the other end receives it, the message alone has the file.
+pub fn send_descriptor(socket: BorrowedFd, fd: BorrowedFd) -> io::Result<()> {
+    let mut byte = [b'x'];
+    let mut part = libc::iovec {
+        iov_base: byte.as_mut_ptr().cast(),
+        iov_len: byte.len(),
+    };
+    // Room for one, aligned as a header wants it.
+    let mut control = [0_u64; 4];
+    let len = size_of::<RawFd>() as u32;
+    // SAFETY: all zeroes are a value of it.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = &raw mut part;
+    message.msg_iovlen = 1;
+    message.msg_control = control.as_mut_ptr().cast();
+    // SAFETY: a sum.
+    message.msg_controllen = unsafe { libc::CMSG_SPACE(len) } as usize;
+    // SAFETY: there is room for a header and a descriptor, and what they point to lives.
+    let ret = unsafe {
+        let header = libc::CMSG_FIRSTHDR(&raw const message);
+        (*header).cmsg_level = libc::SOL_SOCKET;
+        (*header).cmsg_type = libc::SCM_RIGHTS;
+        (*header).cmsg_len = libc::CMSG_LEN(len) as usize;
+        libc::CMSG_DATA(header)
+            .cast::<RawFd>()
+            .write_unaligned(fd.as_raw_fd());
+        libc::sendmsg(socket.as_raw_fd(), &raw const message, 0)
+    };
+    match ret {
+        1 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Gives the task a name of at most 15 bytes.

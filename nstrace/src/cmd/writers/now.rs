@@ -12,7 +12,7 @@ use jiff::tz::TimeZone;
 use super::{
     super::{
         live::Model,
-        mounts as all_mounts,
+        mounts::{self as all_mounts, by_kernel},
         output::{self, colored, say},
     },
     SETTLE,
@@ -21,11 +21,11 @@ use crate::{
     cli::Writers,
     kernel::{
         clock,
-        mounts::{self, By, Points, devices, uses},
+        mounts::{self, By, Points, uses},
         writers::{Counter, Wanted},
     },
     mounts::{
-        Mount, MountKey, MountNs, Mounts, covering,
+        Mount, MountKey, MountNs, Mounts,
         uses::{Found, Search, Uses},
     },
     render::{Clock, Text, WritersNow, writers_now, writers_now_json},
@@ -105,30 +105,6 @@ fn is_wanted(wanted: &Wanted, ns: &MountNs, mount: &Mount) -> bool {
         || wanted.devices.contains(&device)
         || wanted.ids.contains(&mount.id)
         || wanted.namespaces.contains(&ns.inum)
-}
-
-/// The files that loop devices and swap have open: no task has.
-fn kernel_files() -> Vec<Vec<u8>> {
-    let loops = devices::loops().into_iter().map(|one| one.file.to_vec());
-    let swaps = devices::swaps().into_iter();
-    let swaps = swaps.filter(|one| one.device.is_none());
-    loops.chain(swaps.map(|one| one.path.to_vec())).collect()
-}
-
-/// How many of them may be on each mount, by its id: from which namespace they were opened is
-/// not told.
-fn by_kernel(mounts: &Mounts) -> HashMap<u32, usize> {
-    let mut by_mount = HashMap::new();
-    let paths = kernel_files();
-    for ns in &mounts.namespaces {
-        for path in &paths {
-            let on = covering(ns, path).and_then(|at| ns.mounts.get(at));
-            if let Some(on) = on {
-                *by_mount.entry(on.id).or_default() += 1;
-            }
-        }
-    }
-    by_mount
 }
 
 /// Looks once: what is explained is left out. Gives how many processes could not be looked at.

@@ -28,7 +28,7 @@ use std::{
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     sync::mpsc,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use foldhash::{HashMap, HashSet};
@@ -167,6 +167,42 @@ impl Points {
         self.hung += usize::from(opened.is_err());
         opened.ok()?.ok()
     }
+}
+
+/// Opens mounts as far as they answer within a while: each by the number of its namespace, its
+/// point there, and its id, by which it is found.
+pub fn open_all(
+    roots: &HashMap<u32, OwnedFd>,
+    mounts: Vec<(u32, CString, u32)>,
+) -> HashMap<u32, OwnedFd> {
+    const PATIENCE: Duration = Duration::from_secs(2);
+    let mut wanted = Vec::new();
+    for (inum, point, id) in mounts {
+        if let Some(Ok(root)) = roots.get(&inum).map(OwnedFd::try_clone) {
+            wanted.push((root, point, id));
+        }
+    }
+    let (sender, opened) = mpsc::channel();
+    let open = move || {
+        for (root, point, id) in wanted {
+            let file = calls::ask_below(root.as_fd(), &point);
+            let stat = |file: &OwnedFd| sys::stat(file.as_fd(), c"");
+            let file = file
+                .ok()
+                .filter(|file| stat(file).is_ok_and(|stat| stat.mount == id));
+            // Nobody may listen any more.
+            if file.is_some_and(|file| sender.send((id, file)).is_err()) {
+                break;
+            }
+        }
+    };
+    let mut files = HashMap::default();
+    let end = Instant::now() + PATIENCE;
+    if thread::Builder::new().spawn(open).is_ok() {
+        let left = || end.saturating_duration_since(Instant::now());
+        files.extend(std::iter::from_fn(|| opened.recv_timeout(left()).ok()));
+    }
+    files
 }
 
 struct Reader<'a> {

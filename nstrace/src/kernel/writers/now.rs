@@ -1,5 +1,5 @@
-//! How many writers a mount has now, of which nothing was watched: a program of the same
-//! object, attached nowhere, is run with a descriptor that is open on it.
+//! How many writers a mount has now, of which nothing was watched, and how many references:
+//! programs of the same object, attached nowhere, are run with a descriptor that is open on it.
 
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 
@@ -11,15 +11,16 @@ use super::{
     OBJECT, functions, load, run,
 };
 
-/// The program that tells it.
-const PROGRAM: &str = "descriptor_writers";
+/// The programs that tell it.
+const WRITERS: &str = "descriptor_writers";
+const REFERENCES: &str = "descriptor_references";
 
-/// Asks for the writers of mounts.
+/// Asks for the counts of mounts.
 #[derive(Debug)]
 pub struct Counter(Ebpf);
 
 impl Counter {
-    /// Loads the program. Room for more open files is made, too: one for each mount.
+    /// Loads the programs. Room for more open files is made, too: one for each mount.
     pub fn load() -> Result<Counter, KernelError> {
         load::raise_open_files();
         let raw = load::read_btf()?;
@@ -34,20 +35,31 @@ impl Counter {
             .map_max_entries("ACCESSES", load::ring_bytes(0))
             .map_max_entries("STACKS", 1)
             .load(&object)?;
-        let program = bpf.program_mut(PROGRAM);
-        let program = program.unwrap_or_else(|| unreachable!("the object has {PROGRAM}"));
-        let loaded = <&mut RawTracePoint>::try_from(program).and_then(RawTracePoint::load);
-        match loaded {
-            Ok(()) => Ok(Counter(bpf)),
-            Err(error) if error::errno(&error) == Some(libc::EPERM) => Err(error::refused()),
-            Err(error) => Err(KernelError::Program(PROGRAM, error::program(&error))),
+        for name in [WRITERS, REFERENCES] {
+            let program = bpf.program_mut(name);
+            let program = program.unwrap_or_else(|| unreachable!("the object has {name}"));
+            let loaded = <&mut RawTracePoint>::try_from(program).and_then(RawTracePoint::load);
+            loaded.map_err(|error| match error::errno(&error) {
+                Some(libc::EPERM) => error::refused(),
+                _ => KernelError::Program(name, error::program(&error)),
+            })?;
         }
+        Ok(Counter(bpf))
     }
 
     /// The writers of the mount that a file is open on. None if the kernel cannot run the
     /// program (before v5.10), or lacks what it reads.
     pub fn writers(&self, file: BorrowedFd) -> Option<i32> {
+        self.ask(WRITERS, file)
+    }
+
+    /// The references to it, that of the file among them.
+    pub fn references(&self, file: BorrowedFd) -> Option<i32> {
+        self.ask(REFERENCES, file)
+    }
+
+    fn ask(&self, program: &str, file: BorrowedFd) -> Option<i32> {
         let fd = u64::from(file.as_raw_fd().unsigned_abs());
-        run(&self.0, PROGRAM, [fd, 0]).filter(|count| *count != GONE)
+        run(&self.0, program, [fd, 0]).filter(|count| *count != GONE)
     }
 }

@@ -129,10 +129,11 @@ impl<'a> Groups<'a> {
                     continue;
                 };
                 let goes = !taken[other_at]
-                    && place == other_place
-                    && other.below_len == 0
-                    && other.key != leader.key
-                    && receives.from(on, other_on);
+                    && (place == other_place
+                        && other.below_len == 0
+                        && other.key != leader.key
+                        && receives.from(on, other_on)
+                        || other.is_below(leader));
                 if goes {
                     taken[other_at] = true;
                     others.push(*other);
@@ -156,18 +157,34 @@ fn group_steps(view: &WhoView, group: &Group, steps: &mut Vec<Step>) {
     let kept = group.others.iter().copied().chain([leader]);
     let uses: Vec<&Use> = kept.flat_map(|one| one.uses.iter().copied()).collect();
     steps.extend(let_go(view, &uses));
+    let kept = group.others.iter().copied().chain([leader]);
+    if kept
+        .map(|one| one.mount.id)
+        .any(|id| view.uses.held.contains_key(&id))
+    {
+        let say = "end who may have a file of it that waits in a socket, or with io_uring: no \
+                   list of open files has it";
+        steps.push(Step::say(say.to_owned()));
+    }
     let recursive = if leader.below_len > 0 { "-R " } else { "" };
     let umount = format!("umount {recursive}{}", word(&leader.mount.point));
     let mut notes = Vec::new();
+    if let Some(hiding) = leader.hidden_by {
+        notes.push(format!(
+            "when {} has been unmounted, which hides it",
+            word(&hiding.point)
+        ));
+    }
+    if leader.below_len > 0 {
+        notes.push("what is below it must be free, too".to_owned());
+    }
     if leader.is_covered {
         notes.push("again, until it is not covered any more".to_owned());
     }
     if let Some(note) = other_owner(view, ns) {
         notes.push(note);
     }
-    if !group.others.is_empty() {
-        notes.push(also(view, group));
-    }
+    notes.extend(also(view, group));
     match enter(view, leader.key.ns, ns) {
         Some(enter) => steps.push(Step::run(format!("{enter}{umount}"), notes.join("; "))),
         None => steps.push(Step::say(format!(
@@ -177,12 +194,12 @@ fn group_steps(view: &WhoView, group: &Group, steps: &mut Vec<Step>) {
     }
 }
 
-/// What goes with a mount.
-fn also(view: &WhoView, group: &Group) -> String {
+/// In which other namespaces something goes with a mount.
+fn also(view: &WhoView, group: &Group) -> Option<String> {
     let namespaces = &view.all.mounts.namespaces;
-    let mut inums: Vec<u32> = group
-        .others
-        .iter()
+    let others = group.others.iter();
+    let mut inums: Vec<u32> = others
+        .filter(|one| one.key.ns != group.leader.key.ns)
         .filter_map(|one| Some(namespaces.get(one.key.ns)?.inum))
         .collect();
     inums.dedup();
@@ -192,9 +209,10 @@ fn also(view: &WhoView, group: &Group) -> String {
         .take(INUMS)
         .map(|inum| format!("mnt:{inum}"))
         .collect();
-    match inums.len().saturating_sub(INUMS) {
-        0 => format!("from {} too", named.join(", ")),
-        more => format!("from {} and {more} more too", named.join(", ")),
+    match inums.len().checked_sub(INUMS) {
+        _ if inums.is_empty() => None,
+        None | Some(0) => Some(format!("from {} too", named.join(", "))),
+        Some(more) => Some(format!("from {} and {more} more too", named.join(", "))),
     }
 }
 

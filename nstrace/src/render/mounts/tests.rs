@@ -391,9 +391,9 @@ to free it:
   swapoff /mnt/data/swap
   losetup -d /dev/loop0  # when what is mounted of it has been unmounted
   have these let go of it, or end them: dockerd[812], ba\x1bsh[900]
-  umount -R /mnt/data
+  umount -R /mnt/data  # what is below it must be free, too
   have these let go of it, or end them: nginx[4300]
-  nsenter -t 4300 -m umount -R /mnt/data
+  nsenter -t 4300 -m umount -R /mnt/data  # what is below it must be free, too
   it is the root of mnt:7, and goes with it: nstrace why mnt:7 says what keeps that
   have these let go of it, or end them: nginx[4302]
 "#);
@@ -424,9 +424,9 @@ to free it:
 {"type":"step","command":"swapoff /mnt/data/swap"}
 {"type":"step","say":"when what is mounted of it has been unmounted","command":"losetup -d /dev/loop0"}
 {"type":"step","say":"have these let go of it, or end them: dockerd[812], ba\\x1bsh[900]"}
-{"type":"step","command":"umount -R /mnt/data"}
+{"type":"step","say":"what is below it must be free, too","command":"umount -R /mnt/data"}
 {"type":"step","say":"have these let go of it, or end them: nginx[4300]"}
-{"type":"step","command":"nsenter -t 4300 -m umount -R /mnt/data"}
+{"type":"step","say":"what is below it must be free, too","command":"nsenter -t 4300 -m umount -R /mnt/data"}
 {"type":"step","say":"it is the root of mnt:7, and goes with it: nstrace why mnt:7 says what keeps that"}
 {"type":"step","say":"have these let go of it, or end them: nginx[4302]"}
 "#);
@@ -458,6 +458,22 @@ to free it:
     }
 
     #[test]
+    fn what_no_task_is_seen_to_use_may_be_held() {
+        let mut uses = Uses::default();
+        uses.held.insert(44, 2);
+        let (text, json) = answer(Some(&subject("0:50", "0:50", Scope::All)), &uses);
+        let text: Vec<&str> = text.lines().skip(3).take(4).collect();
+        assert_snapshot!(text.join("\n"), @"
+          /var/lib/docker/overlay2/3f2a91c04b7d3f2a91c04b7d3f2a91c04b7d/merged  id 44, private, rw
+            no task is seen to use it, but the kernel counts 2 references to it: a file of it may be in a
+            message that waits in a Unix socket, or with io_uring, or the kernel has one (an export of NFS)
+        mnt:4026532276
+        ");
+        let held: Vec<&str> = json.lines().filter(|line| line.contains("held")).collect();
+        assert_snapshot!(held.join("\n"), @r#"{"type":"held","mount":44,"references":2}"#);
+    }
+
+    #[test]
     fn a_part_of_a_file_system_is_told_of_alone() {
         let scope = Scope::Part(b"/srv/docker"[..].into());
         let mut uses = Uses::default();
@@ -480,7 +496,7 @@ left out, since too many did not answer: 3 processes
 mnt:4026532500 may have it too: its mounts are not seen
 to free it:
   have these let go of it, or end them: dockerd[812]
-  umount -R /var/lib/docker
+  umount -R /var/lib/docker  # what is below it must be free, too
 "#);
     }
 
@@ -575,8 +591,8 @@ mnt:4026532500 may have it too: its mounts are not seen
 to free it:
   swapoff /mnt/data/swap
   losetup -d /dev/loop0  # when what is mounted of it has been unmounted
-  umount -R /mnt/data
-  nsenter -t 4300 -m umount -R /mnt/data
+  umount -R /mnt/data  # what is below it must be free, too
+  nsenter -t 4300 -m umount -R /mnt/data  # what is below it must be free, too
   it is the root of mnt:7, and goes with it: nstrace why mnt:7 says what keeps that
   have these let go of it, or end them: dockerd[812]
 "#);

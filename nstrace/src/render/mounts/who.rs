@@ -243,6 +243,10 @@ const UNUSED: &str = "no task uses it; it stays until it is unmounted, or the na
 const NOT_KNOWN: &str =
     "no task is known to use it; it stays until it is unmounted, or the namespace ends";
 
+const HELD: &str = "no task is seen to use it, but the kernel counts";
+const HOLDERS: &str = "a file of it may be in a message that waits in a Unix socket, or with \
+     io_uring, or the kernel has one (an export of NFS)";
+
 fn mount(page: &mut Page, view: &WhoView, kept: &Kept) {
     page.line(1, |page| {
         page.styled(Style::Entered, |page| {
@@ -260,6 +264,13 @@ fn mount(page: &mut Page, view: &WhoView, kept: &Kept) {
         }
         if kept.is_covered {
             page.str(", covered by another mount");
+        }
+        if let Some(hiding) = kept.hidden_by {
+            page.str(", hidden by ");
+            escape::terminal(page.out, &hiding.point);
+            page.str(" (");
+            file_system(page, hiding);
+            page.str(")");
         }
     });
     list::made(page, 2, view.all, kept.mount);
@@ -281,17 +292,27 @@ fn mount(page: &mut Page, view: &WhoView, kept: &Kept) {
             page.str(" below it");
         });
     }
-    if kept.uses.is_empty() && kept.below_len == 0 {
-        page.line(2, |page| {
-            page.styled(Style::Dim, |page| {
-                page.str(match (kept.parent, view.has_seen_all_files()) {
-                    (Some(_), true) => UNUSED,
-                    (Some(_), false) => NOT_KNOWN,
-                    (None, _) => "the root of the namespace; it stays as long as that",
-                });
+    if !kept.uses.is_empty() || kept.below_len > 0 {
+        return;
+    }
+    if let Some(count) = view.uses.held.get(&kept.mount.id) {
+        let references = if *count == 1 {
+            "reference"
+        } else {
+            "references"
+        };
+        let text = format!("{HELD} {count} {references} to it: {HOLDERS}");
+        return page.words(2, Style::Reason, &text);
+    }
+    page.line(2, |page| {
+        page.styled(Style::Dim, |page| {
+            page.str(match (kept.parent, view.has_seen_all_files()) {
+                (Some(_), true) => UNUSED,
+                (Some(_), false) => NOT_KNOWN,
+                (None, _) => "the root of the namespace; it stays as long as that",
             });
         });
-    }
+    });
 }
 
 /// A line for each file of those who use something.

@@ -79,6 +79,14 @@ fn head(out: &mut Text, view: &WhoView) {
 fn kept(out: &mut Text, view: &WhoView, kept: &Kept) {
     mount_line(out, view.all, kept.key);
     kept.uses.iter().for_each(|one| used(out, view, one));
+    if let Some(references) = view.uses.held.get(&kept.mount.id) {
+        object(out, |object| {
+            object.word("type", "held");
+            object.number("mount", kept.mount.id);
+            object.number("references", *references);
+        });
+        out.push('\n');
+    }
     for below in &kept.below {
         object(out, |object| {
             object.word("type", "below");

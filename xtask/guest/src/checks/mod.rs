@@ -263,6 +263,10 @@ const TESTS: &[Test] = &[
         run: mounts::many,
     },
     Test {
+        name: "mounts held",
+        run: mounts::held,
+    },
+    Test {
         name: "cases",
         run: cases::run,
     },

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use crate::harness::held::Held;
 use crate::harness::report::Report;
 use crate::harness::watch;
 use crate::procfs::{self, Procfs};
+use crate::sys;
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -100,6 +102,42 @@ pub fn many(suite: &mut Suite) -> Result<Verdict> {
     against(&truth, &mounts(&["mounts", "--json"])?, &mut report);
     act.end()?;
     fs::remove_dir(&book)?;
+    Ok(Verdict::Ran(report))
+}
+
+/// What no process has open, and the kernel says is busy.
+pub fn held(suite: &mut Suite) -> Result<Verdict> {
+    const DIR: &str = "/run/nstrace-mounts-held";
+    if let Some(done) = suite.done_already() {
+        return Ok(done);
+    }
+    let mut report = Report::default();
+    fs::create_dir_all(DIR)?;
+    sys::mount("held", DIR, "tmpfs", 0)?;
+    let (ours, theirs) = sys::packet_pair()?;
+    let file = fs::File::create(format!("{DIR}/file"))?;
+    sys::send_descriptor(ours.as_fd(), file.as_fd())?;
+    drop(file);
+    let said = || -> Result<Vec<String>> {
+        let done = watch::run(&["mounts", "--who", DIR, "--json"], PATIENCE)?;
+        ensure!(done.code == Some(0), "{:?}", done.stderr);
+        let mut types = Vec::new();
+        for line in &done.stdout {
+            let line: Value = serde_json::from_str(line)?;
+            let kind = line["type"].as_str().unwrap_or_default();
+            if ["use", "held", "below"].contains(&kind) {
+                types.push(format!("{kind} {}", line["references"]));
+            }
+        }
+        Ok(types)
+    };
+    report.same("sent: uses", said()?, vec!["held 1".to_owned()]);
+    let busy = sys::unmount_unused(DIR).map_err(|error| error.raw_os_error());
+    report.same("sent: umount", busy, Err(Some(libc::EBUSY)));
+    drop((ours, theirs));
+    report.same("closed: uses", said()?, Vec::new());
+    sys::unmount_unused(DIR).context("nobody uses it any more")?;
+    fs::remove_dir(DIR)?;
     Ok(Verdict::Ran(report))
 }
 
