@@ -264,13 +264,17 @@ pub(super) fn check_switches(attach: Attach) -> Result<(), KernelError> {
     Ok(())
 }
 
-/// Two descriptors for each probe, and the maps: more than some shells allow, less than
-/// they may.
+/// Two descriptors for each probe, and the maps: more than some shells allow. One for each mount
+/// that is asked about: more than most may, but root may allow it.
 pub(super) fn raise_open_files() {
-    let mut limit = open_files();
-    limit.rlim_cur = limit.rlim_max;
-    // SAFETY: a valid pointer. Where it is not allowed, attaching says so.
-    unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
+    let most = fs::read_to_string("/proc/sys/fs/nr_open").unwrap_or_default();
+    let hard = open_files().rlim_max;
+    for most in [most.trim().parse().unwrap_or(hard).max(hard), hard] {
+        // SAFETY: a valid pointer. Where it is not allowed, attaching says so.
+        if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &rlimit(most)) } == 0 {
+            break;
+        }
+    }
 }
 
 fn open_files() -> libc::rlimit {

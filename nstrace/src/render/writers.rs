@@ -155,6 +155,7 @@ fn ledger(out: &mut Text, verdict: &Verdict) {
 
 fn doubt(out: &mut Text, doubt: &Doubt) {
     match doubt {
+        Doubt::Before(..0) => out.push_str("it was unbalanced before it was watched"),
         Doubt::Before(_) => out.push_str(
             "some of it was taken before the mount was watched: by files that were open, or on \
              the way",

@@ -189,6 +189,19 @@ fn what_was_before_is_said() {
 
 /// What was on the way when the ledger began is given back by who is innocent.
 #[test]
+fn who_takes_what_was_given_back_too_often_before_is_not_named() {
+    let function = "do_syscall_64 do_mkdirat mends";
+    let takes = [entry(Site::Take, &format!("{function} mnt_want_write"), 1)];
+    let judged = judge(&takes, -5, -4);
+    assert_eq!(named(&judged), []);
+    assert_eq!(judged.doubts, [Doubt::Before(-5)]);
+    let more = [entry(Site::Drop, "do_syscall_64 do_unlinkat drops", 2)];
+    assert_eq!(named(&judge(&more, -5, -7)), [("drops".to_owned(), -2)]);
+    let lives = verdict(takes.iter(), -2, -1, false, &Unfiled::default());
+    assert_eq!(named(&lives), []);
+}
+
+#[test]
 fn who_gives_back_what_was_taken_before_is_not_named() {
     let entries = [
         entry(Site::Take, &format!("{WRITE} leak"), 3),

@@ -173,8 +173,8 @@ pub fn verdict<'e>(
     // Nobody is named for a part of it.
     if verdict.sum() == count && count != 0 && verdict.unowned() != 0 {
         let left = match is_dead {
-            true => count..=count,
-            false => verdict.unowned()..=verdict.unowned().saturating_add(before.max(0)),
+            true if before >= 0 => count..=count,
+            _ => verdict.unowned()..=verdict.unowned().saturating_add(before.max(0)),
         };
         verdict.guilty = guilty(&want, &access, unfiled.skipped, before, &left);
     }
@@ -185,8 +185,9 @@ pub fn verdict<'e>(
 /// and one whose place is not known in any function is none either.
 ///
 /// What the kernel skipped may be a half of a pair, in as many places as it skipped runs: who
-/// does not pair as seldom may be innocent. And so may be who gives back what was taken `before`.
-/// In both cases what is `left` must come to those who are named.
+/// does not pair as seldom may be innocent. And so may be who gives back what was taken `before`,
+/// or takes what was given back too often then.
+/// In all these cases what is `left` must come to those who are named.
 fn guilty(
     want: &Node,
     access: &Node,
@@ -206,11 +207,14 @@ fn guilty(
         }
     }
     guilty.retain(|culprit| {
-        let is_from_before = culprit.balance < 0 && -culprit.balance <= before;
+        let is_from_before = match culprit.balance {
+            ..0 => -culprit.balance <= before,
+            0.. => culprit.balance <= -before,
+        };
         culprit.balance.unsigned_abs() > skipped && !is_from_before
     });
     let sum = guilty.iter().map(|culprit| culprit.balance).sum::<i64>();
-    if (skipped > 0 || before > 0) && !left.contains(&sum) {
+    if (skipped > 0 || before != 0) && !left.contains(&sum) {
         return Vec::new();
     }
     if guilty.iter().any(|culprit| {

@@ -6,7 +6,7 @@
 use std::os::fd::AsFd as _;
 use std::{collections::HashMap, fs, os::fd::OwnedFd, process::ExitCode, sync::Arc, thread};
 
-use anyhow::anyhow;
+use anyhow::{anyhow, bail};
 use jiff::tz::TimeZone;
 
 use super::{
@@ -16,11 +16,13 @@ use super::{
         output::{self, colored, say},
     },
     SETTLE,
+    wanted::number,
 };
 use crate::{
     cli::Writers,
     kernel::{
         clock,
+        error::{in_first_pid_namespace, shows_all},
         mounts::{self, By, Points, uses},
         writers::{Counter, Wanted},
     },
@@ -32,8 +34,9 @@ use crate::{
     writers::now::{Files, Unexplained, files},
 };
 
-/// What is unexplained in so many looks is told.
-const LOOKS: usize = 3;
+/// What is unexplained in so many looks is told: where much is written, something is on its way
+/// in most of them.
+const LOOKS: usize = 12;
 
 /// A mount that is looked at.
 struct Suspect {
@@ -50,6 +53,12 @@ struct Suspect {
 /// Looks, and tells what is unexplained: of all mounts if none is named, since nothing is watched.
 pub fn run(mut args: Writers) -> anyhow::Result<ExitCode> {
     args.mounts.all_mounts |= args.mounts.is_empty();
+    if !in_first_pid_namespace() && !shows_all() {
+        bail!(
+            "it cannot be told here which files are open: /proc is not that of the first pid \
+             namespace: run nstrace there (with docker, --pid=host)"
+        );
+    }
     let wanted = super::wanted(&args.mounts)?;
     let counter = Counter::load()?;
     let model = Model::of(None, None)?;
@@ -79,6 +88,12 @@ pub fn run(mut args: Writers) -> anyhow::Result<ExitCode> {
         }
     }
     drop(roots);
+    if points.is_full() {
+        say(
+            "no more files may be open at once (ulimit -n): not all mounts are asked; name some, or \
+             raise it",
+        );
+    }
     let asked = suspects.len();
     let mut unseen = 0;
     for look in 0..LOOKS {
@@ -99,7 +114,7 @@ fn is_wanted(wanted: &Wanted, ns: &MountNs, mount: &Mount) -> bool {
     // Behind the dot is what the server of a FUSE calls it.
     let fs = mount.fs.split(|byte| *byte == b'.').next();
     let is_named = |name: &[u8; 16]| Some(crate::event::until_nul(name)) == fs;
-    let device = mount.device.major << 20 | mount.device.minor;
+    let device = number(mount.device);
     wanted.all
         || wanted.fs.iter().any(is_named)
         || wanted.devices.contains(&device)

@@ -1,8 +1,8 @@
 //! From what the user names to what the kernel knows a mount by.
 
 use std::{
-    ffi::{CString, OsStr},
-    fs, io,
+    ffi::OsStr,
+    fs,
     os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
     path::Path,
 };
@@ -13,8 +13,9 @@ use super::super::{live::Model, output::say};
 use crate::{
     cli::WatchedMounts,
     event::until_nul,
-    kernel::writers::Wanted,
+    kernel::{mounts::subject, writers::Wanted},
     mounts::{Device, Mount, Names, info},
+    render::escape::Escaped,
 };
 
 /// The type whose upper layers have private clones.
@@ -63,12 +64,13 @@ fn look_for_type(name: &[u8; 16]) {
 
 /// The mount that a path is on.
 fn mount(wanted: &mut Wanted, path: &Path) -> anyhow::Result<()> {
-    let id = mount_id(path).with_context(|| {
-        format!(
-            "{}: the mount that it is on cannot be found: name a path that is there",
-            path.display()
-        )
-    })?;
+    let id = subject::look(path.as_os_str())?.mount;
+    if id == 0 {
+        bail!(
+            "{}: this kernel does not tell which mount it is on (Linux 5.8 does): say --dev",
+            Escaped(path.as_os_str().as_bytes())
+        );
+    }
     wanted.ids.push(id);
     let mounts = mountinfo("self")?;
     if let Some(mount) = mounts.iter().find(|mount| mount.id == id) {
@@ -86,11 +88,11 @@ fn upper(wanted: &mut Wanted, mount: &Mount) {
     let mut dirs = options.filter_map(|option| Some(option.strip_prefix(b"upperdir=")?.to_vec()));
     let Some(dir) = dirs.next() else { return };
     // It may have been mounted elsewhere, where this path leads to something else.
-    match fs::metadata(OsStr::from_bytes(&dir)) {
-        Ok(metadata) => wanted
+    match subject::patiently(move || fs::metadata(OsStr::from_bytes(&dir))) {
+        Ok(Some(Ok(metadata))) => wanted
             .private_roots
             .push((metadata.ino(), kernel_dev(metadata.dev()))),
-        Err(_) => wanted.private = true,
+        _ => wanted.private = true,
     }
 }
 
@@ -105,59 +107,36 @@ fn mountinfo(process: &str) -> anyhow::Result<Vec<Mount>> {
         .collect())
 }
 
-/// The id of the mount that a path is on, as in mountinfo.
-fn mount_id(path: &Path) -> io::Result<u32> {
-    let path = CString::new(path.as_os_str().as_bytes())?;
-    // SAFETY: all zeroes are a value of it.
-    let mut found: libc::statx = unsafe { std::mem::zeroed() };
-    // SAFETY: valid pointers.
-    let ret = unsafe {
-        libc::statx(
-            libc::AT_FDCWD,
-            path.as_ptr(),
-            libc::AT_NO_AUTOMOUNT,
-            libc::STATX_MNT_ID,
-            &raw mut found,
-        )
-    };
-    if ret != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    if found.stx_mask & libc::STATX_MNT_ID == 0 {
-        return Err(io::Error::other("statx(2) does not tell it (before v5.8)"));
-    }
-    Ok(found.stx_mnt_id as u32)
-}
-
 /// A device by its name, its numbers, or a path on its file system.
 fn device(name: &OsStr) -> anyhow::Result<u32> {
     let numbers = name.to_str().and_then(|name| name.parse().ok());
-    if let Some(Device { major, minor }) = numbers {
+    let asked = Escaped(name.as_bytes());
+    if let Some(device) = numbers {
+        let Device { major, minor } = device;
         if major >= 1 << 12 || minor >= 1 << 20 {
-            bail!("{}: no device has such numbers", name.display());
+            bail!("{asked}: no device has such numbers");
         }
-        return Ok(major << 20 | minor);
+        return Ok(number(device));
     }
-    let metadata = fs::metadata(name).with_context(|| {
-        format!(
-            "{}: no device, and no path: a device is /dev/NAME or MAJOR:MINOR",
-            name.display()
-        )
-    })?;
-    let kind = metadata.mode() & libc::S_IFMT;
-    if kind == libc::S_IFCHR {
+    let file = subject::look(name)?;
+    if file.is_character {
         bail!(
-            "{}: it is a character device, which has no file system: name a block device, or a \
-             path on the file system",
-            name.display()
+            "{asked}: it is a character device, which has no file system: name a block device, or \
+             a path on the file system"
         );
     }
-    let is_block = kind == libc::S_IFBLK;
-    Ok(kernel_dev(if is_block {
-        metadata.rdev()
-    } else {
-        metadata.dev()
-    }))
+    if let Some(device) = file.block {
+        return Ok(number(device));
+    }
+    // What stat(2) says of some is a part of it (btrfs).
+    let mounts = mountinfo("self")?;
+    let mount = mounts.iter().find(|mount| mount.id == file.mount);
+    Ok(number(mount.map_or(file.device, |mount| mount.device)))
+}
+
+/// A device number as the kernel has it, from its parts.
+pub fn number(device: Device) -> u32 {
+    device.major << 20 | device.minor
 }
 
 /// A device number as the kernel has it.

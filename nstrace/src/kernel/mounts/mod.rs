@@ -132,6 +132,8 @@ fn read_all(
 pub struct Points {
     /// How many did not answer.
     hung: usize,
+    /// Whether no more files could be open.
+    is_full: bool,
 }
 
 impl Points {
@@ -142,10 +144,18 @@ impl Points {
         let file = match calls::look_below(root, &point) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.ask(root, point)?,
-            Err(_) => return None,
+            Err(error) => {
+                self.is_full |= error.raw_os_error() == Some(libc::EMFILE);
+                return None;
+            }
         };
         let stat = sys::stat(file.as_fd(), c"").ok()?;
         (stat.mount == mount.id).then_some(file)
+    }
+
+    /// Whether some could not be opened because too many files were open.
+    pub fn is_full(&self) -> bool {
+        self.is_full
     }
 
     /// What hangs is left behind by a thread of its own.

@@ -13,7 +13,10 @@ use std::{
     time::Duration,
 };
 
-use super::{devices, sys};
+use super::{
+    devices,
+    sys::{self, Stat},
+};
 use crate::{
     kernel::snapshot::{parse, sys as calls},
     mounts::{
@@ -178,14 +181,13 @@ fn block(path: &[u8]) -> Option<Device> {
     sys::stat(root.as_fd(), &path).ok()?.block
 }
 
-/// Looks at a file, in a thread that is left behind if it hangs.
+/// Looks at a file, if its file system answers.
 fn open(asked: &[u8]) -> Result<File, SubjectError> {
-    let error = |why: String| SubjectError::Open {
+    let error = |why: &io::Error| SubjectError::Open {
         asked: asked.to_vec(),
-        why,
+        why: super::plain(why),
     };
-    let path = CString::new(asked).map_err(|_| error("a path has no NUL".into()))?;
-    let (sender, result) = mpsc::channel();
+    let path = CString::new(asked).map_err(|_| error(&io::ErrorKind::InvalidInput.into()))?;
     let look = move || -> io::Result<File> {
         let file = calls::open_path(&path, libc::O_PATH)?;
         let stat = sys::stat(file.as_fd(), c"")?;
@@ -196,11 +198,24 @@ fn open(asked: &[u8]) -> Result<File, SubjectError> {
             path: path.as_os_str().as_bytes().to_vec(),
         })
     };
-    let started = thread::Builder::new().spawn(move || sender.send(look()));
-    started.map_err(|failed| error(super::plain(&failed)))?;
-    match result.recv_timeout(PATIENCE) {
-        Ok(Ok(file)) => Ok(file),
-        Ok(Err(failed)) => Err(error(super::plain(&failed))),
-        Err(_) => Err(SubjectError::Hangs(asked.to_vec())),
+    match patiently(look).map_err(|failed| error(&failed))? {
+        Some(file) => file.map_err(|failed| error(&failed)),
+        None => Err(SubjectError::Hangs(asked.to_vec())),
     }
+}
+
+/// What a file is, as its path leads to it from here.
+pub fn look(asked: &OsStr) -> Result<Stat, SubjectError> {
+    Ok(open(asked.as_bytes())?.stat)
+}
+
+/// Does what a file system may not answer, in a thread that is left behind if it does not: then
+/// there is nothing.
+pub fn patiently<T: Send + 'static>(
+    ask: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<Option<T>> {
+    let (sender, answer) = mpsc::channel();
+    // Nobody may listen any more.
+    thread::Builder::new().spawn(move || drop(sender.send(ask())))?;
+    Ok(answer.recv_timeout(PATIENCE).ok())
 }

@@ -114,6 +114,8 @@ pub struct Stat {
     pub device: Device,
     /// If it is a block device, which.
     pub block: Option<Device>,
+    /// Whether it is a character device.
+    pub is_character: bool,
     /// Whether it is a file that has contents.
     pub is_file: bool,
 }
@@ -135,6 +137,7 @@ pub fn stat(dir: BorrowedFd, path: &CStr) -> io::Result<Stat> {
         },
         device: device(stat.stx_dev_major, stat.stx_dev_minor),
         block: is_block.then(|| device(stat.stx_rdev_major, stat.stx_rdev_minor)),
+        is_character: kind == libc::S_IFCHR,
         is_file: kind == libc::S_IFREG,
     })
 }
