@@ -12,7 +12,7 @@ use nstrace_common::{
 
 use crate::{
     cgroups::Cgroups,
-    event::{Event, Life, Lost, Maker, Mount, Operation, Past},
+    event::{Event, Life, Lost, Maker, Operation, Past},
     explain::Facts,
     filter::Filter,
     lives::Lives,
@@ -184,11 +184,8 @@ impl Screen {
             }
             Event::MountOp(op) => self.mount(event, op),
             Event::MountBirths(_) => {
-                if !self.options.mounts {
-                    return;
-                }
                 self.origins.apply(event);
-                if self.options.filter.matches(event, &self.cgroups) {
+                if self.options.mounts && self.options.filter.matches(event, &self.cgroups) {
                     self.print(event, None);
                 }
             }
@@ -264,11 +261,9 @@ impl Screen {
     }
 
     fn mount(&mut self, event: &Event, op: &MountOp) {
-        if !self.options.mounts {
-            return;
-        }
+        // A recording may have what is not asked for.
         self.origins.apply(event);
-        if !self.options.filter.matches(event, &self.cgroups) {
+        if !self.options.mounts || !self.options.filter.matches(event, &self.cgroups) {
             return;
         }
         // What copies the mounts of a namespace is part of another operation.
@@ -296,9 +291,7 @@ impl Screen {
             facts,
             origin: match event {
                 Event::MountOp(op) if is_of_mount => self.origins.taken_by(op),
-                Event::MountDied(Mount { record, .. }) if is_of_mount => {
-                    self.origins.get(record.id, record.unique)
-                }
+                Event::MountDied(mount) if is_of_mount => self.origins.of(mount.record),
                 _ => None,
             },
             color: self.options.color,

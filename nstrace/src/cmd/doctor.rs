@@ -15,6 +15,7 @@ use crate::{
         error::can_load,
         load::{self, Options, Outcome},
         plan::{Planned, Step, Way, full},
+        writers::{Ledger, Sizes, Wanted},
     },
 };
 
@@ -49,6 +50,7 @@ pub fn run(args: &Doctor) -> anyhow::Result<ExitCode> {
         Ok(kernel) => {
             probes(&mut text, &kernel.outcomes);
             field(&mut text, "verdict", &verdict(&kernel.outcomes));
+            writers(&mut text, args);
             ExitCode::SUCCESS
         }
         Err(error) => {
@@ -101,6 +103,33 @@ fn probes(text: &mut String, outcomes: &[(Planned, Outcome)]) {
             "probe",
             &format!("{:<28} {at:<10}  {what}", full(probe.function)),
         );
+    }
+}
+
+/// The same of what `nstrace writers` attaches: it watches nothing here.
+fn writers(text: &mut String, args: &Doctor) {
+    let sizes = Sizes {
+        ring: args.attach.ring_size,
+        mounts: 1,
+        stacks: 1,
+    };
+    let load = async {
+        Ok(Ledger::load(
+            args.attach.attach,
+            &Wanted::default(),
+            &sizes,
+        )?)
+    };
+    match super::block_on(load) {
+        Ok(ledger) => {
+            probes(text, &ledger.outcomes);
+            field(text, "writers", "nstrace writers works");
+        }
+        Err(error) => field(
+            text,
+            "writers",
+            &format!("nstrace writers does not work: {error}"),
+        ),
     }
 }
 

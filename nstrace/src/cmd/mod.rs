@@ -102,7 +102,7 @@ pub fn code_of(error: &anyhow::Error) -> ExitCode {
 const WRONG_WORDS: u8 = 2;
 
 /// Runs what waits for several things at once.
-fn block_on(run: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
+fn block_on<T>(run: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

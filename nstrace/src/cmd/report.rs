@@ -17,6 +17,7 @@ use crate::{
     explain::Facts,
     filter::Filter,
     moment::Moment,
+    mount_ops::origins::Origins,
     render::{Clock, End, Format, Of, Printer, Text, TreeFilter, View, report, report_json},
     report::{Known, Report},
     trace::Head,
@@ -56,7 +57,7 @@ impl Summed {
         let (mut head, mut facts) = (Head::default(), Facts::NONE);
         // What leads to a part is not counted.
         let from = Cell::new(None);
-        let mut has_ledger = false;
+        let (mut has_ledger, mut origins) = (false, Origins::default());
         let mut each = |model: &Model, replayed: Replayed<'_>| {
             match replayed {
                 // Of several, the first.
@@ -68,6 +69,7 @@ impl Summed {
                 Replayed::State(_) => {}
                 Replayed::Event(event, changes) => {
                     has_ledger |= matches!(event, Event::MountWatched(_));
+                    origins.apply(event);
                     if let Some(from) = from.get() {
                         if event.time().is_none_or(|time| time <= from) {
                             return Ok(());
@@ -81,11 +83,15 @@ impl Summed {
                         facts: &facts,
                     };
                     own.event(event, &known, &mut |event: &Event| {
+                        let origin = match event {
+                            Event::MountDied(mount) => origins.of(mount.record),
+                            _ => None,
+                        };
                         let view = View {
                             wall_offset_ns: model.wall_offset_ns(),
                             cgroups: &model.cgroups,
                             facts: Some(&facts),
-                            origin: None,
+                            origin,
                             color,
                             all: false,
                         };

@@ -31,6 +31,7 @@ use crate::{
         plan::Attach,
         writers::{Ledger as Kept, Sizes, Wanted},
     },
+    mount_ops::origins::Origins,
     render::{Clock, Text, View, writers, writers_json},
     trace::{Entry, Gap, Item},
     writers::{Death, Ledger, Living, Watched},
@@ -173,6 +174,7 @@ fn replay(args: &Writers, path: &Path) -> anyhow::Result<ExitCode> {
 struct Page {
     ledger: Ledger,
     cgroups: Cgroups,
+    origins: Origins,
     clock: Clock,
     wall_offset_ns: i64,
     color: bool,
@@ -196,6 +198,7 @@ impl Page {
         Page {
             ledger: Ledger::default(),
             cgroups: Cgroups::default(),
+            origins: Origins::default(),
             clock: Clock::new(zone),
             wall_offset_ns: clock::wall_offset_ns(),
             color: colored(args.color),
@@ -215,6 +218,7 @@ impl Page {
     }
 
     fn event(&mut self, event: &Event) {
+        self.origins.apply(event);
         if let Event::MountWatched(mount) = event {
             self.watched += u64::from(!self.ledger.has(mount.key()));
         }
@@ -267,7 +271,7 @@ impl Page {
             wall_offset_ns: self.wall_offset_ns,
             cgroups: &self.cgroups,
             facts: None,
-            origin: None,
+            origin: self.origins.of(&death.mount),
             color: self.color,
             all: false,
         };

@@ -8,7 +8,10 @@
 use std::rc::Rc;
 
 use foldhash::HashMap;
-use nstrace_common::mount_ops::{Birth, Call};
+use nstrace_common::{
+    mount_ops::{Birth, Call},
+    writers::MountRecord,
+};
 
 use super::{MountBirths, MountOp};
 use crate::event::{Event, comm_len};
@@ -109,6 +112,11 @@ impl Origins {
         let origin = self.mounts.get(&id)?;
         let same = unique == 0 || origin.birth.unique == 0 || unique == origin.birth.unique;
         same.then_some(origin)
+    }
+
+    /// The same of one that has died or is watched.
+    pub fn of(&self, mount: &MountRecord) -> Option<&Origin> {
+        self.get(mount.id, mount.unique)
     }
 
     /// Where the mount comes from that an operation has taken away.

@@ -234,7 +234,7 @@ fn mount_died(out: &mut Text, mount: &Mount, view: &View, clock: &mut Clock) {
     let who = Some((record.pid, &record.comm));
     let mut row = begin(out, view, clock, record.head.time, who);
     row.to(OP);
-    row.out.push_str("umount");
+    row.out.push_str("died");
     row.to(NAMESPACES);
     row.styled(Style::Failed, |out| {
         out.push_str("mount ");

@@ -372,7 +372,7 @@ fn a_mount_that_dies_with_writers_and_a_warning_stand_out() {
     out += &printed(Format::Json, &died, |_| {});
     out += &printed(Format::Json, &warning(), |_| {});
     assert_snapshot!(out, @r#"
-    23:01:15.221 183    umount\x1b umount  mount 42 died with -4 writers
+    23:01:15.221 183    umount\x1b died    mount 42 died with -4 writers
                                            overlay 0:53, root /upper, of none\x0a, a private clone
                                            in cleanup_mnt < __cleanup_mnt < evil\x1b[2J
     23:01:15.221 184               the kernel warned at fs/namespace.c:1370 in cleanup_mnt+0x130/0x150

@@ -10,6 +10,7 @@ use super::{
     escape,
     json::{Object, line},
     mount::{self, signed},
+    mount_op,
     text::{Row, number},
 };
 use crate::{
@@ -54,6 +55,9 @@ pub fn writers(out: &mut Text, death: &Death, is_dead: bool, view: &View, clock:
     }
     row.out.push_str("\n  ");
     mount::what(row.out, &mount);
+    if is_dead {
+        mount_op::maker(row.out, view.origin, record.head.time);
+    }
     row.out.push('\n');
     match &death.verdict {
         None => out.push_str(
@@ -237,6 +241,7 @@ pub fn writers_json(out: &mut Text, death: &Death, is_dead: bool, view: &View, c
     };
     line(out, kind, record.head.time, clock, |object| {
         mount::json(object, &mount);
+        mount_op::maker_json(object, view.origin, record.head.time);
         if is_dead {
             object.number("pid", record.pid);
             object.number("tid", record.tid);
