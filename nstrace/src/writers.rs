@@ -101,6 +101,14 @@ pub struct Death {
     pub verdict: Option<Verdict>,
 }
 
+impl Death {
+    /// What tells the mount from all others.
+    pub fn key(&self) -> MountKey {
+        let record = &*self.mount;
+        Mount { record, stack: &[] }.key()
+    }
+}
+
 /// What is to be said of those that live.
 #[derive(Debug, Default)]
 pub struct Living {

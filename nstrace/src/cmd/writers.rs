@@ -4,7 +4,7 @@ mod now;
 mod wanted;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     path::Path,
     process::ExitCode,
     time::{Duration, Instant},
@@ -29,6 +29,7 @@ use crate::{
     kernel::{
         clock,
         plan::Attach,
+        stacks::inside,
         writers::{Ledger as Kept, Sizes, Wanted},
     },
     mount_ops::origins::Origins,
@@ -185,6 +186,8 @@ struct Page {
     unbalanced: BTreeSet<MountKey>,
     /// Of so many that lived at the last look it cannot be told.
     untold: usize,
+    /// Those that live, and whose access is on its way.
+    on_the_way: BTreeSet<MountKey>,
     /// It is a recording that is read.
     is_recorded: bool,
 }
@@ -207,6 +210,7 @@ impl Page {
             watched: 0,
             unbalanced: BTreeSet::new(),
             untold: 0,
+            on_the_way: BTreeSet::new(),
             is_recorded: args.from.is_some(),
         }
     }
@@ -242,6 +246,7 @@ impl Page {
         if !self.ledger.unbalanced().unbalanced.is_empty() {
             tokio::time::sleep(SETTLE).await;
             self.look(kept)?;
+            self.on_the_way = on_the_way(&self.ledger.unbalanced().unbalanced);
         }
         self.unbalanced();
         output::write(&mut self.text)
@@ -261,7 +266,9 @@ impl Page {
     fn unbalanced(&mut self) {
         let Living { unbalanced, untold } = self.ledger.unbalanced();
         for death in &unbalanced {
-            self.print(death, false);
+            if !self.on_the_way.contains(&death.key()) {
+                self.print(death, false);
+            }
         }
         self.untold = untold;
     }
@@ -275,8 +282,7 @@ impl Page {
             color: self.color,
             all: false,
         };
-        let record = &*death.mount;
-        self.unbalanced.insert(Mount { record, stack: &[] }.key());
+        self.unbalanced.insert(death.key());
         let print = if self.json { writers_json } else { writers };
         print(&mut self.text, death, is_dead, &view, &mut self.clock);
     }
@@ -299,15 +305,48 @@ impl Page {
             ),
             (untold, true) => format!("; of {untold} that lived at its end it cannot be told"),
         };
+        let on_the_way = match self.on_the_way.len() {
+            0 => String::new(),
+            count => format!(", {count} with access that is on its way"),
+        };
         let all = match watched {
             0 => "no access to what is watched".to_owned(),
             1 => "1 mount watched".to_owned(),
             watched => format!("{watched} mounts watched"),
         };
         say(&format!(
-            "{all}, {unbalanced} unbalanced{missing}{skipped}{untold}"
+            "{all}, {unbalanced} unbalanced{on_the_way}{missing}{skipped}{untold}"
         ));
     }
+}
+
+/// Of those that live unbalanced, those of which as many tasks are in the functions that have not
+/// given back as there are writers: they may give back still, as on a server that does not answer.
+fn on_the_way(unbalanced: &[Death]) -> BTreeSet<MountKey> {
+    let mut named: Vec<(MountKey, i64, &[u8], i64)> = Vec::new();
+    for death in unbalanced {
+        let Some(verdict) = &death.verdict else {
+            continue;
+        };
+        for guilty in verdict.guilty.iter().filter(|guilty| guilty.balance > 0) {
+            let name = guilty.path.last().map(Vec::as_slice).unwrap_or_default();
+            // Its module may be behind it.
+            let name = name.split(|byte| *byte == b' ').next().unwrap_or_default();
+            named.push((death.key(), verdict.unowned(), name, guilty.balance));
+        }
+    }
+    let names: Vec<&[u8]> = named.iter().map(|(_, _, name, _)| *name).collect();
+    let counts = match names.is_empty() {
+        true => Vec::new(),
+        false => inside(&names).unwrap_or_default(),
+    };
+    let mut left: BTreeMap<MountKey, i64> = BTreeMap::new();
+    for ((key, unowned, _, balance), count) in named.into_iter().zip(counts) {
+        let inside = i64::try_from(count).unwrap_or(i64::MAX).min(balance);
+        *left.entry(key).or_insert(unowned) -= inside;
+    }
+    left.retain(|_, left| *left <= 0);
+    left.into_keys().collect()
 }
 
 /// The mounts that live, with how many writers each has now.

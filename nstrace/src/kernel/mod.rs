@@ -13,6 +13,7 @@ pub mod plan;
 pub mod reader;
 mod shared;
 pub mod snapshot;
+pub mod stacks;
 pub mod stall;
 pub mod symbols;
 pub mod writers;

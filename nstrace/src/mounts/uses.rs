@@ -85,6 +85,8 @@ pub struct Search {
     pub devices: HashSet<Device>,
     /// Files on these mounts alone, if it is not empty.
     pub mounts: HashSet<u32>,
+    /// Files on these, too: they are mounted below.
+    pub below: HashSet<u32>,
     /// These block devices.
     pub blocks: HashSet<Device>,
     /// Files on mounts that no namespace has.
@@ -123,10 +125,11 @@ pub struct Uses {
 impl Search {
     /// Whether a file of a mount that some namespace has is looked for.
     pub fn wants(&self, mount: u32, device: Device) -> bool {
-        match self.mounts.is_empty() {
+        let is_meant = match self.mounts.is_empty() {
             true => self.devices.contains(&device),
             false => self.mounts.contains(&mount),
-        }
+        };
+        is_meant || self.below.contains(&mount)
     }
 
     /// The same of a mount that none has.

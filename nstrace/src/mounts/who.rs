@@ -96,9 +96,31 @@ impl Subject {
             search.mounts = each().map(|mount| mount.id).collect();
             search.devices = each().map(|mount| mount.device).collect();
         }
+        search.below = below(&meant, mounts);
         search.asks_mapped = each().any(|mount| &*mount.fs == b"overlay");
         search
     }
+}
+
+/// The ids of the mounts below some, of whatever file systems.
+fn below(meant: &[MountKey], mounts: &Mounts) -> HashSet<u32> {
+    let mut below = HashSet::default();
+    for meant in meant.chunk_by(|one, next| one.ns == next.ns) {
+        let ns = meant.first().and_then(|key| mounts.namespaces.get(key.ns));
+        let Some(ns) = ns else { continue };
+        let own: HashSet<usize> = meant.iter().map(|key| key.mount).collect();
+        let order = order(ns);
+        // Up to there, what comes is below one that is meant.
+        let mut end = 0;
+        for (at, placed) in order.iter().enumerate() {
+            if at < end {
+                below.extend(ns.mounts.get(placed.mount).map(|mount| mount.id));
+            } else if own.contains(&placed.mount) {
+                end = at + 1 + placed.below;
+            }
+        }
+    }
+    below
 }
 
 fn keys(mounts: &Mounts, wants: impl Fn(&Mount) -> bool) -> Vec<MountKey> {
@@ -123,6 +145,8 @@ pub struct Kept<'a> {
     pub below: Vec<&'a Mount>,
     /// How many there are.
     pub below_len: usize,
+    /// Who uses these.
+    pub below_uses: Vec<&'a Use>,
     /// Who uses it.
     pub uses: Vec<&'a Use>,
     /// Its place among the mounts of its namespace, each before those below it.
@@ -169,7 +193,7 @@ pub fn kept<'a>(subject: &Subject, mounts: &'a Mounts, uses: &'a Uses) -> Vec<Ke
     for meant in meant.chunk_by(|one, next| one.ns == next.ns) {
         let ns = meant.first().and_then(|key| mounts.namespaces.get(key.ns));
         if let Some(ns) = ns {
-            in_namespace(ns, meant, &mut by_mount, &mut kept);
+            in_namespace(ns, meant, &by_mount, &mut kept);
         }
     }
     kept
@@ -179,7 +203,7 @@ pub fn kept<'a>(subject: &Subject, mounts: &'a Mounts, uses: &'a Uses) -> Vec<Ke
 fn in_namespace<'a>(
     ns: &'a MountNs,
     meant: &[MountKey],
-    uses: &mut HashMap<u32, Vec<&'a Use>>,
+    uses: &HashMap<u32, Vec<&'a Use>>,
     kept: &mut Vec<Kept<'a>>,
 ) {
     let order = order(ns);
@@ -195,6 +219,13 @@ fn in_namespace<'a>(
     let covers = |mount: &&Mount| parent(mount).is_some_and(|on| on.point == mount.point);
     let covering = ns.mounts.iter().filter(covers);
     let covered: HashSet<u32> = covering.map(|mount| mount.parent).collect();
+    // Those that are not meant themselves, by their places.
+    let own: HashSet<usize> = meant.iter().map(|key| key.mount).collect();
+    let others = ns.mounts.iter().enumerate();
+    let used = others.filter(|(at, _)| !own.contains(at));
+    let used: BTreeMap<usize, &Vec<&Use>> = used
+        .filter_map(|(at, mount)| Some((places[at], uses.get(&mount.id)?)))
+        .collect();
     let hiding = Hiding::new(ns);
     for key in meant {
         let Some(mount) = ns.mounts.get(key.mount) else {
@@ -202,6 +233,7 @@ fn in_namespace<'a>(
         };
         let at = places[key.mount];
         let below_len = order[at].below;
+        let below_uses = used.range(at + 1..=at + below_len);
         let below = order[at + 1..=at + below_len].iter().take(BELOW_MAX);
         kept.push(Kept {
             key: *key,
@@ -211,8 +243,9 @@ fn in_namespace<'a>(
             hidden_by: hiding.of(mount, &ids),
             below: below.map(|placed| &ns.mounts[placed.mount]).collect(),
             below_len,
+            below_uses: below_uses.flat_map(|(_, uses)| *uses).copied().collect(),
             at,
-            uses: uses.remove(&mount.id).unwrap_or_default(),
+            uses: uses.get(&mount.id).cloned().unwrap_or_default(),
         });
     }
 }

@@ -247,9 +247,16 @@ fn mount_died(out: &mut Text, mount: &Mount, view: &View, clock: &mut Clock) {
     row.to(NAMESPACES);
     row.styled(Style::Reason, |out| {
         super::mount::what(out, mount);
-        mount_op::maker(out, view.origin, record.head.time);
     });
     out.push('\n');
+    if view.origin.is_some() {
+        let mut row = Row::new(out, view.color);
+        row.to(NAMESPACES);
+        row.styled(Style::Reason, |out| {
+            mount_op::maker(out, view.origin, record.head.time);
+        });
+        out.push('\n');
+    }
     if mount.frames().next().is_some() {
         let mut row = Row::new(out, view.color);
         row.to(NAMESPACES);

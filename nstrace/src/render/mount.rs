@@ -78,7 +78,8 @@ pub(super) fn calls(out: &mut Text, column: usize, stack: &[u8]) {
 /// Functions behind those that they called; the line begins at a column, and so do those that
 /// it is broken into.
 pub(super) fn chain<'f>(out: &mut Text, column: usize, functions: impl Iterator<Item = &'f [u8]>) {
-    const WIDTH: usize = 100;
+    /// With what stands behind a function that another one follows.
+    const WIDTH: usize = 100 - " <".len();
     let mut at = column;
     let mut word = Text::new();
     for (i, function) in functions.enumerate() {

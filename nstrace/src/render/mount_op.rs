@@ -53,7 +53,10 @@ pub(super) fn operation(out: &mut Text, op: &MountOp, view: &View, clock: &mut C
     }
     row.right(TOOK_END, &short_length(op.took_ns()));
     came_of_it(&mut row, op);
-    maker(row.out, view.origin, record.start);
+    if view.origin.is_some() {
+        row.out.push_str(", ");
+        maker(row.out, view.origin, record.start);
+    }
     out.push('\n');
     if let Some(reason) = explain_mount(op) {
         let mut row = Row::new(out, view.color);
@@ -69,7 +72,6 @@ pub(super) fn operation(out: &mut Text, op: &MountOp, view: &View, clock: &mut C
 /// Who made a mount, as far as that is known, if it was gone by a time.
 pub(super) fn maker(out: &mut Text, origin: Option<&Origin>, gone: u64) {
     if let Some(Origin { maker, .. }) = origin {
-        out.push_str(", ");
         out.push_str(maker.verb());
         out.push_str(" by ");
         task(out, maker.comm(), maker.pid);

@@ -55,15 +55,17 @@ pub fn writers(out: &mut Text, death: &Death, is_dead: bool, view: &View, clock:
     }
     row.out.push_str("\n  ");
     mount::what(row.out, &mount);
-    if is_dead {
-        mount_op::maker(row.out, view.origin, record.head.time);
-    }
     row.out.push('\n');
+    if is_dead && view.origin.is_some() {
+        row.out.push_str("  ");
+        mount_op::maker(row.out, view.origin, record.head.time);
+        row.out.push('\n');
+    }
     match &death.verdict {
         None => out.push_str(
             "  it was not watched, or nothing was seen of it: who took and gave back is not known\n",
         ),
-        Some(verdict) => self::verdict(out, verdict, view),
+        Some(verdict) => self::verdict(out, verdict, is_dead, view),
     }
     if mount.frames().next().is_some() {
         out.push_str("  died in ");
@@ -72,9 +74,9 @@ pub fn writers(out: &mut Text, death: &Death, is_dead: bool, view: &View, clock:
     }
 }
 
-fn verdict(out: &mut Text, verdict: &Verdict, view: &View) {
+fn verdict(out: &mut Text, verdict: &Verdict, is_dead: bool, view: &View) {
     for guilty in &verdict.guilty {
-        blame(out, guilty, view);
+        blame(out, guilty, is_dead, view);
     }
     if verdict.guilty.is_empty() {
         let mut row = Row::new(out, view.color);
@@ -100,20 +102,26 @@ fn verdict(out: &mut Text, verdict: &Verdict, view: &View) {
     }
 }
 
-fn blame(out: &mut Text, guilty: &Guilty, view: &View) {
+/// Who lives may give back still.
+fn blame(out: &mut Text, guilty: &Guilty, is_dead: bool, view: &View) {
+    let may_give_back = !is_dead && guilty.balance > 0;
     let mut callers = guilty.path.iter().rev();
     let mut row = Row::new(out, view.color);
     row.out.push_str("  ");
     row.styled(Style::Failed, |out| {
-        out.push_str("guilty: ");
+        out.push_str(if may_give_back {
+            "holder: "
+        } else {
+            "guilty: "
+        });
         if let Some(function) = callers.next() {
             escape::terminal(out, function);
         }
     });
-    row.out.push_str(if guilty.balance > 0 {
-        " did not give back "
-    } else {
-        " gave back "
+    row.out.push_str(match guilty.balance {
+        _ if may_give_back => " has not given back ",
+        1.. => " did not give back ",
+        _ => " gave back ",
     });
     number(row.out, guilty.balance.unsigned_abs());
     row.out.push_str(if guilty.balance > 0 {

@@ -88,11 +88,9 @@ fn upper(wanted: &mut Wanted, mount: &Mount) {
     let mut dirs = options.filter_map(|option| Some(option.strip_prefix(b"upperdir=")?.to_vec()));
     let Some(dir) = dirs.next() else { return };
     // It may have been mounted elsewhere, where this path leads to something else.
-    match subject::patiently(move || fs::metadata(OsStr::from_bytes(&dir))) {
-        Ok(Some(Ok(metadata))) => wanted
-            .private_roots
-            .push((metadata.ino(), kernel_dev(metadata.dev()))),
-        _ => wanted.private = true,
+    match subject::look(OsStr::from_bytes(&dir)) {
+        Ok(root) => wanted.private_roots.push((root.ino, number(root.device))),
+        Err(_) => wanted.private = true,
     }
 }
 
@@ -137,11 +135,6 @@ fn device(name: &OsStr) -> anyhow::Result<u32> {
 /// A device number as the kernel has it, from its parts.
 pub fn number(device: Device) -> u32 {
     device.major << 20 | device.minor
-}
-
-/// A device number as the kernel has it.
-fn kernel_dev(dev: u64) -> u32 {
-    libc::major(dev) << 20 | libc::minor(dev)
 }
 
 /// The mount namespaces of a container, and the upper layers of the overlays in them.

@@ -179,8 +179,9 @@ impl Points {
     }
 }
 
-/// Opens mounts as far as they answer within a while: each by the number of its namespace, its
-/// point there, and its id, by which it is found.
+/// Opens mounts as far as the kernel finds them in its cache, and within a while: who is asked
+/// for those of a server that does not answer is not heard of again. Each by the number of its
+/// namespace, its point there, and its id, by which it is found.
 pub fn open_all(
     roots: &HashMap<u32, OwnedFd>,
     mounts: Vec<(u32, CString, u32)>,
@@ -195,7 +196,7 @@ pub fn open_all(
     let (sender, opened) = mpsc::channel();
     let open = move || {
         for (root, point, id) in wanted {
-            let file = calls::ask_below(root.as_fd(), &point);
+            let file = calls::cached_below(root.as_fd(), &point);
             let stat = |file: &OwnedFd| sys::stat(file.as_fd(), c"");
             let file = file
                 .ok()

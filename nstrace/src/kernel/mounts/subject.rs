@@ -1,15 +1,13 @@
 //! What `nstrace mounts --who` is asked about.
 
 use std::{
-    ffi::{CString, OsStr},
-    io,
+    ffi::{CStr, CString, OsStr},
+    io::{self, Read as _, Write as _},
     os::{
         fd::{AsFd as _, AsRawFd as _},
         unix::ffi::OsStrExt as _,
     },
     path::Path,
-    sync::mpsc,
-    thread,
     time::Duration,
 };
 
@@ -183,25 +181,20 @@ fn block(path: &[u8]) -> Option<Device> {
 
 /// Looks at a file, if its file system answers.
 fn open(asked: &[u8]) -> Result<File, SubjectError> {
-    let error = |why: &io::Error| SubjectError::Open {
+    let error = |why: io::Error| SubjectError::Open {
         asked: asked.to_vec(),
-        why: super::plain(why),
+        why: super::plain(&why),
     };
-    let path = CString::new(asked).map_err(|_| error(&io::ErrorKind::InvalidInput.into()))?;
-    let look = move || -> io::Result<File> {
-        let file = calls::open_path(&path, libc::O_PATH)?;
-        let stat = sys::stat(file.as_fd(), c"")?;
-        let link = format!("/proc/self/fd/{}", file.as_raw_fd());
-        let path = std::fs::read_link(link)?;
-        Ok(File {
-            stat,
-            path: path.as_os_str().as_bytes().to_vec(),
-        })
-    };
-    match patiently(look).map_err(|failed| error(&failed))? {
-        Some(file) => file.map_err(|failed| error(&failed)),
-        None => Err(SubjectError::Hangs(asked.to_vec())),
+    let path = CString::new(asked).map_err(|_| error(io::ErrorKind::InvalidInput.into()))?;
+    let hangs = || SubjectError::Hangs(asked.to_vec());
+    let found = ask(&path).map_err(error)?.ok_or_else(hangs)?;
+    if found.errno != 0 {
+        return Err(error(io::Error::from_raw_os_error(found.errno)));
     }
+    Ok(File {
+        stat: found.stat,
+        path: found.path[..found.path_len].to_vec(),
+    })
 }
 
 /// What a file is, as its path leads to it from here.
@@ -209,13 +202,77 @@ pub fn look(asked: &OsStr) -> Result<Stat, SubjectError> {
     Ok(open(asked.as_bytes())?.stat)
 }
 
-/// Does what a file system may not answer, in a thread that is left behind if it does not: then
-/// there is nothing.
-pub fn patiently<T: Send + 'static>(
-    ask: impl FnOnce() -> T + Send + 'static,
-) -> io::Result<Option<T>> {
-    let (sender, answer) = mpsc::channel();
-    // Nobody may listen any more.
-    thread::Builder::new().spawn(move || drop(sender.send(ask())))?;
-    Ok(answer.recv_timeout(PATIENCE).ok())
+/// What a child has found.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Answer {
+    errno: i32,
+    stat: Stat,
+    path_len: usize,
+    path: [u8; libc::PATH_MAX as usize],
+}
+
+/// Has a child look at a file: who asks a file system that does not answer cannot always be
+/// killed, and a process does not end before its threads do. A child is left behind then.
+fn ask(path: &CStr) -> io::Result<Option<Answer>> {
+    let (mut reader, writer) = io::pipe()?;
+    // SAFETY: the child calls nothing but the kernel, and ends.
+    let child = unsafe { libc::fork() };
+    match child {
+        -1 => return Err(io::Error::last_os_error()),
+        0 => {
+            let mut answer = Answer {
+                errno: 0,
+                stat: Stat::default(),
+                path_len: 0,
+                path: [0; _],
+            };
+            if let Err(error) = answer.fill(path) {
+                answer.errno = error.raw_os_error().unwrap_or(libc::EIO);
+            }
+            // SAFETY: a struct that lives; it ends this process.
+            unsafe {
+                let from = (&raw const answer).cast();
+                libc::write(writer.as_raw_fd(), from, size_of::<Answer>());
+                libc::_exit(0);
+            }
+        }
+        _ => {}
+    }
+    drop(writer);
+    let mut bytes = vec![0; size_of::<Answer>()];
+    let mut ready = libc::pollfd {
+        fd: reader.as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    // SAFETY: a struct that lives through the call.
+    if unsafe { libc::poll(&raw mut ready, 1, PATIENCE.as_millis() as i32) } < 1 {
+        // SAFETY: no memory is involved.
+        unsafe { libc::kill(child, libc::SIGKILL) };
+        return Ok(None);
+    }
+    let read = reader.read_exact(&mut bytes);
+    // SAFETY: it ends, or has ended.
+    unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) };
+    read?;
+    // SAFETY: the bytes of one, of this very program.
+    Ok(Some(unsafe {
+        bytes.as_ptr().cast::<Answer>().read_unaligned()
+    }))
+}
+
+impl Answer {
+    /// Looks; takes no memory, and no lock.
+    fn fill(&mut self, path: &CStr) -> io::Result<()> {
+        let file = calls::open_path(path, libc::O_PATH)?;
+        self.stat = sys::stat(file.as_fd(), c"")?;
+        let mut link = [0; 32];
+        write!(&mut link[..], "/proc/self/fd/{}\0", file.as_raw_fd())?;
+        let to = self.path.as_mut_ptr().cast();
+        // SAFETY: the path ends with a NUL, and there is so much room.
+        let len = unsafe { libc::readlink(link.as_ptr().cast(), to, self.path.len()) };
+        self.path_len = usize::try_from(len).map_err(|_| io::Error::last_os_error())?;
+        Ok(())
+    }
 }

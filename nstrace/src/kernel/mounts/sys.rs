@@ -105,13 +105,15 @@ pub fn next_mount_ns(ns: BorrowedFd, is_later: bool) -> io::Result<OwnedFd> {
 }
 
 /// What a file is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stat {
     /// The id of the mount that it is seen through; 0 before v5.8.
     pub mount: u32,
     /// Its file system, as stat(2) has it: of some, that of a part of it (subvolumes of
     /// btrfs).
     pub device: Device,
+    /// Its inode number.
+    pub ino: u64,
     /// If it is a block device, which.
     pub block: Option<Device>,
     /// Whether it is a character device.
@@ -125,7 +127,7 @@ pub struct Stat {
 /// FUSE).
 pub fn stat(dir: BorrowedFd, path: &CStr) -> io::Result<Stat> {
     const MOUNT: c_uint = libc::STATX_MNT_ID;
-    let stat = statx(dir, path, MOUNT | libc::STATX_TYPE)?;
+    let stat = statx(dir, path, MOUNT | libc::STATX_TYPE | libc::STATX_INO)?;
     let kind = u32::from(stat.stx_mode) & libc::S_IFMT;
     let is_block = kind == libc::S_IFBLK;
     let has_mount = stat.stx_mask & MOUNT != 0;
@@ -136,6 +138,7 @@ pub fn stat(dir: BorrowedFd, path: &CStr) -> io::Result<Stat> {
             false => 0,
         },
         device: device(stat.stx_dev_major, stat.stx_dev_minor),
+        ino: stat.stx_ino,
         block: is_block.then(|| device(stat.stx_rdev_major, stat.stx_rdev_minor)),
         is_character: kind == libc::S_IFCHR,
         is_file: kind == libc::S_IFREG,

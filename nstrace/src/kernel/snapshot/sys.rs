@@ -73,6 +73,11 @@ pub fn look_below(root: BorrowedFd, path: &CStr) -> io::Result<OwnedFd> {
     }
 }
 
+/// The same; before v5.12 nothing is opened.
+pub fn cached_below(root: BorrowedFd, path: &CStr) -> io::Result<OwnedFd> {
+    openat2_cached(root, path, BELOW)
+}
+
 /// The same, but file systems are asked: those of the kernel, which have to be (sysfs), and those
 /// that may not answer.
 pub fn ask_below(root: BorrowedFd, path: &CStr) -> io::Result<OwnedFd> {

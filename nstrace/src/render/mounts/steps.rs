@@ -155,7 +155,9 @@ fn group_steps(view: &WhoView, group: &Group, steps: &mut Vec<Step>) {
         return;
     }
     let kept = group.others.iter().copied().chain([leader]);
-    let uses: Vec<&Use> = kept.flat_map(|one| one.uses.iter().copied()).collect();
+    let uses: Vec<&Use> = kept
+        .flat_map(|one| one.uses.iter().chain(&one.below_uses).copied())
+        .collect();
     steps.extend(let_go(view, &uses));
     let kept = group.others.iter().copied().chain([leader]);
     if kept

@@ -464,10 +464,10 @@ to free it:
         let (text, json) = answer(Some(&subject("0:50", "0:50", Scope::All)), &uses);
         let text: Vec<&str> = text.lines().skip(3).take(4).collect();
         assert_snapshot!(text.join("\n"), @"
-          /var/lib/docker/overlay2/3f2a91c04b7d3f2a91c04b7d3f2a91c04b7d/merged  id 44, private, rw
-            no task is seen to use it, but the kernel counts 2 references to it: a file of it may be in a
-            message that waits in a Unix socket, or with io_uring, or the kernel has one (an export of NFS)
-        mnt:4026532276
+        /var/lib/docker/overlay2/3f2a91c04b7d3f2a91c04b7d3f2a91c04b7d/merged  id 44, private, rw
+          no task is seen to use it, but the kernel counts 2 references to it: a task may be on its way in
+          it, or a file of it be in a message that waits in a Unix socket, with io_uring, or with the
+          kernel (an export of NFS)
         ");
         let held: Vec<&str> = json.lines().filter(|line| line.contains("held")).collect();
         assert_snapshot!(held.join("\n"), @r#"{"type":"held","mount":44,"references":2}"#);

@@ -244,8 +244,8 @@ const NOT_KNOWN: &str =
     "no task is known to use it; it stays until it is unmounted, or the namespace ends";
 
 const HELD: &str = "no task is seen to use it, but the kernel counts";
-const HOLDERS: &str = "a file of it may be in a message that waits in a Unix socket, or with \
-     io_uring, or the kernel has one (an export of NFS)";
+const HOLDERS: &str = "a task may be on its way in it, or a file of it be in a message that waits \
+     in a Unix socket, with io_uring, or with the kernel (an export of NFS)";
 
 fn mount(page: &mut Page, view: &WhoView, kept: &Kept) {
     page.line(1, |page| {
@@ -284,6 +284,8 @@ fn mount(page: &mut Page, view: &WhoView, kept: &Kept) {
             page.str(")");
         });
     }
+    let of_below = kept.below_uses.iter().copied();
+    uses(page, view, of_below, kept.below_uses.len());
     let more = kept.below_len.saturating_sub(kept.below.len());
     if more > 0 {
         page.line(2, |page| {
