@@ -213,14 +213,10 @@ impl Record {
     /// The same event, 10 µs later.
     fn later(&mut self) -> Event<'_> {
         const LATER_NS: u64 = 10_000;
-        let bytes = self.words.as_mut_bytes();
-        if bytes.len() == size_of::<LifeRecord>() {
-            let record = LifeRecord::mut_from_bytes(bytes).expect("a record");
-            record.head.time += LATER_NS;
-        } else {
-            let (record, _) = OpRecord::mut_from_prefix(bytes).expect("a record");
-            record.head.time += LATER_NS;
-            record.start += LATER_NS;
+        // Times stand behind the kind; an operation has two.
+        self.words[1] += LATER_NS;
+        if self.words.len() > size_of::<LifeRecord>() / 8 {
+            self.words[2] += LATER_NS;
         }
         decode(self.words.as_bytes()).expect("a record")
     }
@@ -268,10 +264,12 @@ fn two_setns() -> Vec<Record> {
     ];
     let there = [(Kind::Uts, NEW)];
     let flags = Kind::Uts.flag();
-    vec![
-        operation(Op::Setns, flags, &there, &marks, &[]),
-        operation(Op::Setns, flags, &[], &marks, &[]),
-    ]
+    // Later than the other: what is told of one time is told twice.
+    let mut back = operation(Op::Setns, flags, &[], &marks, &[]);
+    let (record, _) = OpRecord::mut_from_prefix(back.words.as_mut_bytes()).expect("a record");
+    record.start += 5_000;
+    record.head.time += 5_000;
+    vec![operation(Op::Setns, flags, &there, &marks, &[]), back]
 }
 
 /// What begins a container.

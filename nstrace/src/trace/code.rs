@@ -404,9 +404,15 @@ impl Expected {
             member.set(guess, other.get(own));
         }
         let mut words = 0_u32;
-        for (at, (own, guess)) in own.iter().zip(guess.iter()).enumerate() {
-            words |= u32::from(own != guess) << at;
+        // Most are as expected: four are looked at together.
+        let ((fours, rest), guesses) = (own.as_chunks::<4>(), guess.as_chunks::<4>().0);
+        for (at, (own, guess)) in fours.iter().zip(guesses).enumerate() {
+            if own != guess {
+                words |= differing(own, guess) << (4 * at);
+            }
         }
+        let at = own.len() - rest.len();
+        words |= differing(rest, &guess[at..]) << at;
         let mut mask = 0;
         while words != 0 {
             let at = words.trailing_zeros() as usize % WORDS;
@@ -470,6 +476,14 @@ impl Expected {
         let is_of_kind = stream.words[0] as u32 == kind as u32;
         is_of_kind.then_some((record, &stream.lists))
     }
+}
+
+/// A bit for each word that is not the other.
+#[inline(always)]
+fn differing(words: &[u64], others: &[u64]) -> u32 {
+    let words = words.iter().zip(others).enumerate();
+    let bits = words.map(|(at, (word, other))| u32::from(word != other) << at);
+    bits.fold(0, |bits, bit| bits | bit)
 }
 
 impl Stream {

@@ -83,7 +83,8 @@ impl Default for Options {
     }
 }
 
-/// This part of the dead is forgotten at once, if they are too many.
+/// This part of the dead is forgotten at once, if they are too many: it is looked for those that
+/// are when so many have come.
 const FORGOTTEN_SHARE: usize = 64;
 
 /// So many ends of numbers are remembered at least, however few dead namespaces: events
@@ -205,7 +206,8 @@ impl World {
     /// Forgets the dead that are too many or too old.
     #[inline]
     fn forget(&mut self, changes: &mut Vec<Change>) {
-        if self.ends_len() != self.looked_at || self.now > self.none_until {
+        let more = self.ends_len().saturating_sub(self.looked_at);
+        if more > self.options.dead_max / FORGOTTEN_SHARE || self.now > self.none_until {
             self.forget_some(changes);
         }
     }

@@ -131,9 +131,12 @@ impl World {
         known.exited = false;
         known.cgroup = record.cgroup;
         known.comm = record.comm;
+        // Those after the operation are behind those before it.
+        let ids = op.ids.get(KINDS..).and_then(|ids| ids.first_chunk());
+        let ids: &[u64; KINDS] = ids.unwrap_or(&[0; KINDS]);
         let after = |at: usize| Ns {
             inum: record.after[at % KINDS],
-            id: op.ids.get(KINDS + at).copied().unwrap_or(0),
+            id: ids[at % KINDS],
         };
         self.all_go(task, &MOVED_PLACES, after, time, changes);
         // setns is in a time namespace at once, unlike unshare (kernel/time/namespace.c,
