@@ -83,8 +83,9 @@ fn judge(mut ledger: Ledger, bytes: &[u8]) {
             _ => {}
         }
     }
-    ledger
-        .unbalanced()
+    let living = ledger.unbalanced();
+    living
+        .unbalanced
         .iter()
         .for_each(|death| print(death, false));
 }
