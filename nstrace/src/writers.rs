@@ -70,6 +70,11 @@ pub struct Watched {
 }
 
 impl Watched {
+    /// How many writers it has by the ledger, and how many of them are not those of open files.
+    pub fn sums(&self) -> [i64; 2] {
+        verdict::sums(self.accesses.values(), self.first.count.into())
+    }
+
     /// What tells it from all others.
     pub fn key(&self) -> MountKey {
         let record = &*self.first;
@@ -99,6 +104,9 @@ pub struct Death {
     pub stack: Vec<u8>,
     /// What was done to it, if it was watched.
     pub verdict: Option<Verdict>,
+    /// It lives, and as many tasks are in the functions that have not given back as there are
+    /// writers: they may do so still.
+    pub is_on_its_way: bool,
 }
 
 impl Death {
@@ -232,6 +240,7 @@ impl Ledger {
             mount: record,
             stack: mount.stack.to_vec(),
             verdict,
+            is_on_its_way: false,
         })
     }
 
@@ -273,7 +282,8 @@ impl Ledger {
         let mut living = Living::default();
         for watched in self.living() {
             let Some(count) = watched.last else {
-                living.untold += usize::from(self.unowned(watched) != 0);
+                let [_, unowned] = watched.sums();
+                living.untold += usize::from(unowned != 0);
                 continue;
             };
             let verdict = self.judge(watched, count, false);
@@ -287,14 +297,10 @@ impl Ledger {
                 mount,
                 stack: Vec::new(),
                 verdict: Some(verdict),
+                is_on_its_way: false,
             });
         }
         living
-    }
-
-    /// How many writers of a living one are not those of files that are open.
-    pub fn unowned(&self, watched: &Watched) -> i64 {
-        self.judge(watched, 0, false).unowned()
     }
 
     /// What is in no balance.

@@ -25,6 +25,8 @@ use crate::{
     cli,
     event::{Event, Holder},
     kernel::{
+        error::{in_first_pid_namespace, shows_all},
+        load::raise_open_files,
         mounts::{
             self, Wanted, devices, subject,
             uses::{self, Task},
@@ -50,7 +52,11 @@ pub fn run(args: &cli::Mounts) -> anyhow::Result<ExitCode> {
     let model = Model::of(None, None)?;
     let wanted = wanted(&model.world);
     let (mounts, roots) = match args.who {
-        Some(_) => mounts::read_with_roots(wanted, args.by)?,
+        Some(_) => {
+            // One for each namespace.
+            raise_open_files();
+            mounts::read_with_roots(wanted, args.by)?
+        }
         None => (mounts::read(wanted, args.by)?, HashMap::default()),
     };
     let mounts = Arc::new(mounts);
@@ -120,9 +126,20 @@ fn answer(
     };
     let (own, others) = tasks(view.world);
     let mut uses = uses::find(others, mounts, search.clone())?;
-    if let Some(subject) = subject {
-        let ours = uses::find(own, mounts, search)?;
+    // What was not looked at may have what is counted.
+    let is_all = uses.unseen == 0 && uses.hung.is_empty() && uses.left_out == 0;
+    if let Some(subject) = subject
+        && is_all
+        && (in_first_pid_namespace() || shows_all())
+    {
+        let ours = uses::find(own, mounts, search.clone())?;
         uses.held = held(subject, mounts, [&uses, &ours], roots);
+        if !uses.held.is_empty() {
+            // Who has come since the tasks were looked at is none that is not seen.
+            let again = uses::find(uses::all_tasks(), mounts, search)?;
+            uses.held
+                .retain(|id, _| again.of_mount(*id).next().is_none());
+        }
     }
     let view = WhoView {
         all: view,

@@ -234,8 +234,13 @@ impl Page {
     /// What comes next has a ledger that does not rest on what was before: if that was
     /// another recording, it has said in the end what lived.
     fn goes_on(&mut self, ledger: Ledger) {
-        self.unbalanced();
         let before = std::mem::replace(&mut self.ledger, ledger);
+        // Those that go on are told where they end.
+        for death in &before.unbalanced().unbalanced {
+            if !self.ledger.has(death.key()) {
+                self.print(death, false);
+            }
+        }
         let living = self.ledger.living().map(Watched::key);
         self.watched += living.filter(|key| !before.has(*key)).count() as u64;
     }
@@ -243,6 +248,7 @@ impl Page {
     /// Prints what lives unbalanced. What is only on the way does not stay so.
     async fn living(&mut self, kept: &mut Kept) -> anyhow::Result<()> {
         self.look(kept)?;
+        self.on_the_way.clear();
         if !self.ledger.unbalanced().unbalanced.is_empty() {
             tokio::time::sleep(SETTLE).await;
             self.look(kept)?;
@@ -265,10 +271,9 @@ impl Page {
 
     fn unbalanced(&mut self) {
         let Living { unbalanced, untold } = self.ledger.unbalanced();
-        for death in &unbalanced {
-            if !self.on_the_way.contains(&death.key()) {
-                self.print(death, false);
-            }
+        for mut death in unbalanced {
+            death.is_on_its_way = self.on_the_way.contains(&death.key());
+            self.print(&death, false);
         }
         self.untold = untold;
     }
@@ -282,7 +287,9 @@ impl Page {
             color: self.color,
             all: false,
         };
-        self.unbalanced.insert(death.key());
+        if !death.is_on_its_way {
+            self.unbalanced.insert(death.key());
+        }
         let print = if self.json { writers_json } else { writers };
         print(&mut self.text, death, is_dead, &view, &mut self.clock);
     }
@@ -322,6 +329,7 @@ impl Page {
 
 /// Of those that live unbalanced, those of which as many tasks are in the functions that have not
 /// given back as there are writers: they may give back still, as on a server that does not answer.
+/// Where several mounts wait for one function, there are to be tasks for all of them.
 fn on_the_way(unbalanced: &[Death]) -> BTreeSet<MountKey> {
     let mut named: Vec<(MountKey, i64, &[u8], i64)> = Vec::new();
     for death in unbalanced {
@@ -340,10 +348,16 @@ fn on_the_way(unbalanced: &[Death]) -> BTreeSet<MountKey> {
         true => Vec::new(),
         false => inside(&names).unwrap_or_default(),
     };
+    let wanted = |name: &[u8]| -> i64 {
+        let same = named.iter().filter(|(_, _, other, _)| *other == name);
+        same.map(|(_, _, _, balance)| balance).sum()
+    };
     let mut left: BTreeMap<MountKey, i64> = BTreeMap::new();
-    for ((key, unowned, _, balance), count) in named.into_iter().zip(counts) {
-        let inside = i64::try_from(count).unwrap_or(i64::MAX).min(balance);
-        *left.entry(key).or_insert(unowned) -= inside;
+    for ((key, unowned, name, balance), count) in named.iter().zip(counts) {
+        let left = left.entry(*key).or_insert(*unowned);
+        if i64::try_from(count).unwrap_or(i64::MAX) >= wanted(name) {
+            *left -= balance;
+        }
     }
     left.retain(|_, left| *left <= 0);
     left.into_keys().collect()

@@ -266,7 +266,7 @@ pub(super) fn check_switches(attach: Attach) -> Result<(), KernelError> {
 
 /// Two descriptors for each probe, and the maps: more than some shells allow. One for each mount
 /// that is asked about: more than most may, but root may allow it.
-pub(super) fn raise_open_files() {
+pub fn raise_open_files() {
     let most = fs::read_to_string("/proc/sys/fs/nr_open").unwrap_or_default();
     let hard = open_files().rlim_max;
     for most in [most.trim().parse().unwrap_or(hard).max(hard), hard] {

@@ -85,8 +85,10 @@ pub struct Search {
     pub devices: HashSet<Device>,
     /// Files on these mounts alone, if it is not empty.
     pub mounts: HashSet<u32>,
-    /// Files on these, too: they are mounted below.
+    /// Files on these, too: they are mounted below,
     pub below: HashSet<u32>,
+    /// and have these file systems.
+    pub below_devices: HashSet<Device>,
     /// These block devices.
     pub blocks: HashSet<Device>,
     /// Files on mounts that no namespace has.

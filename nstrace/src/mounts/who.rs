@@ -1,6 +1,11 @@
 //! What keeps a file system: each mount of it, in every namespace, and what else there is.
 
-use std::{collections::BTreeMap, ffi::OsStr, os::unix::ffi::OsStrExt as _, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ffi::OsStr,
+    os::unix::ffi::OsStrExt as _,
+    path::Path,
+};
 
 use foldhash::{HashMap, HashSet};
 
@@ -96,15 +101,19 @@ impl Subject {
             search.mounts = each().map(|mount| mount.id).collect();
             search.devices = each().map(|mount| mount.device).collect();
         }
-        search.below = below(&meant, mounts);
-        search.asks_mapped = each().any(|mount| &*mount.fs == b"overlay");
+        for mount in below(&meant, mounts) {
+            search.below.insert(mount.id);
+            search.below_devices.insert(mount.device);
+            search.asks_mapped |= &*mount.fs == b"overlay";
+        }
+        search.asks_mapped |= each().any(|mount| &*mount.fs == b"overlay");
         search
     }
 }
 
-/// The ids of the mounts below some, of whatever file systems.
-fn below(meant: &[MountKey], mounts: &Mounts) -> HashSet<u32> {
-    let mut below = HashSet::default();
+/// The mounts below some, of whatever file systems.
+fn below<'a>(meant: &[MountKey], mounts: &'a Mounts) -> Vec<&'a Mount> {
+    let mut below = Vec::new();
     for meant in meant.chunk_by(|one, next| one.ns == next.ns) {
         let ns = meant.first().and_then(|key| mounts.namespaces.get(key.ns));
         let Some(ns) = ns else { continue };
@@ -114,7 +123,7 @@ fn below(meant: &[MountKey], mounts: &Mounts) -> HashSet<u32> {
         let mut end = 0;
         for (at, placed) in order.iter().enumerate() {
             if at < end {
-                below.extend(ns.mounts.get(placed.mount).map(|mount| mount.id));
+                below.extend(ns.mounts.get(placed.mount));
             } else if own.contains(&placed.mount) {
                 end = at + 1 + placed.below;
             }
@@ -145,7 +154,7 @@ pub struct Kept<'a> {
     pub below: Vec<&'a Mount>,
     /// How many there are.
     pub below_len: usize,
-    /// Who uses these.
+    /// Who uses these, if it is not itself below another that is meant.
     pub below_uses: Vec<&'a Use>,
     /// Who uses it.
     pub uses: Vec<&'a Use>,
@@ -226,6 +235,14 @@ fn in_namespace<'a>(
     let used: BTreeMap<usize, &Vec<&Use>> = used
         .filter_map(|(at, mount)| Some((places[at], uses.get(&mount.id)?)))
         .collect();
+    let mut tops = BTreeSet::new();
+    let mut end = 0;
+    for (at, placed) in order.iter().enumerate() {
+        if at >= end && own.contains(&placed.mount) {
+            tops.insert(at);
+            end = at + 1 + placed.below;
+        }
+    }
     let hiding = Hiding::new(ns);
     for key in meant {
         let Some(mount) = ns.mounts.get(key.mount) else {
@@ -233,7 +250,9 @@ fn in_namespace<'a>(
         };
         let at = places[key.mount];
         let below_len = order[at].below;
-        let below_uses = used.range(at + 1..=at + below_len);
+        // Of those on each other, the first.
+        let is_first = tops.range(..=at).next_back() == Some(&at);
+        let below_uses = used.range(at + 1..=at + below_len).filter(|_| is_first);
         let below = order[at + 1..=at + below_len].iter().take(BELOW_MAX);
         kept.push(Kept {
             key: *key,

@@ -67,6 +67,11 @@ pub fn writers(out: &mut Text, death: &Death, is_dead: bool, view: &View, clock:
         ),
         Some(verdict) => self::verdict(out, verdict, is_dead, view),
     }
+    if death.is_on_its_way {
+        out.push_str(
+            "  on its way: as many tasks are in that function now, and may give back still\n",
+        );
+    }
     if mount.frames().next().is_some() {
         out.push_str("  died in ");
         mount::calls(out, 10, &death.stack);
@@ -249,6 +254,9 @@ pub fn writers_json(out: &mut Text, death: &Death, is_dead: bool, view: &View, c
     };
     line(out, kind, record.head.time, clock, |object| {
         mount::json(object, &mount);
+        if death.is_on_its_way {
+            object.flag("on_its_way");
+        }
         mount_op::maker_json(object, view.origin, record.head.time);
         if is_dead {
             object.number("pid", record.pid);
@@ -352,6 +360,7 @@ mod tests {
             mount: Box::new(mount),
             stack: b"task_work_run+0x1\ndo_syscall_64+0x2".to_vec(),
             verdict: Some(verdict(entries.iter(), 0, -4, true, &Unfiled::default())),
+            is_on_its_way: false,
         }
     }
 

@@ -248,7 +248,9 @@ impl World {
         let or_never = |front: Option<u64>| front.unwrap_or(u64::MAX);
         let first = or_never(self.dead.front().map(|(_, death)| *death))
             .min(or_never(self.ns_graves.first()))
-            .min(or_never(self.task_graves.first()));
+            .min(or_never(self.task_graves.first()))
+            // What dies later does so from now on.
+            .min(self.now);
         self.none_until = first.saturating_add(dead_age_max_ns);
     }
 

@@ -2,6 +2,7 @@
 
 use std::ops::RangeInclusive;
 
+use foldhash::HashMap;
 use nstrace_common::writers::Site;
 
 use super::{Entry, tree::Node};
@@ -181,6 +182,21 @@ pub fn verdict<'e>(
     verdict
 }
 
+/// How many writers there are by a ledger, that began with `before`; and how many of them are not
+/// those of open files.
+pub fn sums<'e>(entries: impl Iterator<Item = &'e Entry>, before: i64) -> [i64; 2] {
+    let (mut all, mut unowned) = (before, 0_i64);
+    for accesses in outermost(entries) {
+        let count = i64::try_from(accesses.entry.count).unwrap_or(i64::MAX);
+        let count = if accesses.gives() { -count } else { count };
+        all = all.saturating_add(count);
+        if accesses.class() != Class::File {
+            unowned = unowned.saturating_add(count);
+        }
+    }
+    [all, unowned]
+}
+
 /// Those of both trees. Who takes by the one way and gives back by the other is no culprit;
 /// and one whose place is not known in any function is none either.
 ///
@@ -327,15 +343,17 @@ fn class(site: Site, callers: &[Vec<u8>]) -> Class {
 fn outermost<'e>(entries: impl Iterator<Item = &'e Entry>) -> Vec<Accesses<'e>> {
     let entries: Vec<&Entry> = entries.collect();
     let gives = |entry: &Entry| !matches!(entry.site, Site::Take | Site::Untake);
+    // The one that calls the others, by the stack.
+    let mut highest: HashMap<&[Vec<u8>], u8> = HashMap::default();
+    for entry in entries.iter().filter(|entry| gives(entry)) {
+        let highest = highest.entry(&entry.stack).or_default();
+        *highest = (*highest).max(rank(entry.site));
+    }
     let is_inner = |entry: &&&Entry| {
         let caller = entry.stack.first();
-        if !gives(entry) {
-            return false;
-        }
-        caller.is_some_and(|frame| is_of_access(frame))
-            || entries.iter().any(|other| {
-                gives(other) && rank(other.site) > rank(entry.site) && other.stack == entry.stack
-            })
+        gives(entry)
+            && (caller.is_some_and(|frame| is_of_access(frame))
+                || highest.get(&*entry.stack) > Some(&rank(entry.site)))
     };
     let inner = entries.iter().filter(|entry| !is_inner(entry));
     inner.map(|entry| Accesses { entry }).collect()

@@ -81,16 +81,25 @@ impl Writers {
         }
         let mut records = Vec::new();
         if let Some(ledger) = sink.borrow().as_ref().and_then(Sink::ledger) {
-            let unowned = |watched: &Watched| (watched.key(), ledger.unowned(watched));
-            let living = ledger.living().map(unowned);
-            let now: Suspects = living.filter(|(_, unowned)| *unowned != 0).collect();
+            let sums = |watched: &Watched| (watched.key(), watched.sums());
+            let living = ledger.living().map(sums);
+            let unowned = living.map(|(key, [_, unowned])| (key, unowned));
+            let now: Suspects = unowned.filter(|(_, unowned)| *unowned != 0).collect();
             self.told.retain(|key, _| ledger.has(*key));
             let all: BTreeSet<MountKey> = now.keys().chain(self.told.keys()).copied().collect();
             for key in all {
                 let unowned = now.get(&key);
                 if self.suspects.get(&key) == unowned && self.told.get(&key) != unowned {
                     let watched = ledger.get(key);
-                    records.extend(watched.and_then(|own| writers::counted(&self.kept, own)));
+                    let counted =
+                        watched.and_then(|own| Some((own, writers::counted(&self.kept, own)?)));
+                    // Where much is done, something came between: the next look asks again.
+                    let Some((_, record)) = counted.filter(|(own, record)| {
+                        record.count < 0 || own.sums()[0] == i64::from(record.count)
+                    }) else {
+                        continue;
+                    };
+                    records.push(record);
                     match unowned {
                         Some(unowned) => self.told.insert(key, *unowned),
                         None => self.told.remove(&key),

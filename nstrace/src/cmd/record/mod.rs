@@ -161,6 +161,7 @@ async fn follow(
         let is_due = flushed.elapsed() >= args.flush;
         if is_due {
             flushed = Instant::now();
+            Writers::read(&mut writers, &mut live.model)?;
             if let Some(writers) = &mut writers {
                 writers.balances(&mut live.model);
                 writers.suspect(&mut live.model, &sink);

@@ -38,6 +38,9 @@ use crate::{
 /// in most of them.
 const LOOKS: usize = 12;
 
+/// What stays the same in so many looks one behind the other is not on its way.
+const STEADY: usize = 3;
+
 /// A mount that is looked at.
 struct Suspect {
     key: MountKey,
@@ -95,7 +98,7 @@ pub fn run(mut args: Writers) -> anyhow::Result<ExitCode> {
         );
     }
     let asked = suspects.len();
-    let mut unseen = 0;
+    let (mut unseen, mut same) = (0, 0);
     for look in 0..LOOKS {
         if suspects.is_empty() {
             break;
@@ -103,7 +106,22 @@ pub fn run(mut args: Writers) -> anyhow::Result<ExitCode> {
         if look > 0 {
             thread::sleep(SETTLE);
         }
+        let differences = |suspects: &[Suspect]| -> Vec<_> {
+            suspects
+                .iter()
+                .map(|one| (one.id, one.unexplained))
+                .collect()
+        };
+        let before = differences(&suspects);
         unseen = self::look(&counter, &mounts, &mut suspects)?;
+        same = if before == differences(&suspects) {
+            same + 1
+        } else {
+            0
+        };
+        if same >= STEADY {
+            break;
+        }
     }
     print(&args, &mounts, &suspects)?;
     summary(&wanted, asked, closed, suspects.len(), unseen);

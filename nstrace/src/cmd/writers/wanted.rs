@@ -13,7 +13,10 @@ use super::super::{live::Model, output::say};
 use crate::{
     cli::WatchedMounts,
     event::until_nul,
-    kernel::{mounts::subject, writers::Wanted},
+    kernel::{
+        mounts::subject::{self, Stat, SubjectError},
+        writers::Wanted,
+    },
     mounts::{Device, Mount, Names, info},
     render::escape::Escaped,
 };
@@ -64,15 +67,27 @@ fn look_for_type(name: &[u8; 16]) {
 
 /// The mount that a path is on.
 fn mount(wanted: &mut Wanted, path: &Path) -> anyhow::Result<()> {
-    let id = subject::look(path.as_os_str())?.mount;
-    if id == 0 {
-        bail!(
-            "{}: this kernel does not tell which mount it is on (Linux 5.8 does): say --dev",
-            Escaped(path.as_os_str().as_bytes())
-        );
-    }
-    wanted.ids.push(id);
+    let asked = Escaped(path.as_os_str().as_bytes());
     let mounts = mountinfo("self")?;
+    // What is itself a mount point need not be looked at: its file system may hang.
+    let own = mounts
+        .iter()
+        .rfind(|mount| *mount.point == *path.as_os_str().as_bytes());
+    let id = match (own, own.is_none().then(|| subject::look(path.as_os_str()))) {
+        (Some(mount), _) => mount.id,
+        (None, Some(Ok(file))) if file.mount != 0 => file.mount,
+        (_, Some(Err(SubjectError::Open { why, .. }))) => {
+            bail!("{asked}: {why}: say a path that is there")
+        }
+        (_, Some(Err(SubjectError::Hangs(_)))) => bail!(
+            "{asked}: its file system does not answer: say the mount point itself, or \
+             --dev MAJOR:MINOR as `nstrace mounts` shows it"
+        ),
+        _ => bail!(
+            "{asked}: this kernel does not tell which mount it is on (Linux 5.8 does): say --dev"
+        ),
+    };
+    wanted.ids.push(id);
     if let Some(mount) = mounts.iter().find(|mount| mount.id == id) {
         upper(wanted, mount);
     }
@@ -89,7 +104,10 @@ fn upper(wanted: &mut Wanted, mount: &Mount) {
     let Some(dir) = dirs.next() else { return };
     // It may have been mounted elsewhere, where this path leads to something else.
     match subject::look(OsStr::from_bytes(&dir)) {
-        Ok(root) => wanted.private_roots.push((root.ino, number(root.device))),
+        Ok(root) => {
+            let device = device_of(&root).unwrap_or(root.device);
+            wanted.private_roots.push((root.ino, number(device)));
+        }
         Err(_) => wanted.private = true,
     }
 }
@@ -126,10 +144,14 @@ fn device(name: &OsStr) -> anyhow::Result<u32> {
     if let Some(device) = file.block {
         return Ok(number(device));
     }
-    // What stat(2) says of some is a part of it (btrfs).
-    let mounts = mountinfo("self")?;
-    let mount = mounts.iter().find(|mount| mount.id == file.mount);
-    Ok(number(mount.map_or(file.device, |mount| mount.device)))
+    Ok(number(device_of(&file).unwrap_or(file.device)))
+}
+
+/// The device of a file's file system: what stat(2) says of some is a part of it (btrfs).
+fn device_of(file: &Stat) -> Option<Device> {
+    let mounts = mountinfo("self").ok()?;
+    let mount = mounts.iter().find(|mount| mount.id == file.mount)?;
+    Some(mount.device)
 }
 
 /// A device number as the kernel has it, from its parts.

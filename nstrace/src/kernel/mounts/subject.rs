@@ -11,10 +11,8 @@ use std::{
     time::Duration,
 };
 
-use super::{
-    devices,
-    sys::{self, Stat},
-};
+pub use super::sys::Stat;
+use super::{devices, sys};
 use crate::{
     kernel::snapshot::{parse, sys as calls},
     mounts::{
@@ -221,6 +219,12 @@ fn ask(path: &CStr) -> io::Result<Option<Answer>> {
     match child {
         -1 => return Err(io::Error::last_os_error()),
         0 => {
+            // It may outlive us, and nobody is to wait for what it has open.
+            // SAFETY: it has its descriptors for itself.
+            unsafe {
+                libc::dup2(writer.as_raw_fd(), 0);
+                libc::syscall(libc::SYS_close_range, 1, libc::c_uint::MAX, 0);
+            }
             let mut answer = Answer {
                 errno: 0,
                 stat: Stat::default(),
@@ -233,7 +237,7 @@ fn ask(path: &CStr) -> io::Result<Option<Answer>> {
             // SAFETY: a struct that lives; it ends this process.
             unsafe {
                 let from = (&raw const answer).cast();
-                libc::write(writer.as_raw_fd(), from, size_of::<Answer>());
+                libc::write(0, from, size_of::<Answer>());
                 libc::_exit(0);
             }
         }
@@ -246,16 +250,23 @@ fn ask(path: &CStr) -> io::Result<Option<Answer>> {
         events: libc::POLLIN,
         revents: 0,
     };
-    // SAFETY: a struct that lives through the call.
-    if unsafe { libc::poll(&raw mut ready, 1, PATIENCE.as_millis() as i32) } < 1 {
+    let is_ready = loop {
+        // SAFETY: a struct that lives through the call.
+        match unsafe { libc::poll(&raw mut ready, 1, PATIENCE.as_millis() as i32) } {
+            -1 if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => {}
+            found => break found > 0,
+        }
+    };
+    if !is_ready || reader.read_exact(&mut bytes).is_err() {
         // SAFETY: no memory is involved.
-        unsafe { libc::kill(child, libc::SIGKILL) };
+        unsafe {
+            libc::kill(child, libc::SIGKILL);
+            libc::waitpid(child, std::ptr::null_mut(), libc::WNOHANG);
+        }
         return Ok(None);
     }
-    let read = reader.read_exact(&mut bytes);
     // SAFETY: it ends, or has ended.
     unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) };
-    read?;
     // SAFETY: the bytes of one, of this very program.
     Ok(Some(unsafe {
         bytes.as_ptr().cast::<Answer>().read_unaligned()

@@ -494,7 +494,8 @@ impl Looker {
     ) -> Result<(), Unheard> {
         let search = Arc::clone(&self.job.search);
         let is_wanted = search.devices.contains(&mapped.device);
-        if !is_wanted && !search.orphans && !search.asks_mapped {
+        let is_below = search.below_devices.contains(&mapped.device);
+        if !is_wanted && !is_below && !search.orphans && !search.asks_mapped {
             return Ok(());
         }
         let mut seen = Seen {

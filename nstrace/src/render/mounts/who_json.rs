@@ -79,6 +79,7 @@ fn head(out: &mut Text, view: &WhoView) {
 fn kept(out: &mut Text, view: &WhoView, kept: &Kept) {
     mount_line(out, view.all, kept.key);
     kept.uses.iter().for_each(|one| used(out, view, one));
+    kept.below_uses.iter().for_each(|one| used(out, view, one));
     if let Some(references) = view.uses.held.get(&kept.mount.id) {
         object(out, |object| {
             object.word("type", "held");

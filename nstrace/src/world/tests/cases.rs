@@ -405,6 +405,20 @@ fn the_oldest_dead_are_forgotten() {
 }
 
 #[test]
+fn the_dead_are_forgotten_by_their_age() {
+    let mut world = World::new(Options::default());
+    apply(&mut world, &unshare_net(1000));
+    let key = net(&world);
+    apply(&mut world, &death(1500, NET));
+    assert!(world.namespace(key).is_some());
+    apply(
+        &mut world,
+        &unshare_net(Options::default().dead_age_max_ns + 2000),
+    );
+    assert!(world.namespace(key).is_none());
+}
+
+#[test]
 fn a_user_namespace_is_owned_by_its_parent() {
     const USER: u32 = 4_026_532_400;
     let op = op(Op::Unshare, CLONE_NEWUSER)
