@@ -14,8 +14,9 @@ fail() {
     echo "not reproduced: $*" >&2
     exit 1
 }
-# A library that such a program has anyway.
-timeout 1000 sleep 1000 &
+# A library that such a program has anyway. A timeout that is killed while it begins may leave its
+# child behind, which is not to keep our output open.
+timeout 1000 sleep 1 >/dev/null 2>&1 &
 pids=$!
 until lib=$(awk '$6 ~ /\/libc[.-]/ { print $6; exit }' /proc/$pids/maps) && [ -n "$lib" ]; do
     sleep 0.1
