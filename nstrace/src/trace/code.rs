@@ -299,7 +299,8 @@ const fn layout<R>(
     let last = members[members.len() - 1];
     let end = last.word as usize * 8 + (u64::BITS - last.bits.leading_zeros()) as usize / 8;
     assert!(end == size_of::<R>() && size_of::<R>().is_multiple_of(8) && end <= 8 * WORDS);
-    assert!(WORDS <= u32::BITS as usize && members.len() < 64);
+    // A mask of them is shifted by so many.
+    assert!(size_of::<R>() < 8 * u32::BITS as usize);
     Layout {
         members,
         same,

@@ -187,7 +187,7 @@ fn what_was_before_is_said() {
     assert_eq!(named(&verdict), [("extra_drop".to_owned(), -2)]);
 }
 
-/// What was on the way when the ledger began is given back by who is innocent.
+/// What was given back too often when the ledger began is taken by who is innocent.
 #[test]
 fn who_takes_what_was_given_back_too_often_before_is_not_named() {
     let function = "do_syscall_64 do_mkdirat mends";
@@ -201,6 +201,7 @@ fn who_takes_what_was_given_back_too_often_before_is_not_named() {
     assert_eq!(named(&lives), []);
 }
 
+/// What was on the way when the ledger began is given back by who is innocent.
 #[test]
 fn who_gives_back_what_was_taken_before_is_not_named() {
     let entries = [

@@ -276,14 +276,11 @@ fn net_namespaces_used_up(output: &Output, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// Where the time went: the machine's clock knows the most that it can be. How much of that the
-/// system call has is not for a clock to say, on a machine that is busy with the ends of others.
+/// Where the time went: the machine's clock knows how much it was.
 fn slow_container_start(output: &Output, report: &mut Report) -> Result<()> {
-    /// The clock that the script has goes in such steps.
-    const STEP_MS: f64 = 10.0;
     let pattern = "unshare --net true: {} ms before, {} ms meanwhile";
-    let [_, meanwhile] = output.first(pattern)?;
-    let slowest_ms = meanwhile.parse::<f64>()?;
+    let [before, meanwhile] = output.first(pattern)?;
+    let more_ms = meanwhile.parse::<f64>()? - before.parse::<f64>()?;
     let command = "--path --slower-than 10ms";
     output.expect(command, &["unshare(NEWNET)"], report);
     let lines = output.of(command).iter();
@@ -291,19 +288,11 @@ fn slow_container_start(output: &Output, report: &mut Report) -> Result<()> {
     let longest_ms = stages
         .filter_map(|line| milliseconds(line.split_whitespace().last()?))
         .fold(0.0, f64::max);
-    let operations = output.of(command).iter();
-    let operations = operations.filter(|line| line.contains("unshare(NEWNET)"));
-    let operation_ms = operations
-        .filter_map(|line| milliseconds(line.split_whitespace().last()?))
-        .fold(0.0, f64::max);
-    let said = || {
+    // The processors run in turn: the programs around the system call wait for it too.
+    report.check(longest_ms >= more_ms / 3.0, || {
         let said = output.of(command).join(" / ");
-        format!(
-            "{slowest_ms} ms, the operation {operation_ms} ms, copy_net_ns {longest_ms} ms: {said}"
-        )
-    };
-    report.check(operation_ms <= slowest_ms + STEP_MS, said);
-    report.check(operation_ms > 0.0 && longest_ms >= operation_ms / 2.0, said);
+        format!("of {more_ms} ms more, copy_net_ns has {longest_ms} ms: {said}")
+    });
     Ok(())
 }
 
