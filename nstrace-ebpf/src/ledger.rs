@@ -537,19 +537,30 @@ extern "C" fn mount_writers(args: *const u64) -> i32 {
     }
 }
 
+/// The mount that a descriptor of who runs a program is on.
+///
+/// # Safety
+///
+/// `args` must be what the program was called with.
+#[inline(always)]
+unsafe fn mount_of_descriptor(args: *const u64) -> Option<u64> {
+    if !has(member::FileMnt) || !has(member::MountPcp) {
+        return None;
+    }
+    // SAFETY: the argument of the program's caller, who keeps the descriptor open meanwhile.
+    let file = mount::open_file(unsafe { *args } as u32)?;
+    // SAFETY: Raw reads any address.
+    Some(mount::around(unsafe { Raw::get(file, member::FileMnt) }))
+}
+
 /// The writers of the mount that a descriptor of who runs this is on: it is attached nowhere.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "raw_tracepoint")]
 extern "C" fn descriptor_writers(args: *const u64) -> i32 {
-    // SAFETY: the argument of the program's caller, who keeps the descriptor open meanwhile.
-    let file = mount::open_file(unsafe { *args } as u32);
-    if !has(member::FileMnt) || !has(member::MountPcp) || !has(member::PcpWriters) {
-        return GONE;
-    }
-    match file {
-        // SAFETY: Raw reads any address.
-        Some(file) => mount::writers(mount::around(unsafe { Raw::get(file, member::FileMnt) })),
-        None => GONE,
+    // SAFETY: its own.
+    match unsafe { mount_of_descriptor(args) } {
+        Some(mount) if has(member::PcpWriters) => mount::writers(mount),
+        _ => GONE,
     }
 }
 
@@ -557,15 +568,10 @@ extern "C" fn descriptor_writers(args: *const u64) -> i32 {
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "raw_tracepoint")]
 extern "C" fn descriptor_references(args: *const u64) -> i32 {
-    // SAFETY: as above.
-    let file = mount::open_file(unsafe { *args } as u32);
-    if !has(member::FileMnt) || !has(member::MountPcp) || !has(member::PcpGets) {
-        return GONE;
-    }
-    match file {
-        // SAFETY: as above.
-        Some(file) => mount::references(mount::around(unsafe { Raw::get(file, member::FileMnt) })),
-        None => GONE,
+    // SAFETY: its own.
+    match unsafe { mount_of_descriptor(args) } {
+        Some(mount) if has(member::PcpGets) => mount::references(mount),
+        _ => GONE,
     }
 }
 
