@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{anyhow, bail};
 use foldhash::HashSet;
-use nstrace_common::{config::Config, wire::RecordKind};
+use nstrace_common::{config::Config, kind::Kind, wire::RecordKind};
 
 use super::{
     looks,
@@ -19,7 +19,7 @@ use crate::{
     cgroups::Cgroups,
     cli::AttachArgs,
     engines::Engines,
-    event::{Cgroup, Event, FoundFree, Lost, Unseen},
+    event::{Cgroup, Event, FoundFree, Life, Lost, Unseen},
     explain::Facts,
     kernel::{
         clock,
@@ -584,13 +584,21 @@ impl Live {
         let unconfirmed = world
             .namespaces()
             .filter(|(_, ns)| ns.is_alive() && !ns.confirmed);
-        let inums: Vec<u32> = unconfirmed.map(|(_, ns)| ns.inum).collect();
-        for inum in inums {
+        let numbers: Vec<(u32, u64)> = unconfirmed.map(|(_, ns)| (ns.inum, ns.address)).collect();
+        for (inum, address) in numbers {
             let time = clock::monotonic_ns();
-            if self.kernel.is_free(inum) {
-                let free = FoundFree { time, inum };
-                self.model.apply(&Event::FoundFree(free), watcher);
-            }
+            let event = if self.kernel.is_free(inum) {
+                Event::FoundFree(FoundFree { time, inum })
+            } else if self.kernel.is_over(inum, address) {
+                Event::Death(Life {
+                    kind: Some(Kind::Pid),
+                    address: Some(address),
+                    ..Life::death(time, inum)
+                })
+            } else {
+                continue;
+            };
+            self.model.apply(&event, watcher);
         }
     }
 }

@@ -2,6 +2,9 @@
 //! left alive on purpose.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::unix::fs::DirEntryExt;
+use std::path::PathBuf;
 
 use super::report::Report;
 use super::tree::{Namespace, Task, Tree};
@@ -57,10 +60,10 @@ fn namespaces(tree: &Tree, readings: &Readings, hidden: &BTreeSet<Key>, report: 
         let Some(ns) = expected.remove(&found.key()) else {
             if !hidden.contains(&found.key()) {
                 let (confirmed, born, maker) = (found.confirmed, found.born_mono_ns, &found.maker);
-                let first = found.holders.first();
+                let (first, file) = (found.holders.first(), file_of_net(found.inum));
                 report.add(format!(
-                    "{name} is too many: confirmed {confirmed:?}, \
-                     born {born:?} by {maker:?}, holders {first:?}"
+                    "{name} is too many: confirmed {confirmed:?}, born {born:?} by {maker:?}, \
+                     holders {first:?}; the number is that of the file {file:?}"
                 ));
             }
             continue;
@@ -81,6 +84,17 @@ fn namespaces(tree: &Tree, readings: &Readings, hidden: &BTreeSet<Key>, report: 
         let line = format!("{}:{} is missing; {tasks} tasks, {why:?}", key.0, key.1);
         report.add(line);
     }
+}
+
+/// The file in a task's `net` that has that number: they come from the same allocator.
+fn file_of_net(inum: u32) -> Option<PathBuf> {
+    let entries = |dir: PathBuf| fs::read_dir(dir).into_iter().flatten().flatten();
+    let nets = entries("/proc".into()).map(|task| task.path().join("net"));
+    let files = nets.flat_map(entries);
+    files
+        .filter(|file| file.ino() == u64::from(inum))
+        .map(|file| file.path())
+        .next()
 }
 
 fn keys(inums: &crate::kinds::Inums) -> impl Iterator<Item = Key> {
