@@ -27,7 +27,7 @@ use clap::Subcommand;
 use crate::book::Book;
 use crate::harness::truth;
 use crate::keeper;
-use crate::kinds::{NEWIPC, NEWNS, NEWPID, NEWUTS};
+use crate::kinds::{NEWIPC, NEWNET, NEWNS, NEWPID, NEWUTS};
 use crate::procfs::Procfs;
 use crate::recorder::Recorder;
 use crate::sys::{self, Call};
@@ -39,6 +39,8 @@ pub use rows::{ROWS, Row, Stage as RowStage};
 pub enum Act {
     /// One unshare, to be recognised by the process id
     Marker,
+    /// One unshare(CLONE_NEWNET); prints how many nanoseconds it took
+    TimedNet,
     /// Every failure that the kernel can be made to give
     Failures {
         #[arg(long)]
@@ -117,6 +119,14 @@ pub fn run(act: &Act) -> Result<()> {
     match act {
         Act::Marker => {
             ensure!(sys::unshare(NEWUTS) == 0, "the marker failed");
+            Ok(())
+        }
+        Act::TimedNet => {
+            let start = sys::monotonic_ns();
+            let ret = sys::unshare(NEWNET);
+            println!("{}", sys::monotonic_ns() - start);
+            let error = std::io::Error::from_raw_os_error(-ret as i32);
+            ensure!(ret == 0, "unshare(CLONE_NEWNET): {error}");
             Ok(())
         }
         Act::Failures { book } => rows::provoke_all(book),
