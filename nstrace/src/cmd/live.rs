@@ -92,6 +92,9 @@ pub type Tap = Box<dyn FnMut(&Model, &Event)>;
 /// Is told what each event changed, and when that was.
 pub type Watcher<'w> = dyn FnMut(&Model, &[Change], u64) + 'w;
 
+/// Notes what has happened up to a time.
+pub type Beside<'b> = dyn FnMut(&mut Model, u64) -> anyhow::Result<()> + 'b;
+
 impl Model {
     /// What a recording has come to, at its end or at a moment; from standard input if it is
     /// `-`.
@@ -493,8 +496,26 @@ impl Live {
 
     /// Reads what has happened; after a loss, looks at the machine again.
     pub fn read(&mut self, watcher: &mut Watcher) -> anyhow::Result<()> {
+        self.read_beside(&mut |_, _| Ok(()), watcher)
+    }
+
+    /// The same, with somebody who notes what else has happened up to a time: up to that of each
+    /// event before it, then up to now.
+    pub fn read_beside(
+        &mut self,
+        beside: &mut Beside,
+        watcher: &mut Watcher,
+    ) -> anyhow::Result<()> {
         let Live { reader, model, .. } = self;
-        reader.drain(|event| model.apply(&event, watcher))?;
+        let (now, mut noted) = (clock::monotonic_ns(), Ok(()));
+        reader.drain(|event| {
+            if let (Ok(()), Some(time)) = (&noted, event.time()) {
+                noted = beside(model, time);
+            }
+            model.apply(&event, watcher);
+        })?;
+        noted?;
+        beside(model, now)?;
         if self.model.world.loss().is_some() && Instant::now() >= self.next_look {
             self.look(watcher)?;
         }

@@ -217,7 +217,7 @@ impl Page {
 
     fn read(&mut self, kept: &mut Kept) -> anyhow::Result<()> {
         self.wall_offset_ns = clock::wall_offset_ns();
-        kept.read(&mut |event| self.event(event))?;
+        kept.read(u64::MAX, &mut |event| self.event(event))?;
         output::write(&mut self.text)
     }
 

@@ -209,7 +209,7 @@ fn time(record: &[u8]) -> u64 {
 }
 
 /// The next record, if it is not later than that.
-fn next(ring: &mut RingBuf<MapData>, until: u64) -> Option<RingBufItem<'_>> {
+pub(super) fn next(ring: &mut RingBuf<MapData>, until: u64) -> Option<RingBufItem<'_>> {
     let record = ring.next()?;
     if time(&record) > until {
         leave(record);

@@ -25,7 +25,7 @@ use super::{
     load::{self, Outcome},
     numbers::run,
     plan::{Attach, CLEANUP, Planned, functions, plan, program_name},
-    reader::map,
+    reader::{map, next},
     symbols::Symbols,
 };
 use crate::{
@@ -189,14 +189,14 @@ impl Ledger {
         Ok(())
     }
 
-    /// Hands over what is there: what is new of mounts and stacks, and, when a mount has died,
-    /// what its balances are.
-    pub fn read(&mut self, each: &mut dyn FnMut(&Event)) -> Result<(), KernelError> {
+    /// Hands over what is there up to that time: what is new of mounts and stacks, and, when a
+    /// mount has died, what its balances are.
+    pub fn read(&mut self, until: u64, each: &mut dyn FnMut(&Event)) -> Result<(), KernelError> {
         let mut is_fresh = false;
         let mut record = Vec::new();
         loop {
             // The ledger is asked while the record is looked at: it must not lie in the ring.
-            match self.ring.get_mut().next() {
+            match next(self.ring.get_mut(), until) {
                 Some(item) => {
                     record.clear();
                     record.extend(

@@ -59,10 +59,14 @@ impl Writers {
         }
     }
 
-    /// Reads what was done.
-    pub fn read(writers: &mut Option<Writers>, model: &mut Model) -> anyhow::Result<()> {
+    /// Reads what was done, up to that time.
+    pub fn read(
+        writers: &mut Option<Writers>,
+        until: u64,
+        model: &mut Model,
+    ) -> anyhow::Result<()> {
         match writers {
-            Some(writers) => Ok(writers.kept.read(&mut |event| model.note(event))?),
+            Some(writers) => Ok(writers.kept.read(until, &mut |event| model.note(event))?),
             None => Ok(()),
         }
     }
@@ -118,7 +122,7 @@ impl Writers {
         model: &mut Model,
         sink: &RefCell<Option<Sink>>,
     ) -> anyhow::Result<()> {
-        Writers::read(writers, model)?;
+        Writers::read(writers, u64::MAX, model)?;
         let Some(writers) = writers else {
             return Ok(());
         };

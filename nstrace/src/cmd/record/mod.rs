@@ -130,16 +130,18 @@ async fn follow(
         tokio::select! {
             waited = live.wait() => {
                 waited?;
-                live.read(&mut |_, _, _| {})?;
+                read(&mut live, &mut writers)?;
             }
             waited = Writers::wait(&mut writers) => {
                 waited?;
-                Writers::read(&mut writers, &mut live.model)?;
+                read(&mut live, &mut writers)?;
             }
             () = feed.next(&mut names) => {
                 feed.drain(&mut names);
             }
             _ = tick.tick() => {
+                // What of the ledger was too late at the last reading wakes nobody.
+                read(&mut live, &mut writers)?;
                 live.check(&mut |_, _, _| {})?;
                 want_names(&mut feed, &live.model, &names);
             }
@@ -152,7 +154,7 @@ async fn follow(
                 with(&mut |sink| sink.wanted_now("SIGUSR1"));
             }
             warned = kmsg::mount_warning(&mut warnings) => {
-                live.read(&mut |_, _, _| {})?;
+                read(&mut live, &mut writers)?;
                 live.model.note(&Event::Warning(warned.event()));
                 with(&mut |sink| sink.warned(warned.event()));
             }
@@ -161,7 +163,7 @@ async fn follow(
         let is_due = flushed.elapsed() >= args.flush;
         if is_due {
             flushed = Instant::now();
-            Writers::read(&mut writers, &mut live.model)?;
+            read(&mut live, &mut writers)?;
             if let Some(writers) = &mut writers {
                 writers.balances(&mut live.model);
                 writers.suspect(&mut live.model, &sink);
@@ -183,6 +185,7 @@ async fn follow(
     if let Some(child) = child {
         live.reap(child.pid, &mut |_, _, _| {}).await?;
     }
+    read(&mut live, &mut writers)?;
     let mut model = live.end(&mut |_, _, _| {})?;
     Writers::end(&mut writers, &mut model, &sink)?;
     let sink = sink.borrow_mut().take().context("nothing was begun")?;
@@ -204,6 +207,13 @@ async fn follow(
          {seconds:.1} s, {lost} lost"
     ));
     Ok(status.unwrap_or(ExitCode::SUCCESS))
+}
+
+/// Reads what has happened, and in the order of time what the ledger says: a mount dies after
+/// the operation that took it away, and before the next that has its number.
+fn read(live: &mut Live, writers: &mut Option<Writers>) -> anyhow::Result<()> {
+    let mut beside = |model: &mut Model, until| Writers::read(writers, until, model);
+    live.read_beside(&mut beside, &mut |_, _, _| {})
 }
 
 /// Where it goes, as far as that can be seen before anything is traced.

@@ -169,6 +169,7 @@ pub fn module(suite: &mut Suite) -> Result<Verdict> {
         file,
         "--writers",
         "fs:tmpfs",
+        "--mounts",
         "--attach",
         suite.attach,
     ];
@@ -182,10 +183,31 @@ pub fn module(suite: &mut Suite) -> Result<Verdict> {
     let replayed = crate::harness::watch::run(&["writers", "--json", "--from", file], PATIENCE)?;
     let replayed = read(&replayed.stdout)?;
     check(&mut report, "replayed", &replayed, warned, may_skip);
+    after_umounts(file, &mut report)?;
     fs::remove_file(file)?;
     fs::remove_dir(MOUNT)?;
     module.remove()?;
     Ok(Verdict::Ran(report))
+}
+
+/// In a recording each death of a mount stands behind the umount that took it away.
+fn after_umounts(file: &str, report: &mut Report) -> Result<()> {
+    let words = ["tail", "--json", "--mounts", "--from", file];
+    let lines = crate::harness::watch::run(&words, PATIENCE)?.stdout;
+    let (mut last, mut deaths) = (None, 0);
+    for line in &lines {
+        let line: serde_json::Value = serde_json::from_str(line)?;
+        if line["type"] == "mount" && line["op"] == "umount" {
+            last = line["id"].as_u64();
+        } else if line["type"] == "mount_death" {
+            deaths += 1;
+            report.check(last.take() == line["mount"].as_u64(), || {
+                format!("it died before its umount: {line}")
+            });
+        }
+    }
+    report.check(deaths > 0, || format!("no death in {lines:?}"));
+    Ok(())
 }
 
 /// Where the ledger has no room for all stacks, where stacks are deeper than what is kept of
