@@ -10,12 +10,5 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return cmd::no_command(&error),
     };
-    match cmd::run(cli) {
-        Ok(code) => code,
-        Err(error) if cmd::is_closed_pipe(&error) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("nstrace: {}", cmd::one_line(&error));
-            cmd::code_of(&error)
-        }
-    }
+    cmd::run(cli).unwrap_or_else(|error| cmd::failed(&error))
 }

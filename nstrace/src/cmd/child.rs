@@ -15,6 +15,8 @@ use std::{
 
 use anyhow::Context as _;
 
+use super::output::say;
+
 /// A process that waits to become the command.
 pub struct Child {
     /// Its id.
@@ -154,7 +156,7 @@ fn become_command(mut wait: File, words: &[CString]) -> ! {
         // SAFETY: an array of C strings that ends with a null pointer.
         unsafe { libc::execvp(argv[0], argv.as_ptr()) };
         let error = io::Error::last_os_error();
-        eprintln!("nstrace: {}: {error}", words[0].to_string_lossy());
+        say(&format!("{}: {error}", words[0].to_string_lossy()));
         // As a shell does: 127 for not found, 126 for found and not run.
         let code = match error.kind() {
             io::ErrorKind::NotFound => 127,

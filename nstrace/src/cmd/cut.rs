@@ -10,13 +10,13 @@ use super::{
     output::say,
     record::Room,
     recording::{self, Span, Spanned},
-    trouble::{name, unwritten},
+    trouble::{name, unread, unwritten},
 };
 use crate::{
     cli::{Cat, Cut},
     event::Event,
     explain::Facts,
-    trace::{Entry, Gap, Head, Item, Options, State, Writer},
+    trace::{Entry, Gap, Head, Item, Options, State, TraceError, Writer},
 };
 
 /// Writes a part of a recording, as a recording.
@@ -68,6 +68,11 @@ pub fn cat(args: &Cat) -> anyhow::Result<ExitCode> {
             .is_ok_and(|meta| meta.is_file() && meta.len() == 0)
     };
     let (empty, files): (Vec<_>, Vec<_>) = args.files.iter().partition(|file| is_empty(file));
+    if files.is_empty()
+        && let Some(file) = empty.first()
+    {
+        return Err(unread(TraceError::Empty).context(name(file, "input")));
+    }
     for file in empty {
         say(&format!("{}: it is empty, and left out", file.display()));
     }

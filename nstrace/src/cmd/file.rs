@@ -191,8 +191,9 @@ impl Output {
 }
 
 /// A directory in which files are made: each under another name, which it loses when all are
-/// whole.
+/// whole. If it was made for them and none is, it is removed.
 pub struct Dir {
+    made: Option<PathBuf>,
     dir: OwnedFd,
     name: String,
 }
@@ -204,19 +205,18 @@ impl Dir {
         // With a slash behind it, a link would be followed.
         let path: PathBuf = path.components().collect();
         let name = path.display().to_string();
-        match fs::DirBuilder::new().mode(0o700).create(&path) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(unwritten(error).context(name));
-            }
-            _ => {}
-        }
+        let made = match fs::DirBuilder::new().mode(0o700).create(&path) {
+            Ok(()) => Some(path.clone()),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => None,
+            Err(error) => return Err(unwritten(error).context(name)),
+        };
         let dir = open_dir(&path, libc::O_NOFOLLOW);
         let dir = dir.map_err(|error| match path.is_symlink() {
             true => anyhow::anyhow!(LINK),
             false => unwritten(error),
         });
         let dir = dir.with_context(|| name.clone())?;
-        Ok(Dir { dir, name })
+        Ok(Dir { made, dir, name })
     }
 
     /// What it is called.
@@ -227,6 +227,15 @@ impl Dir {
     /// Makes a file that will be called so, for its owner alone.
     pub fn make(&self, name: &str) -> io::Result<Unfinished> {
         Unfinished::make(self.dir.try_clone()?, OsStr::new(name))
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        if let Some(made) = &self.made {
+            // It is left if something is in it.
+            let _ = fs::remove_dir(made);
+        }
     }
 }
 

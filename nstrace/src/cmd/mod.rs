@@ -28,7 +28,7 @@ use std::{ffi::OsStr, io, process::ExitCode};
 use anyhow::Context as _;
 use clap::CommandFactory as _;
 
-use self::child::NoCommand;
+use self::{child::NoCommand, output::say};
 use crate::cli::{Cli, Command};
 
 /// Does what the command line says.
@@ -61,7 +61,7 @@ pub fn no_command(error: &clap::Error) -> ExitCode {
     }
     // Behind options there is no command.
     let first = std::env::args_os().nth(1).unwrap_or_default();
-    eprintln!("nstrace: {}", in_one_line(&error.to_string(), &first));
+    say(&in_one_line(&error.to_string(), &first));
     ExitCode::from(WRONG_WORDS)
 }
 
@@ -90,8 +90,12 @@ fn in_one_line(text: &str, first: &OsStr) -> String {
 #[error("{0}")]
 struct WrongWords(String);
 
-/// The exit code of what failed.
-pub fn code_of(error: &anyhow::Error) -> ExitCode {
+/// Says what failed, unless that is that nobody reads the output any more; gives the exit code.
+pub fn failed(error: &anyhow::Error) -> ExitCode {
+    if is_closed_pipe(error) {
+        return ExitCode::SUCCESS;
+    }
+    say(&one_line(error));
     match error.downcast_ref() {
         Some(NoCommand { code, .. }) => ExitCode::from(*code),
         None if error.is::<WrongWords>() => ExitCode::from(WRONG_WORDS),
@@ -111,7 +115,7 @@ fn block_on<T>(run: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T
 }
 
 /// Whether an error is that nobody reads the output any more, which is none.
-pub fn is_closed_pipe(error: &anyhow::Error) -> bool {
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause
             .downcast_ref::<io::Error>()
@@ -120,7 +124,7 @@ pub fn is_closed_pipe(error: &anyhow::Error) -> bool {
 }
 
 /// An error with its causes, in one line.
-pub fn one_line(error: &anyhow::Error) -> String {
+fn one_line(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain() {
         let cause = cause.to_string();

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use clap::ColorChoice;
 
 use super::trouble::unwritten;
-use crate::render::Text;
+use crate::render::{Text, escape};
 
 /// More text than this is not gathered before it is written: a burst must not fill the
 /// memory.
@@ -38,7 +38,8 @@ pub fn write(text: &mut Text) -> anyhow::Result<()> {
 
 /// A line on standard error, in one write: others may be writing there.
 pub fn say(what: &str) {
-    let line = format!("nstrace: {what}\n");
+    let mut line = Text::default();
+    escape::message(&mut line, what);
     // Who closed it does not want to hear.
     let _ = io::stderr().write_all(line.as_bytes());
 }

@@ -160,7 +160,7 @@ fn replay(args: &Writers, path: &Path) -> anyhow::Result<ExitCode> {
     })?;
     if !is_there {
         bail!(
-            "{}: no write access was watched when it was recorded: nstrace record --writers does \
+            "{}: nothing in it says that write access was watched: nstrace record --writers does \
              that",
             path.display()
         );

@@ -65,9 +65,7 @@ pub fn terminal(out: &mut Text, name: &[u8]) {
         for c in chunk.valid().chars() {
             match c {
                 '\\' => out.push_str("\\\\"),
-                c if !hidden(c) => out.push(c),
-                c if c.is_ascii() => byte(out, c as u8),
-                c => c.escape_unicode().for_each(|c| out.push(c)),
+                c => shown(out, c),
             }
         }
         chunk.invalid().iter().for_each(|b| byte(out, *b));
@@ -90,6 +88,24 @@ pub fn comm(out: &mut Text, comm: &[u8; 16]) {
         out.push_comm(*comm, padded, len);
     } else {
         terminal(out, &comm[..len]);
+    }
+}
+
+/// Appends a message as a line of nstrace's, whatever names stand in it: characters that do not
+/// show are written as in a name.
+pub fn message(out: &mut Text, text: &str) {
+    out.push_str("nstrace: ");
+    for c in text.chars() {
+        shown(out, c);
+    }
+    out.push('\n');
+}
+
+fn shown(out: &mut Text, c: char) {
+    match c {
+        c if !hidden(c) => out.push(c),
+        c if c.is_ascii() => byte(out, c as u8),
+        c => c.escape_unicode().for_each(|c| out.push(c)),
     }
 }
 
@@ -196,6 +212,13 @@ mod tests {
         assert_snapshot!(shown("a\u{200b}b\u{2028}c\u{feff}".as_bytes()), @r"a\u{200b}b\u{2028}c\u{feff}");
         assert_snapshot!(shown(br"\x1b"), @r"\\x1b");
         assert_snapshot!(shown("Grüße 日本 'a' \"b\"".as_bytes()), @r#"Grüße 日本 'a' "b""#);
+    }
+
+    #[test]
+    fn a_message_is_one_line() {
+        let mut out = Text::new();
+        message(&mut out, "a\\b \x1b[2J\nc");
+        assert_eq!(out.to_string(), "nstrace: a\\b \\x1b[2J\\x0ac\n");
     }
 
     #[test]
