@@ -260,7 +260,8 @@ pub struct Mounts {
 /// A recording.
 #[derive(Debug, Args)]
 pub struct Record {
-    /// Into this file; `-` for standard output
+    /// Into this file; `-` for standard output, and what COMMAND prints goes to standard error
+    /// then
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
     /// End after this time

@@ -32,7 +32,7 @@ use crate::{
     filter::{Filter, about},
     mount_ops::MountOp,
     stages::{self, FUNCTIONS_LEN, Function},
-    world::{Change, NsKey, World},
+    world::{self, Change, NsKey, World},
 };
 
 /// So many of the slowest operations are kept.
@@ -153,7 +153,7 @@ pub struct Lives {
     pub born: u64,
     /// Those that died.
     pub died: u64,
-    /// How old those became that died, where that is known.
+    /// How old those became whose birth and death were told.
     pub ages: Lengths,
     /// Who made them, by name.
     pub makers: Tally<Comm>,
@@ -440,7 +440,9 @@ impl Report {
                 }
             }
             Change::Died {
-                ns: key, age_ns, ..
+                ns: key,
+                age_ns,
+                known,
             } => {
                 let counted = self.counted.as_mut();
                 if let Some(ns) = world.namespace(key)
@@ -448,7 +450,7 @@ impl Report {
                 {
                     let lives = &mut self.lives[ns.kind as usize];
                     lives.died += 1;
-                    if let Some(age_ns) = age_ns {
+                    if let Some(age_ns) = age_ns.filter(|_| known == world::Known::Told) {
                         lives.ages.add(age_ns);
                     }
                 }

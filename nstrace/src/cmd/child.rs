@@ -29,16 +29,21 @@ pub struct Child {
 impl Child {
     /// Makes that of a command line, if it has a command.
     pub fn of(words: &[OsString]) -> anyhow::Result<Option<Child>> {
+        Child::with_output(words, libc::STDOUT_FILENO)
+    }
+
+    /// The same whose standard output is that descriptor.
+    pub fn with_output(words: &[OsString], output: i32) -> anyhow::Result<Option<Child>> {
         let Some(command) = words.first() else {
             return Ok(None);
         };
         // Before anything is attached or written for it.
         find(command)?;
-        Child::prepare(words.to_vec()).map(Some)
+        Child::prepare(words.to_vec(), output).map(Some)
     }
 
     /// Makes it.
-    fn prepare(words: Vec<OsString>) -> anyhow::Result<Child> {
+    fn prepare(words: Vec<OsString>, output: i32) -> anyhow::Result<Child> {
         let name = words
             .first()
             .map(|word| word.to_string_lossy().into_owned())
@@ -54,7 +59,7 @@ impl Child {
             -1 => Err(io::Error::last_os_error()).context("no process for the command"),
             0 => {
                 drop(start);
-                become_command(wait, &words)
+                become_command(wait, &words, output)
             }
             pid => Ok(Child {
                 pid: pid as u32,
@@ -145,9 +150,11 @@ fn exit_code(status: i32) -> ExitCode {
 }
 
 /// In the child: waits for the word, then becomes the command.
-fn become_command(mut wait: File, words: &[CString]) -> ! {
+fn become_command(mut wait: File, words: &[CString], output: i32) -> ! {
     let mut go = [0];
     if wait.read_exact(&mut go).is_ok() {
+        // SAFETY: of descriptors, it changes the standard output of this process alone.
+        unsafe { libc::dup2(output, libc::STDOUT_FILENO) };
         // Rust ignores it, and what is ignored stays so in the command.
         // SAFETY: no handler is involved.
         unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };

@@ -14,9 +14,9 @@ use super::{
 };
 use crate::{
     cli::{Cat, Cut},
-    event::Event,
+    event::{Event, Lost},
     explain::Facts,
-    trace::{Entry, Gap, Head, Item, Options, State, TraceError, Writer},
+    trace::{Clocks, Entry, Gap, Head, Item, Options, State, TraceError, Writer},
 };
 
 /// Writes a part of a recording, as a recording.
@@ -35,17 +35,23 @@ pub fn cut(args: &Cut) -> anyhow::Result<ExitCode> {
             }
             Spanned::Item(item) => item,
         };
-        if let (Item::Entry(Entry::Event(event)), Some(span)) = (&*item, part)
+        let time = match item {
+            Item::Entry(Entry::Event(event)) => event.time(),
+            Item::State(state) => Some(state.world.now()),
+            Item::Gap(Gap::Missing(lost)) => Some(lost.time),
+            _ => None,
+        };
+        if let Some(span) = part
             && !copy.is_begun()
-            && event.time().is_some_and(|time| time > span.from)
+            && time.is_some_and(|time| time > span.from)
         {
-            copy.begin_at(&head, span.from)?;
+            copy.begin_at(&head, span)?;
         }
         copy.take(item)
     })?;
     if let Some(span) = part {
         if !copy.is_begun() {
-            copy.begin_at(&head, span.from)?;
+            copy.begin_at(&head, span)?;
         }
         if args.to.is_some() {
             copy.end = span.until;
@@ -88,7 +94,10 @@ pub fn cat(args: &Cat) -> anyhow::Result<ExitCode> {
                 bail!("{name}: it is of another machine, or of another boot of it");
             }
             if head.mono_ns < *last_end {
-                bail!("{name}: it begins before the one before it ends: say them in order");
+                bail!(
+                    "{name}: it begins before the one before it ends: say them in order (what \
+                     --flight wrote overlaps, and cannot be joined)"
+                );
             }
         }
         before = Some((head, end));
@@ -142,6 +151,8 @@ struct Copy {
     /// The head of what comes next, if it is not known yet whether that goes on where the
     /// last ended.
     next: Option<Head>,
+    /// What is missing before that.
+    missing: Option<Lost>,
     /// What is of that time or before is not in the part.
     from: u64,
     /// When it ends.
@@ -158,6 +169,7 @@ impl Copy {
             facts: None,
             head: Head::default(),
             next: None,
+            missing: None,
             from: 0,
             end: 0,
         }
@@ -180,7 +192,14 @@ impl Copy {
     }
 
     /// In the middle, with all that is known there.
-    fn begin_at(&mut self, head: &Head, mono_ns: u64) -> anyhow::Result<()> {
+    fn begin_at(&mut self, head: &Head, span: Span) -> anyhow::Result<()> {
+        let mono_ns = span.from;
+        // Nothing may have happened since it was set.
+        if let Some([offset_ns, _]) = span.offsets_ns
+            && offset_ns.abs_diff(self.known.wall_offset_ns) > Clocks::STEP_NS
+        {
+            self.known.wall_offset_ns = offset_ns;
+        }
         let head = Head {
             mono_ns,
             wall_offset_ns: self.known.wall_offset_ns,
@@ -205,20 +224,16 @@ impl Copy {
             }
             Item::Entry(Entry::Clock(offset)) => {
                 self.known.wall_offset_ns = *offset;
-                return write(&mut self.writer, &self.name, |writer| writer.clock(*offset));
+                return write(&mut self.writer, &self.name, |writer| {
+                    writer.clock(*offset, 0)
+                });
             }
             Item::Entry(Entry::Facts(facts)) => self.facts = Some(std::mem::take(facts)),
             // What is missing here is missing there, and a state that makes it good is read.
-            Item::Gap(Gap::Missing(lost)) if self.next.is_none() => {
-                self.next = Some(Head {
-                    mono_ns: lost.time,
-                    wall_offset_ns: self.known.wall_offset_ns,
-                    ..self.head.clone()
-                });
-            }
+            Item::Gap(Gap::Missing(lost)) => self.misses(*lost),
             Item::Gap(Gap::Boot) => self.known.writers = None,
             Item::End(time) => self.end = *time,
-            Item::Head(_) | Item::Damage(_) | Item::Gap(_) => {}
+            Item::Head(_) | Item::Damage(_) | Item::Gap(Gap::Earlier) => {}
         }
         Ok(())
     }
@@ -260,6 +275,17 @@ impl Copy {
         })
     }
 
+    /// Something is missing up to what comes next.
+    fn misses(&mut self, lost: Lost) {
+        let since = lost.since.max(self.from);
+        self.missing = Some(Lost { since, ..lost });
+        self.next.get_or_insert_with(|| Head {
+            mono_ns: lost.time,
+            wall_offset_ns: self.known.wall_offset_ns,
+            ..self.head.clone()
+        });
+    }
+
     /// What is known where the next begins. If that is what is known already, it goes on
     /// where the last ended.
     fn state(&mut self, state: State) -> anyhow::Result<()> {
@@ -267,7 +293,9 @@ impl Copy {
         if is_same && let Some(head) = self.next.take() {
             let offset = head.wall_offset_ns;
             self.known.wall_offset_ns = offset;
-            return write(&mut self.writer, &self.name, |writer| writer.clock(offset));
+            return write(&mut self.writer, &self.name, |writer| {
+                writer.clock(offset, 0)
+            });
         }
         let next = self.next.take();
         let writers = self.known.writers.take();
@@ -292,6 +320,10 @@ impl Copy {
     }
 
     fn finish(mut self) -> anyhow::Result<ExitCode> {
+        // Nothing comes next that it would be missing before.
+        if let (Some(_), Some(lost)) = (self.next.take(), self.missing.take()) {
+            self.put(&Event::Lost(lost))?;
+        }
         let end = self.end;
         write(&mut self.writer, &self.name, |writer| writer.finish(end))?;
         let Some(writer) = self.writer else {

@@ -16,7 +16,7 @@ use crate::{
     cli,
     diff::{self, diff},
     moment::Moment,
-    render::{Clock, DiffSide, Format, Text, diff_json, diff_text},
+    render::{DiffSide, Format, Text, diff_json, diff_text},
 };
 
 /// Reads both, and prints.
@@ -35,14 +35,15 @@ pub fn run(args: &cli::Diff) -> anyhow::Result<ExitCode> {
         name: &names[at],
         head: &summed[at].head,
         report: &summed[at].report,
-        wall_offset_ns: summed[at].model.wall_offset_ns(),
     };
     let sides = [side(0), side(1)];
-    let mut clock = Clock::new(TimeZone::UTC);
+    let clocks = summed
+        .each_ref()
+        .map(|own| own.model.wall_clock(TimeZone::UTC));
     let mut text = Text::new();
     match args.json {
-        true => diff_json(&mut text, &compared, sides, &mut clock),
-        false => diff_text(&mut text, &compared, sides, colored(args.color), &mut clock),
+        true => diff_json(&mut text, &compared, sides, clocks),
+        false => diff_text(&mut text, &compared, sides, colored(args.color), clocks),
     }
     output::write(&mut text)?;
     Ok(ExitCode::SUCCESS)

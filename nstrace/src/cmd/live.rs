@@ -7,12 +7,13 @@ use std::{
 
 use anyhow::{anyhow, bail};
 use foldhash::HashSet;
+use jiff::tz::TimeZone;
 use nstrace_common::{config::Config, kind::Kind, wire::RecordKind};
 
 use super::{
     looks,
     output::say,
-    recording::{self, Each, Spanned},
+    recording::{self, Each, Span, Spanned},
     trouble::name,
 };
 use crate::{
@@ -30,8 +31,8 @@ use crate::{
     },
     moment::Moment,
     names::Names,
-    render::{NotFound, TreeFilter, TreeView, unseen},
-    trace::{Damage, Entry, Gap, Head, Item, State, StateOf},
+    render::{Clock, NotFound, TreeFilter, TreeView, unseen},
+    trace::{Clocks, Damage, Entry, Gap, Head, Item, State, StateOf},
     world::{self, Change, Namespace, NsKey, World},
 };
 
@@ -54,6 +55,8 @@ pub struct Model {
     pub live: bool,
     /// The moment that it is of, if that is not now.
     moment: Option<Then>,
+    /// When the clock was set up to then.
+    clocks: Clocks,
     /// Who hears of each event before it is applied.
     tap: Option<Tap>,
     changes: Vec<Change>,
@@ -84,6 +87,8 @@ const END: Moment = Moment::FromEnd(Duration::ZERO);
 struct Then {
     now_ns: u64,
     wall_offset_ns: i64,
+    /// That of its beginning.
+    first_offset_ns: Option<i64>,
 }
 
 /// Is told each event, and what is known before it.
@@ -106,7 +111,7 @@ impl Model {
         }
         Model::read(path, options, &mut |_, _| Ok(()), &mut |take| match at {
             None => recording::read(path, take).map(|()| None),
-            Some(at) => recording::read_until(path, at, take).map(Some),
+            Some(at) => recording::read_until(path, at, take),
         })
     }
 
@@ -131,16 +136,16 @@ impl Model {
         each: &mut Listener<'_>,
     ) -> anyhow::Result<Model> {
         Model::read(path, options, each, &mut |take| {
-            let mut end = None;
+            let mut part = None;
             recording::read_span(path, from, until, &mut |spanned| match spanned {
                 Spanned::Head(_, span) => {
                     begins(span.from);
-                    end = until.map(|_| span.until);
+                    part = until.map(|_| span);
                     Ok(())
                 }
                 Spanned::Item(item) => take(item),
             })?;
-            Ok(end)
+            Ok(part)
         })
     }
 
@@ -149,7 +154,7 @@ impl Model {
         path: &Path,
         options: world::Options,
         each: &mut Listener<'_>,
-        source: &mut dyn FnMut(&mut Each) -> anyhow::Result<Option<u64>>,
+        source: &mut dyn FnMut(&mut Each) -> anyhow::Result<Option<Span>>,
     ) -> anyhow::Result<Model> {
         let mut model = Model {
             world: World::new(options),
@@ -162,7 +167,7 @@ impl Model {
             match item {
                 Item::Head(head) => {
                     moment.now_ns = head.mono_ns;
-                    moment.wall_offset_ns = head.wall_offset_ns;
+                    model.clock(head.wall_offset_ns);
                     each(&model, Replayed::Head(head))?;
                 }
                 Item::Entry(Entry::Event(event)) => {
@@ -177,12 +182,12 @@ impl Model {
                 }
                 Item::Gap(Gap::Earlier) => {}
                 Item::Entry(Entry::Name { id, name }) => model.names.learn(id, name),
-                Item::Entry(Entry::Clock(offset)) => moment.wall_offset_ns = *offset,
+                Item::Entry(Entry::Clock(offset)) => model.clock(*offset),
                 Item::Entry(Entry::Facts(facts)) => each(&model, Replayed::Facts(facts))?,
                 Item::State(state) => {
                     is_whole = true;
                     moment.now_ns = moment.now_ns.max(state.world.now());
-                    moment.wall_offset_ns = state.wall_offset_ns;
+                    model.clock(state.wall_offset_ns);
                     model.restore(std::mem::take(&mut **state), each)?;
                 }
                 Item::End(time) => moment.now_ns = moment.now_ns.max(*time),
@@ -191,12 +196,18 @@ impl Model {
             Ok(())
         };
         let until = source(take)?;
-        if let Some(now_ns) = until {
-            model.moment.get_or_insert_default().now_ns = now_ns;
+        if let Some(span) = until {
+            model.moment.get_or_insert_default().now_ns = span.until;
+            // Nothing may have happened since it was set.
+            if let Some([_, offset_ns]) = span.offsets_ns
+                && offset_ns.abs_diff(model.wall_offset_ns()) > Clocks::STEP_NS
+            {
+                model.clock(offset_ns);
+            }
         }
         if !is_whole {
             let name = name(path, "input");
-            let first = until.and_then(|until| looks::first_after(path, until));
+            let first = until.and_then(|span| looks::first_after(path, span.until));
             say(&match first {
                 Some(ns) => {
                     // As --at takes it, and not too early.
@@ -214,6 +225,23 @@ impl Model {
         }
         model.moment.get_or_insert_default();
         Ok(model)
+    }
+
+    /// From here on that is to be added for the time of day.
+    fn clock(&mut self, offset_ns: i64) {
+        let moment = self.moment.get_or_insert_default();
+        moment.wall_offset_ns = offset_ns;
+        let first = *moment.first_offset_ns.get_or_insert(offset_ns);
+        self.clocks.set(moment.now_ns, offset_ns, first);
+    }
+
+    /// A clock that shows what the recording's did at each time.
+    pub fn wall_clock(&self, zone: TimeZone) -> Clock {
+        let mut clock = Clock::new(zone);
+        let first = self.moment.and_then(|moment| moment.first_offset_ns);
+        clock.set_offset(first.unwrap_or_else(clock::wall_offset_ns));
+        clock.set_steps(self.clocks.clone());
+        clock
     }
 
     /// An event that was recorded.
@@ -387,9 +415,11 @@ impl Model {
         let Then {
             now_ns,
             wall_offset_ns,
+            ..
         } = self.moment.unwrap_or_else(|| Then {
             now_ns: clock::monotonic_ns(),
             wall_offset_ns: clock::wall_offset_ns(),
+            first_offset_ns: None,
         });
         TreeView {
             now_ns,
@@ -582,13 +612,14 @@ impl Live {
         let Live { reader, model, .. } = self;
         let (mut found, mut read) = (0, Ok(()));
         snapshot::take(&snapshot::Options::default(), &mut |event| {
-            model.apply(&event, watcher);
             found += 1;
-            // To enter one that was found is told in several records.
+            // Who had the number of one that is found has died before. To enter one is told in
+            // several records.
             let is_ns = matches!(event, Event::FoundNamespace(_));
             if (is_ns || found % BETWEEN == 0) && read.is_ok() {
                 read = reader.drain(|event| model.apply(&event, watcher));
             }
+            model.apply(&event, watcher);
         })?;
         self.ask(watcher);
         let pause = PAUSE.max(begin.elapsed() * LOOK_SHARE);

@@ -18,6 +18,7 @@ use super::{
     trouble::{name, unread},
 };
 use crate::{
+    event::{Event, Lost},
     moment::{Moment, NoMoment},
     trace::{Clocks, Damage, Entry, Gap, Head, Index, Item, Reader},
 };
@@ -56,12 +57,16 @@ pub fn names(path: &Path, each: &mut dyn FnMut(&[u8], &str)) -> anyhow::Result<(
 }
 
 /// Reads what is of that moment or earlier; what leads to it, not all that came before.
-/// Tells which it is, `CLOCK_MONOTONIC` in ns.
-pub fn read_until(path: &Path, moment: &Moment, each: &mut Each<'_>) -> anyhow::Result<u64> {
-    let mut found = 0;
+/// Tells which it is.
+pub fn read_until(
+    path: &Path,
+    moment: &Moment,
+    each: &mut Each<'_>,
+) -> anyhow::Result<Option<Span>> {
+    let mut found = None;
     read_span(path, None, Some(moment), &mut |item| match item {
         Spanned::Head(_, span) => {
-            found = span.until;
+            found = Some(span);
             Ok(())
         }
         Spanned::Item(item) => each(item),
@@ -76,6 +81,9 @@ pub struct Span {
     pub from: u64,
     /// up to this.
     pub until: u64,
+    /// What was to be added to both for the time of day, as far as that is known before all is
+    /// read.
+    pub offsets_ns: Option<[i64; 2]>,
 }
 
 /// What is in a part.
@@ -100,9 +108,15 @@ pub fn read_span(
             let found = moment.resolve(head, clocks, end, &zone);
             found.map_err(|error| anyhow::Error::from(error).context(name.clone()))
         };
+        let ends = [
+            from.map_or(Ok(head.mono_ns), of)?,
+            until.map_or(Ok(end.unwrap_or(u64::MAX)), of)?,
+        ];
+        let offset = |time| clocks.at(time, head.wall_offset_ns);
         let span = Span {
-            from: from.map_or(Ok(head.mono_ns), of)?,
-            until: until.map_or(Ok(end.unwrap_or(u64::MAX)), of)?,
+            from: ends[0],
+            until: ends[1],
+            offsets_ns: end.map(|_| ends.map(offset)),
         };
         if until.is_some() && span.from > span.until {
             anyhow::bail!(WrongWords(format!(
@@ -126,7 +140,8 @@ pub fn read_span(
             each(Spanned::Item(&mut Item::Head(Box::new(head.clone()))))?;
             each(Spanned::Head(&head, span))?;
             let source = Source { name, file: None };
-            rest(&mut reader, &source, &mut not_after(span.until, each))
+            let late = |_| false;
+            rest(&mut reader, &source, &mut not_after(span.until, late, each))
         }
         Input::File(file) => {
             let source = Source::of(name.clone(), &file);
@@ -167,7 +182,9 @@ pub fn read_span(
             let first = if from.is_some() { span.from } else { last };
             let sought = reader.seek(&index, first.min(last), last);
             sought.map_err(unread).with_context(|| name.clone())?;
-            rest(&mut reader, &source, &mut not_after(last, each))
+            let first = head.wall_offset_ns;
+            let late = |offset| until.is_some() && !index.clocks.showed(offset, last, first);
+            rest(&mut reader, &source, &mut not_after(last, late, each))
         }
     }
 }
@@ -351,9 +368,11 @@ fn rest<R: Read>(
     Ok(())
 }
 
-/// The same without events of later times.
+/// The same without events of later times, and without what the clock was set to later. Of a
+/// loss that goes on then, there is what is before.
 fn not_after<'e>(
     until: u64,
+    is_late: impl Fn(i64) -> bool + 'e,
     each: &'e mut dyn FnMut(Spanned) -> anyhow::Result<()>,
 ) -> impl FnMut(&mut Item) -> anyhow::Result<()> + 'e {
     move |item| {
@@ -362,11 +381,26 @@ fn not_after<'e>(
             Item::State(state) => Some(state.world.now()),
             Item::Head(head) => Some(head.mono_ns),
             Item::Gap(Gap::Missing(lost)) => Some(lost.time),
+            Item::Entry(Entry::Clock(offset)) if is_late(*offset) => return Ok(()),
             Item::Entry(_) | Item::End(_) | Item::Damage(_) | Item::Gap(_) => None,
         };
-        match time.is_some_and(|time| time > until) {
-            true => Ok(()),
-            false => each(Spanned::Item(item)),
+        if time.is_none_or(|time| time <= until) {
+            return each(Spanned::Item(item));
+        }
+        let cut = |lost: &Lost| Lost {
+            time: until,
+            count: 0,
+            ..*lost
+        };
+        match item {
+            Item::Gap(Gap::Missing(lost)) if lost.since < until => {
+                each(Spanned::Item(&mut Item::Gap(Gap::Missing(cut(lost)))))
+            }
+            Item::Entry(Entry::Event(Event::Lost(lost))) if lost.since < until => {
+                let lost = Event::Lost(cut(lost));
+                each(Spanned::Item(&mut Item::Entry(Entry::Event(lost))))
+            }
+            _ => Ok(()),
         }
     }
 }

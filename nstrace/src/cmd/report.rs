@@ -2,6 +2,7 @@
 
 use std::{cell::Cell, path::Path, process::ExitCode, time::Duration};
 
+use anyhow::bail;
 use jiff::tz::TimeZone;
 
 use super::{
@@ -18,7 +19,7 @@ use crate::{
     filter::Filter,
     moment::Moment,
     mount_ops::origins::Origins,
-    render::{Clock, End, Format, Of, Printer, Text, TreeFilter, View, report, report_json},
+    render::{End, Format, Of, Printer, Text, TreeFilter, View, report, report_json},
     report::{Known, Report},
     trace::Head,
     world,
@@ -62,6 +63,11 @@ impl Summed {
             match replayed {
                 // Of several, the first.
                 Replayed::Head(new) if head.version == 0 => head = new.clone(),
+                Replayed::Head(new) if new.boot_id != head.boot_id => bail!(
+                    "{}: it is recordings of several boots behind each other, whose times do not \
+                     follow: say one of them",
+                    name(path, "input")
+                ),
                 Replayed::Head(_) => {}
                 Replayed::Facts(new) => facts = new.clone(),
                 Replayed::Damage(_) => {}
@@ -131,13 +137,6 @@ impl Summed {
             has_ledger,
         })
     }
-
-    /// A clock of its end.
-    pub fn clock(&self, zone: TimeZone) -> Clock {
-        let mut clock = Clock::new(zone);
-        clock.set_offset(self.model.wall_offset_ns());
-        clock
-    }
 }
 
 /// Reads all of it, and prints.
@@ -167,20 +166,12 @@ pub fn run(args: &cli::Report) -> anyhow::Result<ExitCode> {
         end: &end,
         filtered,
     };
-    let (mut utc, mut local) = (
-        summed.clock(TimeZone::UTC),
-        summed.clock(TimeZone::system()),
-    );
+    let zones = [TimeZone::UTC, TimeZone::system()];
+    let [mut utc, mut local] = zones.map(|zone| summed.model.wall_clock(zone));
     let mut text = Text::new();
     match args.json {
         true => report_json(&mut text, &summed.report, &of, &mut utc),
-        false => {
-            // It tells when it began: the clock may have been set since.
-            if summed.head.version > 0 {
-                utc.set_offset(summed.head.wall_offset_ns);
-            }
-            report(&mut text, &summed.report, &of, &mut utc, &mut local);
-        }
+        false => report(&mut text, &summed.report, &of, &mut utc, &mut local),
     }
     output::write(&mut text)?;
     if summed.has_ledger {

@@ -6,6 +6,7 @@ use super::{
     Text,
     out::{Short, three_digits},
 };
+use crate::trace::Clocks;
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -13,8 +14,10 @@ const SECOND: u64 = 1_000_000_000;
 /// look-up of the time zone for each line would cost more than the line.
 #[derive(Clone, Debug)]
 pub struct Clock {
-    /// Time of day minus `CLOCK_MONOTONIC`, in ns.
+    /// Time of day minus `CLOCK_MONOTONIC`, in ns,
     offset_ns: i64,
+    /// and what it was from then on.
+    steps: Clocks,
     zone: TimeZone,
     /// When the second of `text` begins, by `CLOCK_MONOTONIC`; none before the first,
     /// and if the machine started within it.
@@ -35,6 +38,7 @@ impl Clock {
     pub fn new(zone: TimeZone) -> Clock {
         Clock {
             offset_ns: 0,
+            steps: Clocks::default(),
             zone,
             begins_ns: None,
             text: *b"0000-00-00T00:00:00.000",
@@ -47,6 +51,12 @@ impl Clock {
             self.offset_ns = offset_ns;
             self.begins_ns = None;
         }
+    }
+
+    /// Sets when that became another.
+    pub fn set_steps(&mut self, steps: Clocks) {
+        self.steps = steps;
+        self.begins_ns = None;
     }
 
     /// Appends `HH:MM:SS.mmm`.
@@ -83,7 +93,8 @@ impl Clock {
 
     #[cold]
     fn tell_anew(&mut self, mono_ns: u64) -> u64 {
-        let wall = i128::from(mono_ns) + i128::from(self.offset_ns);
+        let offset_ns = self.steps.at(mono_ns, self.offset_ns);
+        let wall = i128::from(mono_ns) + i128::from(offset_ns);
         let nanos = wall.rem_euclid(SECOND.into()) as u64;
         self.begins_ns = mono_ns.checked_sub(nanos);
         let second = wall.div_euclid(SECOND.into()) as i64;

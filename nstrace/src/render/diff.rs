@@ -34,8 +34,6 @@ pub struct Side<'a> {
     pub head: &'a Head,
     /// What came to pass in it.
     pub report: &'a Report,
-    /// What to add to its times for the time of day, in ns.
-    pub wall_offset_ns: i64,
 }
 
 /// So many containers, failures and namespaces are shown.
@@ -66,10 +64,10 @@ const COLUMNS: [(&str, usize); 10] = [
     ("B", 100),
 ];
 
-/// Appends it as text. `clock` must tell UTC.
-pub fn diff(out: &mut Text, diff: &Diff, sides: [Side; 2], color: bool, clock: &mut Clock) {
+/// Appends it as text. The clocks, of each side, must tell UTC.
+pub fn diff(out: &mut Text, diff: &Diff, sides: [Side; 2], color: bool, mut clocks: [Clock; 2]) {
     let mut page = Page::new(out, Some(WIDTH), color);
-    for (name, side) in ["A", "B"].into_iter().zip(&sides) {
+    for ((name, side), clock) in ["A", "B"].into_iter().zip(&sides).zip(&mut clocks) {
         head(&mut page, name, side, clock);
     }
     page.words(
@@ -101,7 +99,6 @@ fn head(page: &mut Page, name: &str, side: &Side, clock: &mut Clock) {
     page.line(0, |page| {
         page.styled(Style::Bold, |page| page.str(name));
         page.str(" ");
-        clock.set_offset(side.wall_offset_ns);
         clock.rfc3339(page.out, first);
         page.str(", ");
         length(page.out, last.saturating_sub(first));

@@ -3,9 +3,6 @@
 
 use super::bytes::{Bytes, put, put_signed};
 
-/// Less is a clock that is kept right, not one that was set.
-const STEP_NS: u64 = 1_000_000_000;
-
 /// So many times are remembered: the first.
 const STEPS_MAX: usize = 1000;
 
@@ -17,11 +14,14 @@ pub(super) const STEP_MAX: usize = 20;
 pub struct Clocks(Vec<(u64, i64)>);
 
 impl Clocks {
+    /// Less is a clock that is kept right, not one that was set.
+    pub const STEP_NS: u64 = 1_000_000_000;
+
     /// From a time on this is to be added, where before it was another; says whether the clock
     /// was set.
     pub(crate) fn set(&mut self, time: u64, offset_ns: i64, first: i64) -> bool {
         let last = self.0.last().map_or(first, |(_, offset)| *offset);
-        let is_set = last.abs_diff(offset_ns) > STEP_NS && self.0.len() < STEPS_MAX;
+        let is_set = last.abs_diff(offset_ns) > Clocks::STEP_NS && self.0.len() < STEPS_MAX;
         if is_set {
             self.0.push((time, offset_ns));
         }
@@ -42,6 +42,12 @@ impl Clocks {
         let steps = self.0.iter().rev();
         let last = steps.into_iter().find(|(from, _)| *from <= time);
         last.map_or(first, |(_, offset)| *offset)
+    }
+
+    /// Whether that was to be added at any time up to then.
+    pub fn showed(&self, offset_ns: i64, until: u64, first: i64) -> bool {
+        let mut spans = self.spans([0, until], first);
+        spans.any(|([from, _], own)| from < until && own.abs_diff(offset_ns) <= Clocks::STEP_NS)
     }
 
     /// From when to when it was not set, and what is to be added meanwhile.

@@ -258,7 +258,12 @@ impl<R: Read> Reader<R> {
                     }
                     self.has_found = true;
                     if head.times[0] > self.until {
-                        return Ok(None);
+                        // Something may be missing before it.
+                        let gap = match head.kind == Kind::State as u8 {
+                            true => self.past.state(head.times[1]),
+                            false => self.past.events(head.times),
+                        };
+                        return Ok(gap.map(Step::Gap));
                     }
                     if let Some(step) = self.open(&head)? {
                         return Ok(Some(step));

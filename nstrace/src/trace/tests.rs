@@ -285,8 +285,8 @@ fn everything_is_read_as_it_was_written() {
 fn names_and_clocks_are_kept() {
     let mut writer = Writer::new(Vec::new(), &Head::default(), Options::default()).expect("memory");
     writer.name(b"3f2a", "web").expect("memory");
-    writer.clock(-5).expect("memory");
-    writer.clock(-5).expect("memory");
+    writer.clock(-5, 0).expect("memory");
+    writer.clock(-5, 0).expect("memory");
     writer.finish(0).expect("memory");
     let bytes = writer.into_inner();
     let contents = read(&bytes).expect("a recording");

@@ -144,13 +144,14 @@ impl<W: Write> Writer<W> {
         self.close_when_full()
     }
 
-    /// Notes what to add to `CLOCK_MONOTONIC` for the time of day from here on.
-    pub fn clock(&mut self, offset_ns: i64) -> io::Result<()> {
+    /// Notes what to add to `CLOCK_MONOTONIC` for the time of day from here on, which was seen
+    /// at that time, or later.
+    pub fn clock(&mut self, offset_ns: i64, time: u64) -> io::Result<()> {
         if std::mem::replace(&mut self.clock, offset_ns) == offset_ns {
             return Ok(());
         }
         self.put(|codec, payload| codec.write_clock(payload, offset_ns))?;
-        self.clock_set(self.latest())?;
+        self.clock_set(self.latest().max(time))?;
         self.close_when_full()
     }
 

@@ -56,7 +56,11 @@ use crate::{
 pub fn run(args: Record) -> anyhow::Result<ExitCode> {
     args.filters.check(Some(args.mounts)).map_err(WrongWords)?;
     let place = place(&args)?;
-    let child = Child::of(&args.run)?;
+    // What the command prints is no part of a recording.
+    let child = match args.output.as_os_str() == "-" {
+        true => Child::with_output(&args.run, libc::STDERR_FILENO)?,
+        false => Child::of(&args.run)?,
+    };
     let wanted = match args.writers.is_empty() {
         true => None,
         false => Some(writers::wanted(&WatchedMounts::of(&args.writers))?),
@@ -181,6 +185,7 @@ async fn follow(
             }
         });
     }
+    let seconds = began.elapsed().as_secs_f64();
     progress.end();
     if let Some(child) = child {
         live.reap(child.pid, &mut |_, _, _| {}).await?;
@@ -195,7 +200,7 @@ async fn follow(
         false => String::new(),
     };
     let Written { bytes, files } = sink.finish(&model, &names)?;
-    let (seconds, lost) = (began.elapsed().as_secs_f64(), model.lost);
+    let lost = model.lost;
     let files = match files {
         None => String::new(),
         Some(1) => " in 1 file".to_owned(),

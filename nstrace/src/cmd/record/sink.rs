@@ -381,7 +381,7 @@ impl Sink {
             }
         }
         self.with(|writer| {
-            writer.clock(clock::wall_offset_ns())?;
+            writer.clock(clock::wall_offset_ns(), clock::monotonic_ns())?;
             writer.flush()
         });
     }

@@ -20,14 +20,15 @@ const SIDES: [&str; 2] = ["a", "b"];
 /// The percentiles that are compared.
 const COMPARED: [(&str, f64); 3] = [("p50", 50.0), ("p90", 90.0), ("p99", 99.0)];
 
-/// Appends it as lines of JSON. `clock` must tell UTC.
-pub fn diff(out: &mut Text, diff: &Diff, sides: [Side; 2], clock: &mut Clock) {
+/// Appends it as lines of JSON. The clocks, of each side, must tell UTC.
+pub fn diff(out: &mut Text, diff: &Diff, sides: [Side; 2], clocks: [Clock; 2]) {
+    let [_, mut clock] = clocks;
+    let clock = &mut clock;
     let [.., last] = &sides;
     let time = last
         .report
         .span
         .map_or(last.head.mono_ns, |[first, _]| first);
-    clock.set_offset(last.wall_offset_ns);
     line(out, "diff", time, clock, |object| {
         for (key, own) in SIDES.iter().zip(&sides) {
             side(object, key, own);

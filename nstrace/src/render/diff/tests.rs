@@ -30,13 +30,12 @@ fn printed(sides: [&Recorded; 2], json: bool, color: bool) -> String {
         name: named[at],
         head: &sides[at].head,
         report: &sides[at].report,
-        wall_offset_ns: 0,
     });
     let mut out = Text::new();
-    let mut clock = Clock::new(TimeZone::UTC);
+    let clocks = [Clock::new(TimeZone::UTC), Clock::new(TimeZone::UTC)];
     match json {
-        true => diff_json(&mut out, &compared, [a, b], &mut clock),
-        false => diff(&mut out, &compared, [a, b], color, &mut clock),
+        true => diff_json(&mut out, &compared, [a, b], clocks),
+        false => diff(&mut out, &compared, [a, b], color, clocks),
     }
     out.to_string()
 }

@@ -58,7 +58,7 @@ fn write(most: u64, log: &Machine) -> (Vec<u8>, Vec<String>, bool) {
             write_state(&mut writer, &world);
         }
         if at % 83 == 0 {
-            writer.clock(at as i64 * 1_000_000_000).expect("memory");
+            writer.clock(at as i64 * 1_000_000_000, 0).expect("memory");
         }
         if at % 101 == 0 {
             writer.flush().expect("memory");

@@ -38,7 +38,7 @@ fn with_states(has_ids: bool) -> (Vec<u8>, Vec<Owned>, u64) {
     let mut writer = Writer::new(Vec::new(), &Head::default(), options).expect("memory");
     let (mut world, mut cgroups) = (World::default(), Cgroups::default());
     cgroups.learn(7, b"/demo");
-    writer.clock(-3).expect("memory");
+    writer.clock(-3, 0).expect("memory");
     for event in &machine.log {
         let written = event.with_record(|event| writer.event(event));
         written.expect("memory");
@@ -272,7 +272,7 @@ fn clocks_that_were_set_are_found() {
     let at = |time| Event::SnapshotBegin(Now { time });
     // It is set before anything, by little, and twice.
     for (offset, time) in [(2 * HOUR, 20), (2 * HOUR + 5, 30), (0, 40), (-HOUR, 50)] {
-        writer.clock(offset).expect("memory");
+        writer.clock(offset, 0).expect("memory");
         writer.event(&at(time)).expect("memory");
     }
     let world = World::default();
