@@ -69,6 +69,9 @@ pub enum NoMoment {
 /// To the second, so that what is printed of both ends of a recording can be said.
 const SLACK_NS: i128 = 1_000_000_000;
 
+/// That a clock was set is seen so much later.
+const LATE_NS: i128 = 2_000_000_000;
+
 impl Moment {
     /// The moment by `CLOCK_MONOTONIC`, in ns, of a recording that ends then, if that is
     /// known, and whose clock was set at those times; `zone` is that of the reader.
@@ -153,11 +156,16 @@ impl Shown<'_> {
         let set = sets.find_map(|((_, before), ([set, _], after))| {
             (set + before..set + after).contains(&wall).then_some(set)
         });
+        let late = self.spans().skip(1).find_map(|([from, _], offset)| {
+            let mono = wall - offset;
+            (from - LATE_NS..from).contains(&mono).then_some(from)
+        });
         let [begin, end] = self.ends.map(i128::from);
         let mono = |(_, offset)| wall - offset;
         let before = self.spans().next().map(mono);
         let behind = self.spans().last().map(mono);
-        set.or(before.filter(|mono| (begin - SLACK_NS..begin).contains(mono)))
+        late.or(set)
+            .or(before.filter(|mono| (begin - SLACK_NS..begin).contains(mono)))
             .or(behind.filter(|mono| (end..=end + SLACK_NS).contains(mono)))
     }
 

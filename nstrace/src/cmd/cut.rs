@@ -26,10 +26,19 @@ pub fn cut(args: &Cut) -> anyhow::Result<ExitCode> {
     let mut copy = Copy::new(output);
     let (mut part, mut head) = (None::<Span>, Head::default());
     let (from, until) = (args.from.as_ref(), args.to.as_ref());
+    // What stands late is of the part before, and known when this begins.
+    let from_file = from.filter(|_| !recording::is_pipe(&args.file));
+    if let Some(from) = from_file {
+        recording::look_until(&args.file, from, &mut |item| copy.take(item))?;
+    }
+    let (mut is_after, mut clock) = (false, None);
     recording::read_span(&args.file, from, until, &mut |item| {
         let item = match item {
             Spanned::Head(new, span) => {
                 (part, head) = (Some(span), new.clone());
+                if from_file.is_some() {
+                    return copy.begin_at(&head, span);
+                }
                 copy.known.wall_offset_ns = new.wall_offset_ns;
                 return Ok(());
             }
@@ -41,6 +50,24 @@ pub fn cut(args: &Cut) -> anyhow::Result<ExitCode> {
             Item::Gap(Gap::Missing(lost)) => Some(lost.time),
             _ => None,
         };
+        if let (Some(span), Some(_)) = (part, from_file) {
+            is_after |= time.is_some_and(|time| time > span.from);
+            let is_known = time.map_or(!is_after, |time| time <= span.from);
+            return match item {
+                Item::Entry(Entry::Facts(_)) | Item::End(_) => copy.take(item),
+                Item::Entry(Entry::Clock(offset)) if is_known => {
+                    clock = Some(*offset);
+                    Ok(())
+                }
+                _ if is_known => Ok(()),
+                _ => {
+                    if let Some(offset) = clock.take() {
+                        copy.clock(offset, time.unwrap_or(0))?;
+                    }
+                    copy.take(item)
+                }
+            };
+        }
         if let Some(span) = part
             && !copy.is_begun()
             && time.is_some_and(|time| time > span.from)
@@ -123,6 +150,7 @@ pub fn cat(args: &Cat) -> anyhow::Result<ExitCode> {
                 match copy.is_begun() {
                     false => copy.begin(&head)?,
                     true => {
+                        copy.losses(copy.end == head.mono_ns)?;
                         copy.head = head.clone();
                         copy.next = Some(head);
                     }
@@ -153,6 +181,8 @@ struct Copy {
     next: Option<Head>,
     /// What is missing before that.
     missing: Option<Lost>,
+    /// Losses that went on when the part ended. They are told in the next, if that begins then.
+    cut_losses: Vec<Lost>,
     /// What is of that time or before is not in the part.
     from: u64,
     /// When it ends.
@@ -170,6 +200,7 @@ impl Copy {
             head: Head::default(),
             next: None,
             missing: None,
+            cut_losses: Vec::new(),
             from: 0,
             end: 0,
         }
@@ -188,6 +219,7 @@ impl Copy {
         self.writer = begun.transpose().map_err(unwritten).context(name)?;
         self.known.wall_offset_ns = head.wall_offset_ns;
         (self.head, self.next) = (head.clone(), None);
+        self.cut_losses.clear();
         Ok(())
     }
 
@@ -214,6 +246,10 @@ impl Copy {
     fn take(&mut self, item: &mut Item) -> anyhow::Result<()> {
         match item {
             Item::State(state) => return self.state(std::mem::take(&mut **state)),
+            // Of what goes on behind the end of a part.
+            Item::Entry(Entry::Event(Event::Lost(lost))) if lost.count == 0 => {
+                self.cut_losses.push(*lost);
+            }
             Item::Entry(Entry::Event(event)) => {
                 self.goes_on()?;
                 return self.event(event);
@@ -222,12 +258,7 @@ impl Copy {
                 self.known.names.learn(id, name);
                 return write(&mut self.writer, &self.name, |writer| writer.name(id, name));
             }
-            Item::Entry(Entry::Clock(offset)) => {
-                self.known.wall_offset_ns = *offset;
-                return write(&mut self.writer, &self.name, |writer| {
-                    writer.clock(*offset, 0)
-                });
-            }
+            Item::Entry(Entry::Clock(offset)) => return self.clock(*offset, 0),
             Item::Entry(Entry::Facts(facts)) => self.facts = Some(std::mem::take(facts)),
             // What is missing here is missing there, and a state that makes it good is read.
             Item::Gap(Gap::Missing(lost)) => self.misses(*lost),
@@ -275,6 +306,14 @@ impl Copy {
         })
     }
 
+    /// That is to be added for the time of day from that time on, or from what came last.
+    fn clock(&mut self, offset_ns: i64, time: u64) -> anyhow::Result<()> {
+        self.known.wall_offset_ns = offset_ns;
+        write(&mut self.writer, &self.name, |writer| {
+            writer.clock(offset_ns, time)
+        })
+    }
+
     /// Something is missing up to what comes next.
     fn misses(&mut self, lost: Lost) {
         let since = lost.since.max(self.from);
@@ -289,8 +328,10 @@ impl Copy {
     /// What is known where the next begins. If that is what is known already, it goes on
     /// where the last ended.
     fn state(&mut self, state: State) -> anyhow::Result<()> {
-        let is_same = state.world.now() == self.known.world.now();
-        if is_same && let Some(head) = self.next.take() {
+        let is_same = |head: &mut Head| {
+            head.mono_ns == self.end || state.world.now() == self.known.world.now()
+        };
+        if let Some(head) = self.next.take_if(is_same) {
             let offset = head.wall_offset_ns;
             self.known.wall_offset_ns = offset;
             return write(&mut self.writer, &self.name, |writer| {
@@ -319,7 +360,17 @@ impl Copy {
         }
     }
 
+    /// What was lost when a part ended, unless what comes next tells it.
+    fn losses(&mut self, are_told: bool) -> anyhow::Result<()> {
+        let mut losses = std::mem::take(&mut self.cut_losses).into_iter();
+        losses.try_for_each(|lost| match are_told {
+            true => Ok(()),
+            false => self.put(&Event::Lost(lost)),
+        })
+    }
+
     fn finish(mut self) -> anyhow::Result<ExitCode> {
+        self.losses(false)?;
         // Nothing comes next that it would be missing before.
         if let (Some(_), Some(lost)) = (self.next.take(), self.missing.take()) {
             self.put(&Event::Lost(lost))?;
@@ -352,5 +403,141 @@ fn write(
             .map_err(unwritten)
             .with_context(|| name.to_owned()),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::{
+        cli::{Cli, Command},
+        cmd::live::Model,
+        event::{Now, SnapshotEnd, Unseen},
+        moment::Moment,
+        trace::{Reader, StateOf},
+        world::World,
+    };
+
+    const S: u64 = 1_000_000_000;
+    const DAY: i64 = 24 * 3600 * S as i64;
+
+    /// From a second to another, with an event in each, and what is known at the beginning; in
+    /// that second the clock is set a day ahead.
+    fn recording(from: u64, until: u64, set: Option<u64>) -> Vec<u8> {
+        let head = Head {
+            boot_id: "boot".to_owned(),
+            mono_ns: from * S,
+            ..Head::default()
+        };
+        let mut writer = Writer::new(Vec::new(), &head, Options::default()).unwrap();
+        let mut world = World::default();
+        for second in from..=until {
+            if set == Some(second) {
+                writer.clock(DAY, second * S + S / 4).unwrap();
+                continue;
+            }
+            let events = [
+                Event::SnapshotBegin(Now { time: second * S }),
+                Event::SnapshotEnd(SnapshotEnd {
+                    time: second * S,
+                    unseen: Unseen::default(),
+                }),
+            ];
+            for event in &events {
+                world.apply(event, &mut Vec::new());
+                if second != from {
+                    writer.event(event).unwrap();
+                }
+            }
+            if second == from {
+                let state = State {
+                    world: world.clone(),
+                    ..State::default()
+                };
+                let known: StateOf = state.get();
+                writer.state(&known).unwrap();
+            }
+            writer.flush().unwrap();
+        }
+        writer.finish(until * S).unwrap();
+        writer.into_inner()
+    }
+
+    fn moment(text: &str) -> Moment {
+        text.parse().unwrap()
+    }
+
+    fn cut_out(path: &Path, to: &Path, words: &[&str]) -> Vec<Lost> {
+        let [file, out] = [path, to].map(|path| path.to_str().unwrap());
+        let all = [&["nstrace", "cut", file, "-o", out], words].concat();
+        let Some(Command::Cut(args)) = Cli::try_parse_from(all).unwrap().command else {
+            panic!("another command");
+        };
+        cut(&args).unwrap();
+        let bytes = fs::read(to).unwrap();
+        let mut reader = Reader::new(&bytes[..]);
+        let mut lost = Vec::new();
+        while let Some(item) = reader.read().unwrap() {
+            match item {
+                Item::Gap(Gap::Missing(own)) | Item::Entry(Entry::Event(Event::Lost(own))) => {
+                    lost.push(own);
+                }
+                _ => {}
+            }
+        }
+        lost
+    }
+
+    /// A part of a gap said that nothing was missing.
+    #[test]
+    fn what_is_cut_out_of_a_gap_says_that_it_is_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let [path, to] = ["a.nst", "b.nst"].map(|name| dir.path().join(name));
+        let all = [recording(100, 110, None), recording(130, 140, None)].concat();
+        fs::write(&path, all).unwrap();
+        for (words, since, time) in [
+            (&["--from", "+2s", "--to", "+20s"][..], 110, 120),
+            (&["--from", "+15s", "--to", "+20s"], 115, 120),
+            (&["--from", "+15s"], 110, 130),
+            (&[], 110, 130),
+        ] {
+            let lost = cut_out(&path, &to, words);
+            let spans: Vec<_> = lost.iter().map(|lost| [lost.since, lost.time]).collect();
+            assert_eq!(spans, [[since * S, time * S]], "{words:?}");
+        }
+        assert!(cut_out(&path, &to, &["--to", "+10s"]).is_empty());
+        assert!(cut_out(&path, &to, &["--from", "+30s"]).is_empty());
+        for (at, is_lost) in [("+9s", false), ("+15s", true), ("+30s", false)] {
+            let model = Model::of_recording(&path, Some(&moment(at))).unwrap();
+            assert_eq!(model.world.loss().is_some(), is_lost, "{at}");
+        }
+    }
+
+    /// What the clock was set to later was taken for what it had shown.
+    #[test]
+    fn a_moment_has_the_clock_of_then() {
+        let dir = tempfile::tempdir().unwrap();
+        let [path, to] = ["a.nst", "b.nst"].map(|name| dir.path().join(name));
+        fs::write(&path, recording(100, 110, Some(105))).unwrap();
+        for (at, offset) in [("+4.9s", 0), ("+5.1s", 0), ("+5.5s", DAY), ("+7s", DAY)] {
+            let model = Model::of_recording(&path, Some(&moment(at))).unwrap();
+            assert_eq!(model.wall_offset_ns(), offset, "{at}");
+        }
+        for (words, first, last) in [
+            (&["--to", "+5s"][..], 0, 0),
+            (&["--from", "+5.5s"], DAY, DAY),
+            (&["--from", "+5.1s"], 0, DAY),
+        ] {
+            cut_out(&path, &to, words);
+            let offset = |at| {
+                let model = Model::of_recording(&to, Some(&moment(at)));
+                model.unwrap().wall_offset_ns()
+            };
+            assert_eq!([offset("+0s"), offset("-0s")], [first, last], "{words:?}");
+        }
     }
 }

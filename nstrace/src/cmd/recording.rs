@@ -31,7 +31,7 @@ pub type Each<'e> = dyn FnMut(&mut Item) -> anyhow::Result<()> + 'e;
 pub fn read(path: &Path, each: &mut Each<'_>) -> anyhow::Result<()> {
     let name = name(path, "input");
     match open(path)? {
-        Input::Pipe(pipe) => rest(&mut Reader::new(pipe), &Source { name, file: None }, each),
+        Input::Pipe(pipe) => rest(&mut Reader::new(pipe), &Source::pipe(name), each),
         Input::File(file) => {
             let source = Source::of(name, &file);
             rest(&mut Reader::new(file), &source, each)
@@ -94,11 +94,28 @@ pub enum Spanned<'a, 'i> {
     Item(&'a mut Item<'i>),
 }
 
-/// Reads a part, and what leads to it.
+/// Reads a part, and what leads to it, and says what of it cannot be read.
 pub fn read_span(
     path: &Path,
     from: Option<&Moment>,
     until: Option<&Moment>,
+    each: &mut dyn FnMut(Spanned) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    spanned(path, [from, until], true, each)
+}
+
+/// Reads what is of that moment or earlier, and what leads to it, of a file that is read again.
+pub fn look_until(path: &Path, moment: &Moment, each: &mut Each<'_>) -> anyhow::Result<()> {
+    spanned(path, [None, Some(moment)], false, &mut |item| match item {
+        Spanned::Head(..) => Ok(()),
+        Spanned::Item(item) => each(item),
+    })
+}
+
+fn spanned(
+    path: &Path,
+    [from, until]: [Option<&Moment>; 2],
+    tells: bool,
     each: &mut dyn FnMut(Spanned) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let name = name(path, "input");
@@ -139,12 +156,18 @@ pub fn read_span(
             let span = span(&head, &Clocks::default(), None)?;
             each(Spanned::Item(&mut Item::Head(Box::new(head.clone()))))?;
             each(Spanned::Head(&head, span))?;
-            let source = Source { name, file: None };
+            let source = Source {
+                tells,
+                ..Source::pipe(name)
+            };
             let late = |_| false;
             rest(&mut reader, &source, &mut not_after(span.until, late, each))
         }
         Input::File(file) => {
-            let source = Source::of(name.clone(), &file);
+            let source = Source {
+                tells,
+                ..Source::of(name.clone(), &file)
+            };
             let again = file.try_clone().map_err(unread);
             let mut again = again.with_context(|| name.clone())?;
             let mut reader = Reader::new(file);
@@ -201,7 +224,7 @@ pub fn follow(
     const PAUSES: u32 = 20;
     let name = name(path, "input");
     let (input, source): (Box<dyn Read>, _) = match open(path)? {
-        Input::Pipe(pipe) => (pipe, Source { name, file: None }),
+        Input::Pipe(pipe) => (pipe, Source::pipe(name)),
         Input::File(file) => {
             let source = Source::of(name, &file);
             (Box::new(file), source)
@@ -237,13 +260,24 @@ struct Source {
     name: String,
     /// None of what can be read once only.
     file: Option<File>,
+    /// Whether it is said what cannot be read.
+    tells: bool,
 }
 
 impl Source {
+    fn pipe(name: String) -> Source {
+        Source {
+            name,
+            file: None,
+            tells: true,
+        }
+    }
+
     fn of(name: String, file: &File) -> Source {
         Source {
             name,
             file: file.try_clone().ok(),
+            tells: true,
         }
     }
 
@@ -355,7 +389,9 @@ fn rest<R: Read>(
     each: &mut Each<'_>,
 ) -> anyhow::Result<()> {
     let mut each = |mut item: Item| {
-        tell(&item, source);
+        if source.tells {
+            tell(&item, source);
+        }
         each(&mut item)
     };
     while let Some(done) = reader

@@ -24,6 +24,10 @@ pub(super) struct Past {
     last: u64,
     /// Since then events may be missing.
     since: Option<u64>,
+    /// When it has ended.
+    end: Option<u64>,
+    /// Whether what comes next begins then.
+    goes_on: bool,
 }
 
 impl Past {
@@ -35,6 +39,7 @@ impl Past {
             return Some(Gap::Boot);
         }
         before.as_ref()?;
+        self.goes_on = self.end.take() == Some(head.mono_ns);
         self.since.get_or_insert(self.last);
         (head.mono_ns < self.last).then_some(Gap::Earlier)
     }
@@ -46,10 +51,15 @@ impl Past {
         }
     }
 
+    /// It ends, at that time.
+    pub fn end(&mut self, time: u64) {
+        self.end = Some(time);
+    }
+
     /// All that is known at a time comes next.
     pub fn state(&mut self, time: u64) -> Option<Gap> {
         // It goes on where the last has ended.
-        self.since = self.since.filter(|_| time != self.last);
+        self.since = self.since.filter(|_| time != self.last && !self.goes_on);
         self.events([time; 2])
     }
 
@@ -58,6 +68,7 @@ impl Past {
         if last == 0 {
             return None;
         }
+        self.goes_on = false;
         self.last = self.last.max(last);
         let since = self.since.take()?;
         Some(Gap::Missing(Lost {
@@ -70,6 +81,6 @@ impl Past {
 
     /// What comes next is of another place in the file.
     pub fn skip(&mut self) {
-        (self.since, self.last) = (None, 0);
+        (self.since, self.last, self.end) = (None, 0, None);
     }
 }

@@ -378,6 +378,7 @@ impl<R: Read> Reader<R> {
             return Ok(Some(self.behind(gap, Step::State(Box::new(state)))));
         }
         if self.has_ended {
+            self.past.end(head.times[1]);
             return Ok(Some(Step::End(head.times[1])));
         }
         if head.kind == Kind::Writers as u8 && self.is_blind {
