@@ -612,14 +612,20 @@ impl Live {
         let Live { reader, model, .. } = self;
         let (mut found, mut read) = (0, Ok(()));
         snapshot::take(&snapshot::Options::default(), &mut |event| {
+            // Who had the number of one that is found has died before. What is later is not known
+            // to be of which of the two, until that one is.
+            if let Event::FoundNamespace(ns) = event
+                && read.is_ok()
+            {
+                read = reader.records(ns.time, |event| model.apply(&event, watcher));
+            }
+            model.apply(&event, watcher);
             found += 1;
-            // Who had the number of one that is found has died before. To enter one is told in
-            // several records.
+            // To enter one that was found is told in several records.
             let is_ns = matches!(event, Event::FoundNamespace(_));
             if (is_ns || found % BETWEEN == 0) && read.is_ok() {
                 read = reader.drain(|event| model.apply(&event, watcher));
             }
-            model.apply(&event, watcher);
         })?;
         self.ask(watcher);
         let pause = PAUSE.max(begin.elapsed() * LOOK_SHARE);
