@@ -562,6 +562,15 @@ impl Live {
     /// Looks for losses that the rings do not know of, and for what holds that which
     /// nothing is known to hold; to be called from time to time.
     pub fn check(&mut self, watcher: &mut Watcher) -> anyhow::Result<()> {
+        self.check_beside(&mut |_, _| Ok(()), watcher)
+    }
+
+    /// The same, beside somebody as for [`Live::read_beside`].
+    pub fn check_beside(
+        &mut self,
+        beside: &mut Beside,
+        watcher: &mut Watcher,
+    ) -> anyhow::Result<()> {
         let told = self.reader.told_by_twins();
         let skipped = self.kernel.missed(told);
         if skipped > self.model.skipped {
@@ -574,7 +583,7 @@ impl Live {
             self.model.skipped = skipped;
             self.model.apply(&Event::Lost(lost), watcher);
         }
-        self.read(watcher)?;
+        self.read_beside(beside, watcher)?;
         if Instant::now() >= self.next_look && self.has_riddles() {
             self.look(watcher)?;
         }
@@ -582,13 +591,18 @@ impl Live {
     }
 
     /// Waits a little until nothing is left of a process that was waited for.
-    pub async fn reap(&mut self, pid: u32, watcher: &mut Watcher<'_>) -> anyhow::Result<()> {
+    pub async fn reap(
+        &mut self,
+        pid: u32,
+        beside: &mut Beside<'_>,
+        watcher: &mut Watcher<'_>,
+    ) -> anyhow::Result<()> {
         for _ in 0..REAP_TICKS {
             if self.model.world.by_tid(pid).is_none() {
                 break;
             }
             tokio::time::sleep(REAP_TICK).await;
-            self.read(watcher)?;
+            self.read_beside(beside, watcher)?;
         }
         Ok(())
     }

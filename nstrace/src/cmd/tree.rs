@@ -95,9 +95,11 @@ async fn follow(args: Tree, mut child: Option<Child>) -> anyhow::Result<ExitCode
         show.flush(&live.model)?;
     }
     if let Some(child) = child {
-        live.reap(child.pid, &mut |model, changes, time| {
-            show.changed(model, changes, time)
-        })
+        live.reap(
+            child.pid,
+            &mut |_, _| Ok(()),
+            &mut |model, changes, time| show.changed(model, changes, time),
+        )
         .await?;
     }
     let model = live.end(&mut |model, changes, time| show.changed(model, changes, time))?;

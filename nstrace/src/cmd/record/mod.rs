@@ -145,8 +145,7 @@ async fn follow(
             }
             _ = tick.tick() => {
                 // What of the ledger was too late at the last reading wakes nobody.
-                read(&mut live, &mut writers)?;
-                live.check(&mut |_, _, _| {})?;
+                live.check_beside(&mut beside(&mut writers), &mut |_, _, _| {})?;
                 want_names(&mut feed, &live.model, &names);
             }
             _ = look.tick() => {
@@ -188,7 +187,8 @@ async fn follow(
     let seconds = began.elapsed().as_secs_f64();
     progress.end();
     if let Some(child) = child {
-        live.reap(child.pid, &mut |_, _, _| {}).await?;
+        let (mut beside, watcher) = (beside(&mut writers), &mut |_: &_, _: &_, _| {});
+        live.reap(child.pid, &mut beside, watcher).await?;
     }
     read(&mut live, &mut writers)?;
     let mut model = live.end(&mut |_, _, _| {})?;
@@ -217,8 +217,12 @@ async fn follow(
 /// Reads what has happened, and in the order of time what the ledger says: a mount dies after
 /// the operation that took it away, and before the next that has its number.
 fn read(live: &mut Live, writers: &mut Option<Writers>) -> anyhow::Result<()> {
-    let mut beside = |model: &mut Model, until| Writers::read(writers, until, model);
-    live.read_beside(&mut beside, &mut |_, _, _| {})
+    live.read_beside(&mut beside(writers), &mut |_, _, _| {})
+}
+
+/// Reads the ledger up to a time.
+fn beside(writers: &mut Option<Writers>) -> impl FnMut(&mut Model, u64) -> anyhow::Result<()> + '_ {
+    |model, until| Writers::read(writers, until, model)
 }
 
 /// Where it goes, as far as that can be seen before anything is traced.
