@@ -167,8 +167,6 @@ fields! {
     PidNsLevel = "pid_namespace", ["level"], Required;
     PidNsParent = "pid_namespace", ["parent"], Required;
     PidNsRcu = "pid_namespace", ["rcu"], Optional;
-    /// How many hold it. A kref up to v5.10, renamed in v6.18.
-    PidNsCount = "pid_namespace", ["ns.__ns_ref", "ns.count", "kref"], Optional;
     PidNsAllocated = "pid_namespace", ["pid_allocated"], Optional;
     UserLevel = "user_namespace", ["level"], Optional;
     UserParent = "user_namespace", ["parent"], Required;

@@ -5,10 +5,6 @@
 //! xarray of bitmaps (v6.12 lib/idr.c, ida_alloc_range; include/linux/xarray.h). A bit is
 //! set from before a namespace can be seen until it has died, and nothing on the way to a
 //! set bit is moved but as readers under RCU may see it, as programs are.
-//!
-//! The files of /proc have their numbers from the same allocator, some sixty with each net
-//! namespace, and the lowest free one is given: a number that a namespace has given up is soon
-//! in use again. Of a pid namespace the address is known; what stands there says more.
 
 use nstrace_common::{
     field::member,
@@ -35,28 +31,6 @@ extern "C" fn number_in_use(args: *const u64) -> i32 {
     // SAFETY: two arguments, as the program's caller gives them.
     let (ida, number) = unsafe { (*args, *args.add(1)) };
     answer(ida, number)
-}
-
-/// Is run like it, with the address of what was a pid namespace and the number that this had:
-/// whether it is no more. Then its memory is another's, or nobody holds it, which stays
-/// written there when it has been freed.
-#[unsafe(no_mangle)]
-#[unsafe(link_section = "raw_tracepoint")]
-extern "C" fn pid_ns_is_over(args: *const u64) -> i32 {
-    // SAFETY: two arguments, as the program's caller gives them.
-    let (ns, number) = unsafe { (*args, *args.add(1)) };
-    if !has(member::PidNsCount) {
-        return UNKNOWN;
-    }
-    // SAFETY: Raw reads any address.
-    let (inum, holders): (u32, u32) = unsafe {
-        let inum = Raw::get(ns, member::PidInum);
-        (inum, Raw::get(ns, member::PidNsCount))
-    };
-    match u64::from(inum) == number && holders != 0 {
-        true => IN_USE,
-        false => FREE,
-    }
 }
 
 #[inline(always)]

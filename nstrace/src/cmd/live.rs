@@ -8,7 +8,7 @@ use std::{
 use anyhow::{anyhow, bail};
 use foldhash::HashSet;
 use jiff::tz::TimeZone;
-use nstrace_common::{config::Config, kind::Kind, wire::RecordKind};
+use nstrace_common::{config::Config, wire::RecordKind};
 
 use super::{
     looks,
@@ -20,7 +20,7 @@ use crate::{
     cgroups::Cgroups,
     cli::AttachArgs,
     engines::Engines,
-    event::{Cgroup, Event, FoundFree, Life, Lost, Unseen},
+    event::{Cgroup, Event, FoundFree, Lost, Unseen},
     explain::Facts,
     kernel::{
         clock,
@@ -626,13 +626,6 @@ impl Live {
         let Live { reader, model, .. } = self;
         let (mut found, mut read) = (0, Ok(()));
         snapshot::take(&snapshot::Options::default(), &mut |event| {
-            // Who had the number of one that is found has died before. What is later is not known
-            // to be of which of the two, until that one is.
-            if let Event::FoundNamespace(ns) = event
-                && read.is_ok()
-            {
-                read = reader.records(ns.time, |event| model.apply(&event, watcher));
-            }
             model.apply(&event, watcher);
             found += 1;
             // To enter one that was found is told in several records.
@@ -656,21 +649,13 @@ impl Live {
         let unconfirmed = world
             .namespaces()
             .filter(|(_, ns)| ns.is_alive() && !ns.confirmed);
-        let numbers: Vec<(u32, u64)> = unconfirmed.map(|(_, ns)| (ns.inum, ns.address)).collect();
-        for (inum, address) in numbers {
+        let inums: Vec<u32> = unconfirmed.map(|(_, ns)| ns.inum).collect();
+        for inum in inums {
             let time = clock::monotonic_ns();
-            let event = if self.kernel.is_free(inum) {
-                Event::FoundFree(FoundFree { time, inum })
-            } else if self.kernel.is_over(inum, address) {
-                Event::Death(Life {
-                    kind: Some(Kind::Pid),
-                    address: Some(address),
-                    ..Life::death(time, inum)
-                })
-            } else {
-                continue;
-            };
-            self.model.apply(&event, watcher);
+            if self.kernel.is_free(inum) {
+                let free = FoundFree { time, inum };
+                self.model.apply(&Event::FoundFree(free), watcher);
+            }
         }
     }
 }

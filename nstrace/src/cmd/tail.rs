@@ -201,7 +201,7 @@ async fn follow(args: Tail, mut child: Option<Child>) -> anyhow::Result<ExitCode
     let (skipped, runs) = (skipped_deaths(&kernel, &reader), kernel.skipped_runs());
     drop(kernel);
     // What was being written just then.
-    reader.records(clock::monotonic_ns(), |event| screen.event(&event))?;
+    reader.records(|event| screen.event(&event))?;
     screen.skipped(skipped, true, now);
     output::write(&mut screen.text)?;
     if runs > 0 {

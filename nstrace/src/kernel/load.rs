@@ -92,19 +92,11 @@ impl Kernel {
     /// Whether nothing has that number of a namespace any more. False if the kernel does not
     /// tell.
     pub fn is_free(&mut self, inum: u32) -> bool {
-        self.answers(|numbers, bpf| numbers.is_free(bpf, inum))
-    }
-
-    /// Whether the pid namespace of that number, which was at that address, is no more. False
-    /// if the kernel does not tell, and without an address (0).
-    pub fn is_over(&mut self, inum: u32, address: u64) -> bool {
-        self.answers(|numbers, bpf| numbers.is_over(bpf, inum, address))
-    }
-
-    fn answers(&mut self, ask: impl FnOnce(&Numbers, &Ebpf) -> bool) -> bool {
         let Kernel { bpf, numbers, .. } = self;
         let numbers = numbers.get_or_insert_with(|| Numbers::new(bpf));
-        numbers.as_ref().is_some_and(|numbers| ask(numbers, bpf))
+        numbers
+            .as_ref()
+            .is_some_and(|numbers| numbers.is_free(bpf, inum))
     }
 
     /// How many deaths the kernel has skipped a program for, those too that its twin

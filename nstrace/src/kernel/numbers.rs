@@ -8,9 +8,8 @@ use nstrace_common::{numbers::FREE, wire::FIRST_INUM};
 
 use super::symbols::address;
 
-/// The programs that answer.
-const NUMBER: &str = "number_in_use";
-const PID_NS: &str = "pid_ns_is_over";
+/// The program that answers.
+const PROGRAM: &str = "number_in_use";
 
 /// The allocator of the numbers (fs/proc/generic.c).
 const ALLOCATOR: &str = "proc_inum_ida";
@@ -22,15 +21,13 @@ pub struct Numbers {
 }
 
 impl Numbers {
-    /// Loads the programs. None where the kernel does not say where the allocator is
-    /// (kernel.kptr_restrict=2, or built without CONFIG_KALLSYMS_ALL), or cannot run them
+    /// Loads the program. None where the kernel does not say where the allocator is
+    /// (kernel.kptr_restrict=2, or built without CONFIG_KALLSYMS_ALL), or cannot run it
     /// (before v5.10): then it stays unknown.
     pub fn new(bpf: &mut Ebpf) -> Option<Numbers> {
         let allocator = address(ALLOCATOR).ok().flatten()?;
-        for program in [NUMBER, PID_NS] {
-            let program: &mut RawTracePoint = bpf.program_mut(program)?.try_into().ok()?;
-            program.load().ok()?;
-        }
+        let program: &mut RawTracePoint = bpf.program_mut(PROGRAM)?.try_into().ok()?;
+        program.load().ok()?;
         Some(Numbers { allocator })
     }
 
@@ -39,14 +36,8 @@ impl Numbers {
         let Some(number) = inum.checked_sub(FIRST_INUM) else {
             return false;
         };
-        let answer = run(bpf, NUMBER, [self.allocator, number.into()]);
+        let answer = run(bpf, PROGRAM, [self.allocator, number.into()]);
         answer == Some(FREE)
-    }
-
-    /// Whether the pid namespace of that number, which was at that address, is no more: its
-    /// number may be in use again. False if that cannot be told, too.
-    pub fn is_over(&self, bpf: &Ebpf, inum: u32, address: u64) -> bool {
-        address != 0 && run(bpf, PID_NS, [address, inum.into()]) == Some(FREE)
     }
 }
 

@@ -94,8 +94,7 @@ impl Reader {
 
     /// Hands over everything that is there, then what was lost.
     pub fn drain(&mut self, mut each: impl FnMut(Event)) -> Result<(), KernelError> {
-        // Whoever makes more than can be read must not keep the reader from all else.
-        self.records(clock::monotonic_ns(), &mut each)?;
+        self.records(&mut each)?;
         self.report_lost(each);
         Ok(())
     }
@@ -105,15 +104,17 @@ impl Reader {
         self.counters.by_twin()
     }
 
-    /// Hands over everything that happened up to that time.
+    /// Hands over everything that happened up to now: whoever makes more than can be read
+    /// must not keep the reader from all else.
     ///
     /// A death is sent before its number can be used again, and after the operation
     /// that the namespace was born in. So: if an operation is there, then every death
     /// before it, looked for afterwards, is there too; and if a death is there, so is
     /// its birth, looked for once more.
-    pub fn records(&mut self, until: u64, mut each: impl FnMut(Event)) -> Result<(), KernelError> {
+    pub fn records(&mut self, mut each: impl FnMut(Event)) -> Result<(), KernelError> {
         let (events, lives) = (self.events.get_mut(), self.lives.get_mut());
         let (symbols, stack) = (&mut self.symbols, &mut self.stack);
+        let now = clock::monotonic_ns();
         let span = self.since..=self.until;
         let mut each = |record: &[u8]| -> Result<(), KernelError> {
             if span.contains(&time(record)) {
@@ -132,10 +133,8 @@ impl Reader {
         // The time of the next death, if one was looked at and left.
         let mut left = None;
         loop {
-            let Some(event) = next(events, until) else {
-                let Some(death) = next(lives, until) else {
-                    break;
-                };
+            let Some(event) = next(events, now) else {
+                let Some(death) = next(lives, now) else { break };
                 let at = time(&death);
                 while let Some(event) = next(events, at) {
                     each(&event)?;

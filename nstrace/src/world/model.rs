@@ -85,7 +85,7 @@ pub struct Namespace {
     /// `NS_GET_USERNS` has it.
     pub owner: Option<NsKey>,
     /// The address of a pid namespace; 0 if it is not known.
-    pub address: u64,
+    pub(super) address: u64,
     /// When it was born, if that was told.
     pub born: Option<u64>,
     /// Who made it, if that was told.
