@@ -16,7 +16,7 @@ use crate::{
     cli::{Cat, Cut},
     event::{Event, Lost},
     explain::Facts,
-    trace::{Clocks, Entry, Gap, Head, Item, Options, State, TraceError, Writer},
+    trace::{Entry, Gap, Head, Item, Options, State, TraceError, Writer},
 };
 
 /// Writes a part of a recording, as a recording.
@@ -226,12 +226,7 @@ impl Copy {
     /// In the middle, with all that is known there.
     fn begin_at(&mut self, head: &Head, span: Span) -> anyhow::Result<()> {
         let mono_ns = span.from;
-        // Nothing may have happened since it was set.
-        if let Some([offset_ns, _]) = span.offsets_ns
-            && offset_ns.abs_diff(self.known.wall_offset_ns) > Clocks::STEP_NS
-        {
-            self.known.wall_offset_ns = offset_ns;
-        }
+        self.known.wall_offset_ns = span.offset_ns(0, self.known.wall_offset_ns);
         let head = Head {
             mono_ns,
             wall_offset_ns: self.known.wall_offset_ns,

@@ -198,12 +198,7 @@ impl Model {
         let until = source(take)?;
         if let Some(span) = until {
             model.moment.get_or_insert_default().now_ns = span.until;
-            // Nothing may have happened since it was set.
-            if let Some([_, offset_ns]) = span.offsets_ns
-                && offset_ns.abs_diff(model.wall_offset_ns()) > Clocks::STEP_NS
-            {
-                model.clock(offset_ns);
-            }
+            model.clock(span.offset_ns(1, model.wall_offset_ns()));
         }
         if !is_whole {
             let name = name(path, "input");

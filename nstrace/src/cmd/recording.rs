@@ -86,6 +86,16 @@ pub struct Span {
     pub offsets_ns: Option<[i64; 2]>,
 }
 
+impl Span {
+    /// What was to be added at its beginning (0) or its end (1), where that was the last that
+    /// was read: nothing may have happened since the clock was set.
+    pub fn offset_ns(&self, end: usize, last_ns: i64) -> i64 {
+        let own = self.offsets_ns.map(|own| own[end]);
+        let is_set = |own: &i64| own.abs_diff(last_ns) > Clocks::STEP_NS;
+        own.filter(is_set).unwrap_or(last_ns)
+    }
+}
+
 /// What is in a part.
 pub enum Spanned<'a, 'i> {
     /// Comes first.

@@ -35,7 +35,7 @@ impl Past {
     pub fn head(&mut self, head: &Head) -> Option<Gap> {
         let before = self.boot.replace(head.boot_id.clone());
         if before.is_some() && before != self.boot {
-            (self.since, self.last) = (None, 0);
+            self.skip();
             return Some(Gap::Boot);
         }
         before.as_ref()?;
@@ -46,6 +46,7 @@ impl Past {
 
     /// Something is left out that may have been events.
     pub fn damage(&mut self) {
+        (self.end, self.goes_on) = (None, false);
         if self.last > 0 {
             self.since.get_or_insert(self.last);
         }
@@ -79,8 +80,9 @@ impl Past {
         }))
     }
 
-    /// What comes next is of another place in the file.
+    /// What comes next is of another place in the file, or of another boot.
     pub fn skip(&mut self) {
-        (self.since, self.last, self.end) = (None, 0, None);
+        (self.since, self.last) = (None, 0);
+        (self.end, self.goes_on) = (None, false);
     }
 }

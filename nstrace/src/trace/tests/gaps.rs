@@ -69,6 +69,28 @@ fn told(bytes: &[u8]) -> String {
     told.trim_end().to_owned()
 }
 
+/// What is damaged behind the head of a part that goes on is missing from it.
+#[test]
+fn damage_is_a_gap_in_a_part_that_goes_on_too() {
+    let first = recording(("a", 5, &[Some(10), Some(20)]));
+    let next = recording(("a", 20, &[None, Some(30), None, Some(40)]));
+    let all = [&first[..], &next[..]].concat();
+    assert_eq!(told(&all), "head 10 20 end head state 30 40 end");
+    let mut gaps = 0;
+    for from in (first.len()..all.len()).step_by(5) {
+        for to in (from..all.len()).step_by(5) {
+            let mut damaged = all.clone();
+            damaged[from..=to].iter_mut().for_each(|byte| *byte ^= 1);
+            let told = told(&damaged);
+            // What comes later is read, and the event before it is not.
+            let misses = told.contains(" 40") && !told.contains(" 30");
+            assert!(!misses || told.contains('('), "{from} to {to}: {told}");
+            gaps += usize::from(misses);
+        }
+    }
+    assert!(gaps > 0);
+}
+
 #[test]
 fn what_follows_is_known_to_go_on_or_not() {
     let first: Part = ("a", 5, &[Some(10), Some(20)]);

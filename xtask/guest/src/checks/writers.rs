@@ -190,7 +190,8 @@ pub fn module(suite: &mut Suite) -> Result<Verdict> {
     Ok(Verdict::Ran(report))
 }
 
-/// In a recording each death of a mount stands behind the umount that took it away.
+/// In a recording each death of a mount stands behind the umount that took it away, and before
+/// the next.
 fn after_umounts(file: &str, report: &mut Report) -> Result<()> {
     let words = ["tail", "--json", "--mounts", "--from", file];
     let lines = crate::harness::watch::run(&words, PATIENCE)?.stdout;
@@ -198,12 +199,11 @@ fn after_umounts(file: &str, report: &mut Report) -> Result<()> {
     for line in &lines {
         let line: serde_json::Value = serde_json::from_str(line)?;
         let number = |name: &str| line[name].as_u64().unwrap_or(0);
-        if line["type"] == "mount_death" {
-            (last, deaths) = (number("mono_ns"), deaths + 1);
-        } else if line["type"] == "mount" && line["op"] == "umount" {
-            report.check(number("mono_ns") + number("took_ns") > last, || {
-                format!("one died before its umount, or this one: {line}")
-            });
+        let is_death = line["type"] == "mount_death";
+        if is_death || line["type"] == "mount" && line["op"] == "umount" {
+            let time = number("mono_ns") + number("took_ns");
+            report.check(time >= last, || format!("not in the order of time: {line}"));
+            (last, deaths) = (time, deaths + u32::from(is_death));
         }
     }
     report.check(deaths > 0, || format!("no death in {lines:?}"));
