@@ -353,6 +353,8 @@ pub struct Expected {
     block: u64,
     time: u64,
     streams: Vec<Stream>,
+    /// Of the record that is written, for the mask stands before them.
+    differences: Vec<i64>,
 }
 
 /// The mask is that of the last record.
@@ -365,6 +367,7 @@ impl Expected {
             block: 0,
             time: 0,
             streams: vec![Stream::NEW; STREAMS * usize::from(KINDS)],
+            differences: Vec::new(),
         }
     }
 
@@ -406,19 +409,21 @@ impl Expected {
             member.set(guess, other.get(own));
         }
         let mut words = 0_u32;
-        // Most are as expected: four are looked at together.
+        // Most are as expected: four are looked at together. Times are among the first.
         let ((fours, rest), guesses) = (own.as_chunks::<4>(), guess.as_chunks::<4>().0);
         for (at, (own, guess)) in fours.iter().zip(guesses).enumerate() {
-            if own != guess {
+            if at == 0 || own != guess {
                 words |= differing(own, guess) << (4 * at);
             }
         }
         let at = own.len() - rest.len();
         words |= differing(rest, &guess[at..]) << at;
         let mut mask = 0;
+        self.differences.clear();
         while words != 0 {
             let at = words.trailing_zeros() as usize % WORDS;
-            mask |= layout.differing(at, own[at] ^ guess[at]);
+            let (own, guess) = (own[at], std::mem::replace(&mut guess[at], own[at]));
+            mask |= layout.differing(at, own, guess, &mut self.differences);
             words &= words - 1;
         }
         let same_mask = if mask == stream.mask { SAME_MASK } else { 0 };
@@ -426,14 +431,10 @@ impl Expected {
         if same_mask == 0 {
             put(out, mask);
         }
-        let mut left = mask;
-        while left != 0 {
-            let member = layout.members[left.trailing_zeros() as usize];
-            put_signed(out, member.difference(own, guess));
-            left &= left - 1;
+        for difference in &self.differences {
+            put_signed(out, *difference);
         }
         self.time = own[TIME];
-        guess[..size_of::<R>() / 8].copy_from_slice(own);
         stream.mask = mask;
         stream.write_lists(out, lists);
     }
@@ -498,20 +499,24 @@ impl Stream {
         }
     }
 
-    /// How many there are, a mask of those that are not as expected, and these.
+    /// How many there are, and for each 64 of them what `write_words` does.
+    #[inline(always)]
     fn write_lists(&mut self, out: &mut Vec<u8>, lists: &[u64]) {
         put(out, lists.len() as u64);
-        self.lists.resize(lists.len(), 0);
-        for (last, lists) in self.lists.chunks_mut(64).zip(lists.chunks(64)) {
-            let differs = |(at, (last, word)): (usize, (&u64, &u64))| u64::from(last != word) << at;
-            let mut left = last.iter().zip(lists).enumerate().map(differs).sum();
-            put(out, left);
-            while left != 0 {
-                let at = left.trailing_zeros() as usize;
-                put_signed(out, lists[at].wrapping_sub(last[at]).cast_signed());
-                last[at] = lists[at];
-                left &= left - 1;
-            }
+        if self.lists.len() != lists.len() {
+            self.lists.resize(lists.len(), 0);
+        }
+        match lists.len() {
+            0 => {}
+            1..=64 => write_words(out, &mut self.lists, lists),
+            _ => self.write_long_lists(out, lists),
+        }
+    }
+
+    #[inline(never)]
+    fn write_long_lists(&mut self, out: &mut Vec<u8>, lists: &[u64]) {
+        for (last, words) in self.lists.chunks_mut(64).zip(lists.chunks(64)) {
+            write_words(out, last, words);
         }
     }
 
@@ -535,16 +540,39 @@ impl Stream {
     }
 }
 
+/// A mask of the words that are not those before, and their differences.
+#[inline(always)]
+fn write_words(out: &mut Vec<u8>, last: &mut [u64], words: &[u64]) {
+    let mut left = 0;
+    for (last, word) in last.iter().zip(words).rev() {
+        left = left << 1 | u64::from(last != word);
+    }
+    put(out, left);
+    while left != 0 {
+        let at = left.trailing_zeros() as usize;
+        put_signed(out, words[at].wrapping_sub(last[at]).cast_signed());
+        last[at] = words[at];
+        left &= left - 1;
+    }
+}
+
 impl Layout {
-    /// Bits of the members of a word in which bits differ.
-    #[inline]
-    fn differing(&self, word: usize, bits: u64) -> u64 {
-        let (low, high) = (bits as u32 != 0, bits >> 32 != 0);
-        let differing = match self.halved >> word & 1 {
-            0 => u64::from(low | high),
-            _ => u64::from(low) | u64::from(high) << 1,
-        };
-        differing << self.firsts[word]
+    /// Bits of the members of a word that differ, and by what.
+    #[inline(always)]
+    fn differing(&self, word: usize, own: u64, guess: u64, differences: &mut Vec<i64>) -> u64 {
+        if self.halved >> word & 1 == 0 {
+            differences.push(own.wrapping_sub(guess).cast_signed());
+            return 1 << self.firsts[word];
+        }
+        let mut bits = 0;
+        for (half, shift) in [0, u32::BITS].into_iter().enumerate() {
+            let difference = ((own >> shift) as u32).wrapping_sub((guess >> shift) as u32);
+            if difference != 0 {
+                differences.push(difference.cast_signed().into());
+                bits |= 1 << half;
+            }
+        }
+        bits << self.firsts[word]
     }
 }
 
@@ -571,15 +599,6 @@ impl Member {
         let word = &mut words[self.place()];
         let sum = word.wrapping_add(value << self.shift);
         *word = *word & !self.bits | sum & self.bits;
-    }
-
-    #[inline]
-    fn difference(self, value: &[u64], guess: &[u64]) -> i64 {
-        let difference = self.get(value).wrapping_sub(self.get(guess));
-        match self.bits {
-            u64::MAX => difference.cast_signed(),
-            _ => i64::from((difference as u32).cast_signed()),
-        }
     }
 }
 

@@ -161,7 +161,17 @@ impl Codec {
     }
 
     /// Appends an event. [`Event::Birth`] is part of an operation, and not told alone.
+    #[inline]
     pub fn write(&mut self, out: &mut Vec<u8>, event: &Event) {
+        match event {
+            Event::Op(op) => self.operation(out, RecordKind::Op, op),
+            Event::Death(life) => self.death(out, life),
+            _ => self.write_rarer(out, event),
+        }
+    }
+
+    #[inline(never)]
+    fn write_rarer(&mut self, out: &mut Vec<u8>, event: &Event) {
         match event {
             Event::Op(op) => self.operation(out, RecordKind::Op, op),
             Event::Births(op) => self.operation(out, RecordKind::Birth, op),

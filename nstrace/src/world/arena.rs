@@ -46,17 +46,19 @@ impl<T> Default for Arena<T> {
 }
 
 impl<T> Arena<T> {
-    /// Gives something a place.
-    #[inline]
-    pub fn insert(&mut self, value: T) -> u32 {
+    /// Gives something a place. It is made there, not elsewhere and copied.
+    #[inline(always)]
+    pub fn insert(&mut self, make: impl FnOnce() -> T) -> u32 {
         if let Some(index) = self.free.pop() {
             let place = &mut self.places[index as usize];
             place.generation = place.generation.wrapping_add(1);
-            place.value = value;
+            place.value = make();
             return index;
         }
-        let generation = FIRST;
-        self.places.push(Place { generation, value });
+        self.places.push(Place {
+            generation: FIRST,
+            value: make(),
+        });
         self.places.len() as u32 - 1
     }
 

@@ -33,10 +33,13 @@ impl World {
             return;
         }
         let user = Kind::User.flag();
-        for flags in [flags & user, flags & !user] {
-            for life in op.born_of(flags) {
+        if flags & user != 0 {
+            for life in op.born_of(user) {
                 self.born_of(op, &life, changes);
             }
+        }
+        for life in op.born_of(flags & !user) {
+            self.born_of(op, &life, changes);
         }
         if !self.early.is_empty() {
             for life in op.born_of(flags) {
@@ -45,6 +48,7 @@ impl World {
         }
     }
 
+    #[inline(always)]
     fn born_of(&mut self, op: &Operation, life: &Life, changes: &mut Vec<Change>) {
         let record = op.record;
         let index = self.birth(life, record.start, changes);
@@ -129,12 +133,16 @@ impl World {
                 Who::Before => self.die(index, start, Known::Inferred, changes),
             }
         }
-        let mut ns = Namespace::new(kind, life.inum, life.id, start, life.time);
-        ns.born = Some(life.time);
-        ns.address = life.address.unwrap_or(0);
         // A snapshot that has begun later did not find it.
-        ns.confirmed = !self.snapshot.is_after(life.time);
-        self.add(ns, true, changes)
+        let confirmed = !self.snapshot.is_after(life.time);
+        let index = self.add(life.inum, life.id, || Namespace {
+            born: Some(life.time),
+            address: life.address.unwrap_or(0),
+            confirmed,
+            ..Namespace::new(kind, life.inum, life.id, start, life.time)
+        });
+        changes.push(Change::Born(self.ns_key(index)));
+        index
     }
 
     fn who(&self, index: u32, kind: Kind, life: &Life, start: u64) -> Who {
@@ -201,9 +209,13 @@ impl World {
         } else if self.ns_graves.has(shown.inum, time) {
             return NONE;
         }
-        let mut ns = Namespace::new(kind, shown.inum, shown.id, time, time);
-        ns.confirmed = !self.snapshot.is_after(time);
-        self.add(ns, true, changes)
+        let confirmed = !self.snapshot.is_after(time);
+        let index = self.add(shown.inum, shown.id, || Namespace {
+            confirmed,
+            ..Namespace::new(kind, shown.inum, shown.id, time, time)
+        });
+        changes.push(Change::Found(self.ns_key(index)));
+        index
     }
 
     /// Whether the namespace of an id has died for sure: ids do not come again.
@@ -246,23 +258,18 @@ impl World {
         }
     }
 
-    fn add(&mut self, ns: Namespace, tell: bool, changes: &mut Vec<Change>) -> u32 {
-        let (inum, id, born) = (ns.inum, ns.id, ns.born);
-        let index = self.namespaces.insert(ns);
+    /// Notes one that is new.
+    #[inline(always)]
+    fn add(&mut self, inum: u32, id: u64, make: impl FnOnce() -> Namespace) -> u32 {
+        let index = self.namespaces.insert(make);
         self.by_inum.set(inum, index);
         self.learn_id(index, id);
-        let key = self.ns_key(index);
-        if tell {
-            changes.push(match born {
-                Some(_) => Change::Born(key),
-                None => Change::Found(key),
-            });
-        }
         index
     }
 
     /// Unlinks a namespace from a parent or an owner that died before it was seen: that was
     /// another one with the same number.
+    #[inline(always)]
     pub(super) fn unlink_dead(&mut self, index: u32) {
         let ns = &self.namespaces[index];
         if ns.parent.is_none() && ns.owner.is_none() {
@@ -273,7 +280,9 @@ impl World {
             above.is_none_or(|above| above.death.is_some_and(|(time, _)| time < ns.seen))
         };
         let (parent, owner) = (ns.parent.filter(was_before), ns.owner.filter(was_before));
-        self.unlink_above(index, parent, owner);
+        if parent.is_some() || owner.is_some() {
+            self.unlink_above(index, parent, owner);
+        }
     }
 
     /// Unlinks a namespace from a parent or an owner that is dead, or has another number
@@ -301,6 +310,7 @@ impl World {
     }
 
     /// Notes the parent and the owner of a namespace, by inum; 0 for what is not known.
+    #[inline(always)]
     pub(super) fn set_parents(
         &mut self,
         index: u32,
@@ -309,25 +319,39 @@ impl World {
         time: u64,
         changes: &mut Vec<Change>,
     ) {
-        let (kind, own) = {
-            let ns = &self.namespaces[index];
-            (ns.kind, ns.inum)
-        };
-        let by_inum = |inum| Ns { inum, id: 0 };
-        if parent != 0 && parent != own && self.namespaces[index].parent.is_none() {
-            let parent = self.shown(kind, by_inum(parent), time, changes);
-            if parent != NONE {
-                self.namespaces[parent].dependents += 1;
-                self.namespaces[index].parent = Some(self.ns_key(parent));
-            }
+        if parent != 0 {
+            self.set_parent(index, parent, time, changes);
         }
-        if owner != 0 && owner != own && self.namespaces[index].owner.is_none() {
-            let owner = self.shown(Kind::User, by_inum(owner), time, changes);
+        let ns = &self.namespaces[index];
+        let (kind, own) = (ns.kind, ns.inum);
+        if owner != 0 && owner != own && ns.owner.is_none() {
+            let owner = self.shown(Kind::User, Ns { inum: owner, id: 0 }, time, changes);
             if owner != NONE {
                 // That of a user namespace is its parent.
                 self.namespaces[owner].dependents += u32::from(kind != Kind::User);
                 self.namespaces[index].owner = Some(self.ns_key(owner));
             }
+        }
+    }
+
+    #[inline(never)]
+    fn set_parent(&mut self, index: u32, parent: u32, time: u64, changes: &mut Vec<Change>) {
+        let ns = &self.namespaces[index];
+        if parent == ns.inum || ns.parent.is_some() {
+            return;
+        }
+        let parent = self.shown(
+            ns.kind,
+            Ns {
+                inum: parent,
+                id: 0,
+            },
+            time,
+            changes,
+        );
+        if parent != NONE {
+            self.namespaces[parent].dependents += 1;
+            self.namespaces[index].parent = Some(self.ns_key(parent));
         }
     }
 
@@ -391,9 +415,11 @@ impl World {
             Some(_) => 0,
             None => std::mem::take(&mut ns.id),
         };
-        let mut next = Namespace::new(kind, inum, id, seen, seen);
-        next.pins = later;
-        let next = self.add(next, true, changes);
+        let next = self.add(inum, id, || Namespace {
+            pins: later,
+            ..Namespace::new(kind, inum, id, seen, seen)
+        });
+        changes.push(Change::Found(self.ns_key(next)));
         for slot in slots(kind) {
             let mut task = self.namespaces[index].members(slot).head;
             while task != NONE {

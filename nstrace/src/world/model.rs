@@ -149,6 +149,7 @@ impl OwnedHolder {
 }
 
 impl Namespace {
+    #[inline(always)]
     pub(super) fn new(kind: Kind, inum: u32, id: u64, first: u64, seen: u64) -> Namespace {
         Namespace {
             kind,
@@ -215,10 +216,12 @@ impl Namespace {
     /// but that: what `World::shown` comes to nearly always, without a look for its number.
     #[inline(always)]
     pub(super) fn is_shown_again(&mut self, shown: event::Ns, time: u64) -> bool {
+        debug_assert!(self.is_alive(), "tasks and numbers are of the living");
         let is_same = self.inum == shown.inum && (shown.id == 0 || self.id == shown.id);
-        let is_again = is_same && self.is_alive() && self.confirmed && time >= self.first;
+        // Seen then, it had been born.
+        let is_again = is_same && self.confirmed && time >= self.seen;
         if is_again {
-            self.seen = self.seen.max(time);
+            self.seen = time;
         }
         is_again
     }

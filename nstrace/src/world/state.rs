@@ -190,7 +190,7 @@ impl World {
             ns.pins.push(Pin { time, what });
         }
         let is_alive = ns.is_alive();
-        let index = self.namespaces.insert(ns);
+        let index = self.namespaces.insert(|| ns);
         let is_again = is_alive && self.by_inum.set(inum, index) != NONE;
         if id != 0 {
             self.by_id.insert(id, index);
@@ -232,7 +232,7 @@ impl World {
             has_found_children,
             links: [Link::NONE; SLOTS],
         };
-        let index = self.tasks.insert(task);
+        let index = self.tasks.insert(|| task);
         let is_again = self.by_tid.set(tid, index) != NONE;
         for slot in 0..SLOTS {
             let Some(key) = reference(bytes, self.namespaces.end())? else {

@@ -131,14 +131,25 @@ impl World {
         known.exited = false;
         known.cgroup = record.cgroup;
         known.comm = record.comm;
-        // Those after the operation are behind those before it.
-        let ids = op.ids.get(KINDS..).and_then(|ids| ids.first_chunk());
-        let ids: &[u64; KINDS] = ids.unwrap_or(&[0; KINDS]);
-        let after = |at: usize| Ns {
-            inum: record.after[at % KINDS],
-            id: ids[at % KINDS],
-        };
-        self.all_go(task, &MOVED_PLACES, after, time, changes);
+        match op.ids {
+            [] => self.all_go(
+                task,
+                &MOVED_PLACES,
+                |at| Ns {
+                    inum: record.after[at % KINDS],
+                    id: 0,
+                },
+                time,
+                changes,
+            ),
+            _ => self.all_go(
+                task,
+                &MOVED_PLACES,
+                |at| op.after(Kind::ALL[at % KINDS]),
+                time,
+                changes,
+            ),
+        }
         // setns is in a time namespace at once, unlike unshare (kernel/time/namespace.c,
         // timens_install).
         if op.op == Op::Setns && stages::installed_kinds(op) >> Kind::Time as u8 & 1 != 0 {
@@ -295,33 +306,39 @@ impl World {
         time: u64,
         changes: &mut Vec<Change>,
     ) {
-        let mut at = 0;
-        while let Some((slot, kind)) = self.first_elsewhere(task, places, &mut at, &told, time) {
-            self.goes_elsewhere(task, slot, kind, told(at), time, changes);
-            at += 1;
+        let mut left = self.elsewhere(task, places, &told, time);
+        while let Some((slot, kind)) = places.get(left.trailing_zeros() as usize).copied() {
+            self.goes_elsewhere(
+                task,
+                slot,
+                kind,
+                told(left.trailing_zeros() as usize),
+                time,
+                changes,
+            );
+            left &= left - 1;
         }
     }
 
-    /// The first of the places from there on in which a task is not for sure where it was
-    /// before; what is before that is noted as shown.
+    /// The places in which a task is not for sure where it was before, a bit for each; the
+    /// others are noted as shown. Nearly always it is all of them, so no place waits for another.
     #[inline(always)]
-    fn first_elsewhere<const N: usize>(
+    fn elsewhere<const N: usize>(
         &mut self,
         task: u32,
         places: &[(usize, Kind); N],
-        at: &mut usize,
         told: &impl Fn(usize) -> Ns,
         time: u64,
-    ) -> Option<(usize, Kind)> {
+    ) -> u32 {
         let links = &self.tasks[task].links;
-        while let Some((slot, kind)) = places.get(*at).copied() {
-            let own = self.namespaces.at_mut(links[slot].ns);
-            if !own.is_some_and(|own| own.is_shown_again(told(*at), time)) {
-                return Some((slot, kind));
+        let mut elsewhere = 0;
+        for (at, (slot, _)) in places.iter().enumerate() {
+            let own = self.namespaces.at_mut(links[*slot].ns);
+            if !own.is_some_and(|own| own.is_shown_again(told(at), time)) {
+                elsewhere |= 1 << at;
             }
-            *at += 1;
         }
-        None
+        elsewhere
     }
 
     /// Puts a task into the namespace in which it is told to be.
@@ -357,9 +374,28 @@ impl World {
 
     /// The index of a task that ran at that time; it is noted if it was not known.
     /// [`NONE`] if it has exited by now.
-    #[inline]
+    #[inline(always)]
     pub(super) fn running(&mut self, who: &Identity, time: u64, changes: &mut Vec<Change>) -> u32 {
         let index = self.by_tid.get(who.tid);
+        // Of an operation nothing is learnt of who its task is.
+        if let Start::Before(before) = who.start
+            && who.pids.is_empty()
+            && index != NONE
+            && self.tasks[index].start.alive_from() <= before
+        {
+            return index;
+        }
+        self.running_or_new(index, who, time, changes)
+    }
+
+    #[inline(never)]
+    fn running_or_new(
+        &mut self,
+        index: u32,
+        who: &Identity,
+        time: u64,
+        changes: &mut Vec<Change>,
+    ) -> u32 {
         if index != NONE {
             match self.tasks[index].start.is_same(who.start) {
                 Ok(()) => {
@@ -380,7 +416,7 @@ impl World {
         {
             return NONE;
         }
-        let index = self.tasks.insert(Task {
+        let index = self.tasks.insert(|| Task {
             pid: who.pid,
             tid: who.tid,
             cgroup: who.cgroup,
@@ -408,7 +444,7 @@ impl World {
             (Start::At(_), _) | (Start::About(_), Start::About(_)) | (_, Start::Before(_)) => {}
             (_, start) => task.start = start,
         }
-        if task.pids.is_empty() {
+        if task.pids.is_empty() && !who.pids.is_empty() {
             task.pids = who.pids.into();
         }
     }
