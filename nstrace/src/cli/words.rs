@@ -60,30 +60,40 @@ pub(super) fn op(name: &str) -> Result<OpName, String> {
     ))
 }
 
-/// A number and a unit: `1s`, `250ms`, `1.5s`, `2m`.
+/// Numbers and units: `1s`, `250ms`, `1.5s`, `2m`, `1m30s`.
 pub(crate) fn length(text: &str) -> Result<Duration, String> {
-    const UNITS: [(&str, f64); 6] = [
-        ("ns", 1e-9),
-        ("us", 1e-6),
-        ("ms", 1e-3),
-        ("s", 1.0),
-        ("m", 60.0),
-        ("h", 3600.0),
-    ];
-    if text == "0" {
-        return Ok(Duration::ZERO);
+    match text {
+        "0" => Some(Duration::ZERO),
+        "" => None,
+        _ => sum(text),
     }
-    let split = text
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(text.len());
-    let (number, unit) = text.split_at(split);
-    let seconds = UNITS
-        .iter()
-        .find(|(name, _)| *name == unit)
-        .and_then(|(_, seconds)| Some(number.parse::<f64>().ok()? * seconds));
-    seconds
-        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-        .ok_or_else(|| "a length is a number and a unit: ns us ms s m h".to_owned())
+    .ok_or_else(|| "a length is a number and a unit: ns us ms s m h, as 250ms or 1m30s".to_owned())
+}
+
+fn sum(mut parts: &str) -> Option<Duration> {
+    let is_number = |c: char| c.is_ascii_digit() || c == '.';
+    let mut sum = Duration::ZERO;
+    while !parts.is_empty() {
+        let (number, rest) = parts.split_at(parts.find(|c| !is_number(c))?);
+        let (unit, rest) = rest.split_at(rest.find(is_number).unwrap_or(rest.len()));
+        let seconds = number.parse::<f64>().ok()? * unit_s(unit)?;
+        sum = sum.checked_add(Duration::try_from_secs_f64(seconds).ok()?)?;
+        parts = rest;
+    }
+    Some(sum)
+}
+
+/// A unit of length, in s.
+fn unit_s(unit: &str) -> Option<f64> {
+    Some(match unit {
+        "ns" => 1e-9,
+        "us" => 1e-6,
+        "ms" => 1e-3,
+        "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        _ => return None,
+    })
 }
 
 /// A number of bytes, with K, M or G for powers of 1024.
@@ -139,4 +149,37 @@ pub(super) fn rotate(text: &str) -> Result<Rotate, String> {
     }
     let size = large_size(text).map(Rotate::Size);
     size.map_err(|_| "a size from 16K on as 100M or 2G, or a length as 10m or 1h".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_length_is_numbers_with_units() {
+        for (text, ms) in [
+            ("0", 0),
+            ("250ms", 250),
+            ("1.5s", 1500),
+            ("1m30s", 90_000),
+            ("2h0.5s", 7_200_500),
+        ] {
+            assert_eq!(length(text), Ok(Duration::from_millis(ms)), "{text}");
+        }
+        for text in [
+            "",
+            "1",
+            "s",
+            "1m30",
+            "m",
+            "1.2.3s",
+            "-1s",
+            "1 s",
+            "1d",
+            "1e3s",
+            "99999999999999999999h",
+        ] {
+            assert!(length(text).is_err(), "{text}");
+        }
+    }
 }

@@ -139,10 +139,10 @@ pub fn cat(args: &Cat) -> anyhow::Result<ExitCode> {
                 Item::Head(head) => Some((**head).clone()),
                 Item::Damage(_) | Item::Gap(_) => None,
                 // It has been damaged.
-                _ if !is_begun => match recording::span(file)? {
-                    Some((head, _)) => Some(head),
-                    None => bail!("{}: {}", name(file, "input"), recording::HEADLESS),
-                },
+                _ if !is_begun && !recording::is_pipe(file) => {
+                    recording::span(file)?.map(|(head, _)| head)
+                }
+                _ if !is_begun => bail!("{}: {}", name(file, "input"), recording::HEADLESS),
                 _ => None,
             };
             if let Some(head) = head {

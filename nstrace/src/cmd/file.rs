@@ -1,23 +1,24 @@
 //! Files that commands write: for their owner alone, and not what somebody else put there.
 
 use std::{
-    ffi::{CStr, CString, OsStr, OsString},
-    fs::{self, File, OpenOptions, TryLockError},
+    ffi::{OsStr, OsString},
+    fs::{self, File, TryLockError},
     io::{self, IsTerminal as _, Write},
     os::{
-        fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd},
-        unix::{
-            ffi::OsStrExt as _,
-            fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
-        },
+        fd::{AsFd as _, OwnedFd},
+        unix::fs::{MetadataExt as _, PermissionsExt as _},
     },
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, bail};
+use rustix::{
+    fs::{AtFlags, Mode, OFlags, mkdirat, openat, renameat, unlinkat},
+    process::geteuid,
+};
 
 use super::{
-    WrongWords,
+    WrongWords, dir,
     trouble::{self, LINK, unwritten},
 };
 
@@ -52,20 +53,9 @@ impl Output {
                 unfinished: None,
             });
         }
-        let mut options = OpenOptions::new();
-        options.write(true).create_new(true).mode(0o600);
-        options.custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC);
-        let new = options.open(path);
-        let is_new = new.is_ok();
-        let file = match new {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                options.create_new(false).open(path)
-            }
-            new => new,
-        };
-        let file = Some(file.map_err(unwritten).with_context(|| name.clone())?);
+        let (file, is_new) = open(path).with_context(|| name.clone())?;
         Ok(Output {
-            file,
+            file: Some(file),
             name,
             is_new,
             unfinished: None,
@@ -87,8 +77,7 @@ impl Output {
             return Output::open(path, what);
         };
         let shown = path.display().to_string();
-        let parent = path.parent().filter(|dir| !dir.as_os_str().is_empty());
-        let made = open_dir(parent.unwrap_or(Path::new(".")), 0)
+        let made = dir::open(path.parent().unwrap_or(Path::new("")))
             .and_then(|dir| Unfinished::make(dir, name))
             .and_then(|unfinished| Ok((unfinished.file()?, unfinished)));
         let (file, unfinished) = made.map_err(unwritten).with_context(|| shown.clone())?;
@@ -205,17 +194,8 @@ impl Dir {
         // With a slash behind it, a link would be followed.
         let path: PathBuf = path.components().collect();
         let name = path.display().to_string();
-        let made = match fs::DirBuilder::new().mode(0o700).create(&path) {
-            Ok(()) => Some(path.clone()),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => None,
-            Err(error) => return Err(unwritten(error).context(name)),
-        };
-        let dir = open_dir(&path, libc::O_NOFOLLOW);
-        let dir = dir.map_err(|error| match path.is_symlink() {
-            true => anyhow::anyhow!(LINK),
-            false => unwritten(error),
-        });
-        let dir = dir.with_context(|| name.clone())?;
+        let (dir, is_made) = make_dir(&path).with_context(|| name.clone())?;
+        let made = is_made.then_some(path);
         Ok(Dir { made, dir, name })
     }
 
@@ -239,21 +219,60 @@ impl Drop for Dir {
     }
 }
 
-/// One whose files need not be listed.
-fn open_dir(path: &Path, flags: i32) -> io::Result<OwnedFd> {
-    let mut options = OpenOptions::new();
-    options.read(true);
-    options.custom_flags(libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC | flags);
-    Ok(options.open(path)?.into())
+/// Opens a file to write to, for its owner alone; says whether it is new.
+fn open(path: &Path) -> anyhow::Result<(File, bool)> {
+    let Some((dir, name)) = dir::parent(path).map_err(unwritten)? else {
+        return Err(unwritten(io::ErrorKind::IsADirectory.into()));
+    };
+    let open = |how| openat(&dir, name, WRITE | how, OWN).map_err(io::Error::from);
+    match open(OFlags::CREATE | OFlags::EXCL) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        new => return Ok((File::from(new.map_err(unwritten)?), true)),
+    }
+    let file = File::from(open(OFlags::empty()).map_err(unwritten)?);
+    let found = file.metadata().map_err(unwritten)?;
+    if found.is_file() && found.uid() != geteuid().as_raw() {
+        bail!(
+            "it is a file of uid {}, who could read it: remove it first, or say another FILE",
+            found.uid()
+        );
+    }
+    Ok((file, false))
 }
+
+/// Opens a directory, and makes it for its owner alone if it is not there, which it says.
+fn make_dir(path: &Path) -> anyhow::Result<(OwnedFd, bool)> {
+    let Some((parent, name)) = dir::parent(path).map_err(unwritten)? else {
+        return Ok((dir::open(path).map_err(unwritten)?, false));
+    };
+    let made = mkdirat(&parent, name, Mode::RWXU).map_err(io::Error::from);
+    let is_made = match made {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
+        made => made.map(|()| true).map_err(unwritten)?,
+    };
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let dir = openat(&parent, name, flags, Mode::empty());
+    let dir = dir.map_err(|error| match path.is_symlink() {
+        true => anyhow::anyhow!(LINK),
+        false => unwritten(error.into()),
+    });
+    Ok((dir?, is_made))
+}
+
+const WRITE: OFlags = OFlags::WRONLY
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
+
+/// For its owner alone.
+const OWN: Mode = Mode::RUSR.union(Mode::WUSR);
 
 /// A file that is being written; if it comes to nothing, it is removed.
 pub struct Unfinished {
     dir: OwnedFd,
     file: File,
     /// What it is called until it is whole.
-    temporary: CString,
-    name: CString,
+    temporary: OsString,
+    name: OsString,
 }
 
 impl Unfinished {
@@ -262,25 +281,14 @@ impl Unfinished {
         let mut temporary = OsString::from(".");
         temporary.push(name);
         temporary.push(format!(".{}", std::process::id()));
-        let (name, temporary) = (
-            CString::new(name.as_bytes())?,
-            CString::new(temporary.as_bytes())?,
-        );
         // What an nstrace of that process id has left behind.
-        let _ = remove(&dir, &temporary);
-        let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_CLOEXEC;
-        // SAFETY: the path ends with a NUL, and lives.
-        let fd = unsafe { libc::openat(dir.as_raw_fd(), temporary.as_ptr(), flags, 0o600) };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: it was opened just now, and nobody else has it.
-        let file = unsafe { File::from_raw_fd(fd) };
+        let _ = unlinkat(&dir, &temporary, AtFlags::empty());
+        let file = openat(&dir, &temporary, WRITE | OFlags::CREATE | OFlags::EXCL, OWN)?;
         Ok(Unfinished {
             dir,
-            file,
+            file: file.into(),
             temporary,
-            name,
+            name: name.to_owned(),
         })
     }
 
@@ -291,27 +299,14 @@ impl Unfinished {
 
     /// Gives it its name; what has that already is replaced, be it a symbolic link.
     pub fn finish(self) -> io::Result<()> {
-        let dir = self.dir.as_raw_fd();
-        // SAFETY: both paths end with a NUL, and live.
-        match unsafe { libc::renameat(dir, self.temporary.as_ptr(), dir, self.name.as_ptr()) } {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
-        }
+        Ok(renameat(&self.dir, &self.temporary, &self.dir, &self.name)?)
     }
 }
 
 impl Drop for Unfinished {
     /// Once it has its name, there is nothing under the other.
     fn drop(&mut self) {
-        let _ = remove(&self.dir, &self.temporary);
-    }
-}
-
-fn remove(dir: &OwnedFd, name: &CStr) -> io::Result<()> {
-    // SAFETY: the path ends with a NUL, and lives.
-    match unsafe { libc::unlinkat(dir.as_raw_fd(), name.as_ptr(), 0) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
+        let _ = unlinkat(&self.dir, &self.temporary, AtFlags::empty());
     }
 }
 

@@ -4,6 +4,7 @@
 mod child;
 mod cut;
 mod diff;
+mod dir;
 mod doctor;
 mod export;
 mod file;

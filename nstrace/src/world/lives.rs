@@ -471,7 +471,7 @@ impl World {
         ns.pins = Vec::new();
         let age_ns = ns.born.map(|born| time.saturating_sub(born));
         let owner = ns.owner.filter(|_| ns.kind != Kind::User);
-        let (inum, held) = (ns.inum, [ns.parent, owner]);
+        let (kind, inum, held) = (ns.kind, ns.inum, [ns.parent, owner]);
         if self.by_inum.get(inum) == index {
             self.by_inum.set(inum, NONE);
         }
@@ -480,6 +480,9 @@ impl World {
         }
         if known == Known::Told {
             self.ns_graves.put(inum, time);
+        }
+        if kind == Kind::Mnt {
+            self.let_go_through(inum, time, changes);
         }
         self.dead.push_back((key, time));
         changes.push(Change::Died {

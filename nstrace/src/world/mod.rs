@@ -46,7 +46,7 @@ pub(crate) mod tests;
 
 use std::collections::VecDeque;
 
-use foldhash::HashMap;
+use foldhash::{HashMap, HashSet};
 use nstrace_common::{kind::Kind, wire::RecordKind};
 
 use self::{
@@ -112,6 +112,8 @@ pub struct World {
     snapshot: Snapshot,
     /// What holds namespaces of kind pid that are not known.
     doubtful: Vec<OwnedHolder>,
+    /// The numbers of the mount namespaces through whose mounts something is held.
+    holding: HashSet<u32>,
     loss: Option<Interval>,
     /// Up to when nothing has been lost that was not made good.
     whole_until: u64,

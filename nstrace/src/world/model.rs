@@ -138,6 +138,14 @@ impl OwnedHolder {
         }
     }
 
+    /// The number of the mount namespace that it is a mount in; none if it is not one.
+    pub fn mnt(&self) -> Option<u32> {
+        match self {
+            OwnedHolder::Mount { mnt, .. } | OwnedHolder::Proc { mnt, .. } => Some(*mnt),
+            OwnedHolder::Descriptor { .. } | OwnedHolder::Socket { .. } => None,
+        }
+    }
+
     pub fn get(&self) -> Holder<'_> {
         match self {
             OwnedHolder::Descriptor { pid, fd } => Holder::Descriptor { pid: *pid, fd: *fd },

@@ -155,30 +155,61 @@ impl World {
     }
 
     pub(super) fn found_holder(&mut self, found: &FoundHolder, changes: &mut Vec<Change>) {
+        let what = OwnedHolder::new(&found.holder);
+        if what.mnt().is_some_and(|mnt| self.is_over(mnt, found.time)) {
+            return;
+        }
         if found.ns.inum == 0 {
-            return self.found_doubtful(found);
+            return self.found_doubtful(what);
         }
         let index = self.shown(found.kind, found.ns, found.time, changes);
         if index == NONE {
             return;
         }
         let pins = &mut self.namespaces[index].pins;
-        if let Some(pin) = pins.iter_mut().find(|pin| pin.what.get() == found.holder) {
+        if let Some(pin) = pins.iter_mut().find(|pin| pin.what == what) {
             pin.time = pin.time.max(found.time);
             return;
         }
-        pins.push(Pin {
-            time: found.time,
-            what: OwnedHolder::new(&found.holder),
-        });
+        self.holding.extend(what.mnt());
+        let time = found.time;
+        pins.push(Pin { time, what });
         if pins.len() == 1 {
             changes.push(Change::Pinned(self.ns_key(index)));
         }
     }
 
+    /// Whether what had a number at that time is dead by now.
+    fn is_over(&self, inum: u32, time: u64) -> bool {
+        match self.living_index(inum) {
+            NONE => self.ns_graves.has(inum, time),
+            index => self.namespaces[index].born.is_some_and(|born| born > time),
+        }
+    }
+
+    /// A mount namespace has died, and its mounts are gone: nothing is held through them.
+    pub(super) fn let_go_through(&mut self, mnt: u32, death: u64, changes: &mut Vec<Change>) {
+        if !self.holding.remove(&mnt) {
+            return;
+        }
+        self.doubtful.retain(|what| what.mnt() != Some(mnt));
+        for index in self.living_indices() {
+            let pins = &mut self.namespaces[index].pins;
+            let len = pins.len();
+            pins.retain(|pin| pin.what.mnt() != Some(mnt) || pin.time > death);
+            let is_last = pins.is_empty() && len > 0;
+            if pins.iter().any(|pin| pin.what.mnt() == Some(mnt)) {
+                self.holding.insert(mnt);
+            }
+            if is_last {
+                changes.push(Change::Unpinned(self.ns_key(index)));
+            }
+        }
+    }
+
     /// Something holds a namespace, and it is not known which.
-    fn found_doubtful(&mut self, found: &FoundHolder) {
-        let what = OwnedHolder::new(&found.holder);
+    fn found_doubtful(&mut self, what: OwnedHolder) {
+        self.holding.extend(what.mnt());
         if !self.doubtful.contains(&what) {
             self.doubtful.push(what);
         }

@@ -130,7 +130,9 @@ impl World {
         world.snapshot = read_snapshot(bytes, now)?;
         for _ in 0..len(bytes)? {
             let what = read_holder(bytes)?;
-            world.doubtful.push(OwnedHolder::new(&what));
+            let what = OwnedHolder::new(&what);
+            world.holding.extend(what.mnt());
+            world.doubtful.push(what);
         }
         let (from, until) = (bytes.option()?, bytes.number()?);
         world.loss = from.map(|from| Interval { from, until });
@@ -187,6 +189,7 @@ impl World {
         for _ in 0..len(bytes)? {
             let time = time(bytes, now)?;
             let what = OwnedHolder::new(&read_holder(bytes)?);
+            self.holding.extend(what.mnt());
             ns.pins.push(Pin { time, what });
         }
         let is_alive = ns.is_alive();

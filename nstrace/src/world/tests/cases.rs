@@ -6,9 +6,14 @@ use nstrace_common::{
     wire::{Op, PidAt, RecordKind},
 };
 
-use super::owned::{Found, Owned, apply, death};
+use super::{
+    owned::{Found, Owned, apply, death},
+    saved::{restored, saved},
+};
 use crate::{
-    event::{FoundFree, FoundNamespace, Life, Lost, Ns, SnapshotEnd, Unseen},
+    event::{
+        Event, FoundFree, FoundHolder, FoundNamespace, Holder, Life, Lost, Ns, SnapshotEnd, Unseen,
+    },
     render::testing::{FIRST, op, task},
     world::{Change, Known, Membership, NsKey, Options, World},
 };
@@ -354,6 +359,48 @@ fn a_descriptor_holds_until_a_snapshot_finds_it_no_more() {
     apply(&mut world, &Owned::Begin(5000));
     let changes = apply(&mut world, &end(6000));
     assert_eq!(changes, [Change::Unpinned(key), Change::Unconfirmed(key)]);
+}
+
+#[test]
+fn a_mount_holds_until_its_mount_namespace_dies() {
+    const MNT: u32 = NET + 1;
+    let mounted = |world: &mut World, time| {
+        let mut changes = Vec::new();
+        let holder = Holder::Mount {
+            mnt: MNT,
+            path: b"/run/netns/x",
+        };
+        let (kind, ns) = (Kind::Net, Ns { inum: NET, id: 0 });
+        let found = FoundHolder {
+            time,
+            kind,
+            ns,
+            holder,
+        };
+        world.apply(&Event::FoundHolder(found), &mut changes);
+        changes
+    };
+    let found = Owned::Namespace(FoundNamespace {
+        time: 3000,
+        kind: Kind::Mnt,
+        ns: Ns { inum: MNT, id: 0 },
+        parent: 0,
+        owner: 0,
+        owner_uid: None,
+    });
+    let mut world = world(&[unshare_net(1000), Owned::Begin(3000), found]);
+    let key = net(&world);
+    assert_eq!(mounted(&mut world, 3100), [Change::Pinned(key)]);
+    apply(&mut world, &end(3200));
+    // The look was slower than what is told.
+    let mut again = restored(&saved(&world)).expect("a world");
+    for world in [&mut world, &mut again] {
+        let key = net(world);
+        let changes = apply(world, &death(3300, MNT));
+        assert!(changes.contains(&Change::Unpinned(key)));
+        assert_eq!(world.namespace(key).expect("it lives").holders().count(), 0);
+        assert_eq!(mounted(world, 3150), []);
+    }
 }
 
 #[test]

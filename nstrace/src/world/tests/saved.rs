@@ -49,13 +49,13 @@ fn tid(world: &World, key: crate::world::TaskKey) -> u32 {
     world.task(key).map_or(0, |task| task.tid)
 }
 
-fn saved(world: &World) -> Vec<u8> {
+pub fn saved(world: &World) -> Vec<u8> {
     let mut bytes = Vec::new();
     world.save(&mut bytes, false);
     bytes
 }
 
-fn restored(bytes: &[u8]) -> Option<World> {
+pub fn restored(bytes: &[u8]) -> Option<World> {
     World::restore(&mut Bytes(bytes))
 }
 
