@@ -64,6 +64,15 @@ impl Namespaces {
         self.by_inum.get(&inum).map_or(0, |known| known.parent)
     }
 
+    /// Forgets one, and all above it up to that.
+    pub fn forget_up(&mut self, mut inum: u32, end: u32) {
+        while inum != end
+            && let Some(known) = self.by_inum.remove(&inum)
+        {
+            inum = known.parent;
+        }
+    }
+
     /// Notes one of which nothing but its number can be learnt.
     pub fn note(&mut self, kind: Kind, inum: u32, time: u64, found: &mut Vec<FoundNamespace>) {
         let is_known = self.by_inum.get(&inum).is_some_and(|own| own.kind == kind);
@@ -197,5 +206,23 @@ impl<'a> Opener<'a> {
             return Err(io::Error::from_raw_os_error(libc::ENOENT));
         }
         u32::try_from(identity.ino).map_err(|_| io::ErrorKind::InvalidData.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_above_is_forgotten_too() {
+        let mut known = Namespaces::new(FIRST_USER_NS);
+        let mut found = Vec::new();
+        for (inum, parent) in [(10, 0), (11, 10), (12, 11), (13, 10)] {
+            let bare = FoundNamespace::bare(Kind::Pid, inum, 1);
+            known.put(FoundNamespace { parent, ..bare }, true, &mut found);
+        }
+        known.forget_up(12, 10);
+        let left = (10..14).filter(|inum| known.knows(Kind::Pid, *inum));
+        assert_eq!(left.collect::<Vec<_>>(), [10, 13]);
     }
 }

@@ -225,7 +225,7 @@ fn task(
     let cgroup = scratch.cgroups.of(dir.as_fd(), &mut scratch.file);
     learn(looker, &dir, &links, time);
     let start = stat.start.saturating_mul(TICK_NS);
-    let (pids, pids_len) = pids(looker, &dir, tid, links[Kind::Pid as usize], scratch);
+    let (pids, pids_len) = pids(looker, &dir, tid, &links, time, scratch);
     let mut namespaces = [0; KINDS];
     namespaces.copy_from_slice(&links[..KINDS]);
     (looker.each)(Event::FoundTask(FoundTask {
@@ -311,14 +311,16 @@ fn learn(looker: &mut Looker, dir: &OwnedFd, links: &[u32; KINDS + 2], time: u64
     }
 }
 
-/// A task's ids, from the first pid namespace down.
+/// A task's ids, from the first pid namespace down; none if they are not known.
 fn pids(
-    looker: &Looker,
+    looker: &mut Looker,
     dir: &OwnedFd,
     tid: u32,
-    pid_ns: u32,
+    links: &[u32; KINDS + 2],
+    time: u64,
     scratch: &mut Scratch,
 ) -> ([PidAt; PID_LEVELS], usize) {
+    let pid_ns = links[Kind::Pid as usize];
     let mut pids = [PidAt::default(); PID_LEVELS];
     pids[0] = PidAt {
         nr: tid,
@@ -331,12 +333,25 @@ fn pids(
     let Some((mut pids, len)) = status.ok().and_then(parse::ns_pids) else {
         return (pids, 0);
     };
-    let mut ns = pid_ns;
-    for pid in pids[..len].iter_mut().rev() {
+    if !are_below(looker, pid_ns, &mut pids[..len]) {
+        // A number has another namespace than when it was looked at.
+        looker.namespaces.forget_up(pid_ns, looker.own_pid_ns);
+        learn(looker, dir, links, time);
+        if !are_below(looker, pid_ns, &mut pids[..len]) {
+            return (pids, 0);
+        }
+    }
+    (pids, len)
+}
+
+/// Notes for each id of which namespace it is, the last of this one and the others of those above
+/// it; says whether the first is of the reader's own.
+fn are_below(looker: &Looker, mut ns: u32, pids: &mut [PidAt]) -> bool {
+    for pid in pids.iter_mut().rev() {
         pid.ns = ns;
         ns = looker.namespaces.parent(ns);
     }
-    (pids, len)
+    pids.first().is_some_and(|pid| pid.ns == looker.own_pid_ns)
 }
 
 /// Notes a task as one through which the mounts of its namespace can be seen.
