@@ -22,7 +22,11 @@ pub(super) fn fs_type(name: &str) -> Result<[u8; 16], String> {
             bytes[..name.len()].copy_from_slice(name.as_bytes());
             Ok(bytes)
         }
-        _ => Err("a type of file system has 1 to 15 bytes".to_owned()),
+        _ => Err(
+            "the name of a type of file system has 1 to 15 bytes; several are said one by one, \
+             each with the option"
+                .to_owned(),
+        ),
     }
 }
 

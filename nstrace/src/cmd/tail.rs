@@ -202,6 +202,9 @@ async fn follow(args: Tail, mut child: Option<Child>) -> anyhow::Result<ExitCode
     drop(kernel);
     // What was being written just then.
     reader.records(|event| screen.event(&event))?;
+    for warned in kmsg::rest(&mut warnings) {
+        screen.event(&Event::Warning(warned.event()));
+    }
     screen.skipped(skipped, true, now);
     output::write(&mut screen.text)?;
     if runs > 0 {

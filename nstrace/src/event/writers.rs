@@ -14,6 +14,10 @@ pub struct Warning<'a> {
     pub function: &'a [u8],
     /// The thread, by its id in the first pid namespace.
     pub tid: u32,
+    /// Its name; empty if that is not known.
+    pub comm: &'a [u8],
+    /// The kernel stack, as of [`Mount`], as far as it is known.
+    pub stack: &'a [u8],
 }
 
 impl<'a> Warning<'a> {

@@ -366,6 +366,8 @@ fn warning(out: &mut Text, warning: &Warning, clock: &mut Clock) {
         object.name("at", warning.place);
         object.name("function", warning.function);
         object.number("tid", warning.tid);
+        object.name("comm", warning.comm);
+        super::mount::json_stack(object, "stack", warning.stack);
     });
 }
 

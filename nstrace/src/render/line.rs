@@ -212,18 +212,18 @@ fn past(row: &mut Row, past: &event::Past) {
     }
     // That who made it was in it goes without saying.
     if past.entered > 1 {
-        had(row.out, past.entered, " tasks");
+        counted(row.out, ", had ", past.entered, " tasks");
     }
     match past.mounts {
         0 => {}
-        1 => row.out.push_str(", had 1 mount"),
-        mounts => had(row.out, mounts, " mounts"),
+        1 => row.out.push_str(", began with 1 mount"),
+        mounts => counted(row.out, ", began with ", mounts, " mounts"),
     }
 }
 
 #[cold]
-fn had(out: &mut Text, count: u32, what: &str) {
-    out.push_str(", had ");
+fn counted(out: &mut Text, before: &str, count: u32, what: &str) {
+    out.push_str(before);
     number(out, count);
     out.push_str(what);
 }
@@ -257,15 +257,21 @@ fn mount_died(out: &mut Text, mount: &Mount, view: &View, clock: &mut Clock) {
         });
         out.push('\n');
     }
-    if mount.frames().next().is_some() {
-        let mut row = Row::new(out, view.color);
-        row.to(NAMESPACES);
-        row.styled(Style::Dim, |out| {
-            out.push_str("in ");
-            super::mount::calls(out, NAMESPACES + 3, mount.stack);
-        });
-        out.push('\n');
+    stack(out, view, mount.stack);
+}
+
+/// Appends a line with the functions of a stack, if there are some.
+fn stack(out: &mut Text, view: &View, stack: &[u8]) {
+    if event::frames(stack).next().is_none() {
+        return;
     }
+    let mut row = Row::new(out, view.color);
+    row.to(NAMESPACES);
+    row.styled(Style::Dim, |out| {
+        out.push_str("in ");
+        super::mount::calls(out, NAMESPACES + 3, stack);
+    });
+    out.push('\n');
 }
 
 /// What the kernel itself said.
@@ -273,6 +279,8 @@ fn warning(out: &mut Text, warning: &Warning, view: &View, clock: &mut Clock) {
     let mut row = begin(out, view, clock, warning.time, None);
     row.to(PID);
     number(row.out, warning.tid);
+    row.to(COMM);
+    escape::terminal(row.out, warning.comm);
     row.to(OP);
     row.styled(Style::Failed, |out| {
         out.push_str("the kernel warned at ");
@@ -281,6 +289,7 @@ fn warning(out: &mut Text, warning: &Warning, view: &View, clock: &mut Clock) {
         escape::terminal(out, warning.function);
     });
     out.push('\n');
+    stack(out, view, warning.stack);
 }
 
 fn lost(out: &mut Text, lost: &Lost, view: &View, clock: &mut Clock) {

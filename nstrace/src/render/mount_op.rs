@@ -102,6 +102,11 @@ fn paths(out: &mut Text, op: &MountOp) {
             Some(What::New) => new(out, op),
             Some(What::Bind) => two(out, &source, " on ", &target),
             Some(What::Move) => two(out, &source, " to ", &target),
+            Some(What::BindRemount) => {
+                path(out, &target);
+                out.push_str(" bind");
+                words(out, ",", op.options());
+            }
             _ => {
                 path(out, &target);
                 words(out, " ", op.options());

@@ -357,6 +357,8 @@ pub fn warning() -> Event<'static> {
         place: b"fs/namespace.c:1370",
         function: b"cleanup_mnt+0x130/0x150",
         tid: 184,
+        comm: b"umount\x1b",
+        stack: b"cleanup_mnt+0x130/0x150\ntask_work_run+0x58/0x90",
     })
 }
 
@@ -375,9 +377,10 @@ fn a_mount_that_dies_with_writers_and_a_warning_stand_out() {
     23:01:15.221 183    umount\x1b died    mount 42 died with -4 writers
                                            overlay 0:53, root /upper, of none\x0a, a private clone
                                            in cleanup_mnt < __cleanup_mnt < evil\x1b[2J
-    23:01:15.221 184               the kernel warned at fs/namespace.c:1370 in cleanup_mnt+0x130/0x150
+    23:01:15.221 184    umount\x1b the kernel warned at fs/namespace.c:1370 in cleanup_mnt+0x130/0x150
+                                           in cleanup_mnt < task_work_run
     {"type":"mount_death","time":"2026-11-22T23:01:15.221000000Z","mono_ns":1000000000,"mount":42,"mount_unique":4294967300,"writers":-4,"fs":"overlay","dev":"0:53","root":"/upper","source":"none\u000a","private":true,"pid":183,"tid":184,"comm":"umount\u001b","stack":["cleanup_mnt+0x1","__cleanup_mnt+0x12","evil\u001b[2J+0x3 [m]"]}
-    {"type":"kernel_warning","time":"2026-11-22T23:01:15.221001000Z","mono_ns":1000001000,"at":"fs/namespace.c:1370","function":"cleanup_mnt+0x130/0x150","tid":184}
+    {"type":"kernel_warning","time":"2026-11-22T23:01:15.221001000Z","mono_ns":1000001000,"at":"fs/namespace.c:1370","function":"cleanup_mnt+0x130/0x150","tid":184,"comm":"umount\u001b","stack":["cleanup_mnt+0x130/0x150","task_work_run+0x58/0x90"]}
     "#);
 }
 

@@ -180,7 +180,7 @@ fn doubt(out: &mut Text, doubt: &Doubt) {
         Doubt::Sum => out.push_str("the ledger is partial: its sum is not the kernel's count"),
         Doubt::Full(count) => {
             accesses(out, *count);
-            out.push_str(" found no room in the ledger: --stacks makes it larger");
+            out.push_str(" of all mounts found no room in the ledger: --stacks makes it larger");
         }
         Doubt::NoStack(count) => {
             accesses(out, *count);

@@ -46,6 +46,7 @@ enum Other {
     Access = 50,
     Balance = 51,
     Unfiled = 52,
+    /// As it was written before its task and its stack were known.
     Warning = 53,
 }
 
@@ -96,13 +97,14 @@ pub enum Entry<'a> {
 enum Sized {
     MountOp = 64,
     MountBirths = 65,
+    Warning = 66,
 }
 
 /// From here on all kinds say how long they are.
 pub const SIZED: u8 = 64;
 
 impl Sized {
-    const ALL: [Sized; 2] = [Sized::MountOp, Sized::MountBirths];
+    const ALL: [Sized; 3] = [Sized::MountOp, Sized::MountBirths, Sized::Warning];
 
     fn of(kind: u8) -> Option<Sized> {
         Sized::ALL.into_iter().find(|sized| *sized as u8 == kind)
@@ -221,10 +223,14 @@ impl Codec {
                 put(out, free.inum.into());
             }
             Event::Warning(warning) => {
-                self.begin(out, Other::Warning, warning.time);
-                put(out, warning.tid.into());
-                put_bytes(out, warning.place);
-                put_bytes(out, warning.function);
+                let time = self.expected.time();
+                self.sized(out, Sized::Warning, |room| {
+                    put_signed(room, warning.time.wrapping_sub(time).cast_signed());
+                    put(room, warning.tid.into());
+                    for text in [warning.place, warning.function, warning.comm, warning.stack] {
+                        put_bytes(room, text);
+                    }
+                });
             }
             Event::MountDied(mount) => {
                 self.begin(out, Other::MountDied, mount.record.head.time);
@@ -455,12 +461,20 @@ impl Codec {
         }
     }
 
-    fn read_sized<'a>(&'a mut self, bytes: &mut Bytes, kind: Sized) -> Option<Event<'a>> {
+    fn read_sized<'a>(&'a mut self, bytes: &mut Bytes<'a>, kind: Sized) -> Option<Event<'a>> {
         let mut content = Bytes(bytes.bytes()?);
         let time = self.expected.time();
         Some(match kind {
             Sized::MountOp => Event::MountOp(self.mount_ops.op(&mut content, time)?),
             Sized::MountBirths => Event::MountBirths(self.mount_ops.births(&mut content, time)?),
+            Sized::Warning => Event::Warning(Warning {
+                time: time.wrapping_add(content.signed()?.cast_unsigned()),
+                tid: content.small()?,
+                place: content.bytes()?,
+                function: content.bytes()?,
+                comm: content.bytes()?,
+                stack: content.bytes()?,
+            }),
         })
     }
 
@@ -525,6 +539,8 @@ impl Codec {
                 tid: bytes.small()?,
                 place: bytes.bytes()?,
                 function: bytes.bytes()?,
+                comm: b"",
+                stack: b"",
             }),
             Other::MountDied => Event::MountDied(read_mount(&mut self.mount, bytes, time)?),
             Other::MountWatched => Event::MountWatched(read_mount(&mut self.mount, bytes, time)?),

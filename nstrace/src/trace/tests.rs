@@ -191,6 +191,8 @@ fn others() -> Vec<Event<'static>> {
             place: b"fs/namespace.c:1370",
             function: b"cleanup_mnt+0x130/0x150 [\xff]",
             tid: u32::MAX,
+            comm: b"a\0b",
+            stack: b"cleanup_mnt+0x130/0x150\nx",
         }),
         Event::SnapshotEnd(SnapshotEnd {
             time: time + 1,

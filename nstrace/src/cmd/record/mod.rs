@@ -41,7 +41,7 @@ use crate::{
     event::Event,
     kernel::{
         clock,
-        kmsg::{self, Log},
+        kmsg::{self, Log, Warned},
         load::{Kernel, Outcome},
         plan::program_name,
         stall::Stalls,
@@ -109,6 +109,10 @@ async fn follow(
         ..live.model.world.options()
     });
     let with = |act: &mut dyn FnMut(&mut Sink)| sink.borrow_mut().as_mut().map(act);
+    let note = |live: &mut Live, warned: &Warned| {
+        live.model.note(&Event::Warning(warned.event()));
+        with(&mut |sink| sink.warned(warned.event()));
+    };
     let mut names = Names::default();
     let mut limited = None;
     with(&mut |sink| {
@@ -158,8 +162,7 @@ async fn follow(
             }
             warned = kmsg::mount_warning(&mut warnings) => {
                 read(&mut live, &mut writers)?;
-                live.model.note(&Event::Warning(warned.event()));
-                with(&mut |sink| sink.warned(warned.event()));
+                note(&mut live, &warned);
             }
             end = signals.next() => status = end_of(end, child.as_ref(), &mut asked)?,
         }
@@ -191,6 +194,8 @@ async fn follow(
         live.reap(child.pid, &mut beside, watcher).await?;
     }
     read(&mut live, &mut writers)?;
+    let warned = kmsg::rest(&mut warnings);
+    warned.iter().for_each(|warned| note(&mut live, warned));
     let mut model = live.end(&mut |_, _, _| {})?;
     Writers::end(&mut writers, &mut model, &sink)?;
     let sink = sink.borrow_mut().take().context("nothing was begun")?;

@@ -4,7 +4,7 @@ use zerocopy::FromZeros as _;
 
 use crate::{
     cgroups,
-    event::{Cgroup, Event, FoundHolder, FoundTask, Mount, Operation, Task},
+    event::{Cgroup, Event, FoundHolder, FoundTask, Mount, Operation, Task, Warning},
     explain::Facts,
     mount_ops::{MountBirths, MountOp},
 };
@@ -55,6 +55,10 @@ impl Room {
                 holder: found.holder.without_path(),
                 ..found
             }),
+            Event::Warning(warning) => Event::Warning(Warning {
+                comm: b"",
+                ..warning
+            }),
             Event::MountDied(mount) => Event::MountDied(self.mount(mount)),
             Event::MountWatched(mount) => Event::MountWatched(self.mount(mount)),
             Event::MountOp(op) => Event::MountOp(self.mount_op(op)),
@@ -65,7 +69,6 @@ impl Room {
             | Event::SnapshotBegin(_)
             | Event::FoundNamespace(_)
             | Event::SnapshotEnd(_)
-            | Event::Warning(_)
             | Event::Access(_)
             | Event::Balance(_)
             | Event::Unfiled(_)

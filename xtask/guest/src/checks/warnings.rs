@@ -90,10 +90,18 @@ fn is_told(lines: &[String], left: i32, ns: u32) -> bool {
         lines.filter(|line| holds(line)).count()
     };
     let at = "\"at\":\"fs/namespace.c:";
+    // Who unmounts is this thread.
+    let comm = fs::read_to_string("/proc/thread-self/comm").unwrap_or_default();
+    let comm = format!("\"comm\":\"{}\"", comm.trim_end());
     let is_whole = |line: &str| line.contains(&left) && line.contains(&was_at);
     count("mount_death", &is_whole) == 1
         && count("kernel_warning", &|line| {
-            line.contains(at) && line.contains("\"function\":\"cleanup_mnt+")
+            // The kernel log has them behind the line itself.
+            line.contains(at)
+                && line.contains("\"function\":\"cleanup_mnt+")
+                && line.contains(&comm)
+                && line.contains("\"stack\":[\"cleanup_mnt+")
+                && line.contains(",\"task_work_run+")
         }) == 1
 }
 
