@@ -400,7 +400,7 @@ fn text(file: &str, entries: &[Entry], report: &mut Report) -> Result<()> {
         ][..],
         &["rbind", &format!("{dir}/a on {dir}/c")],
         &["umount", &format!("{dir}/c lazy"), "gone", "by propagation"],
-        &["remount", &format!("{dir}/b ro")],
+        &["remount", &format!("{dir}/b bind,ro")],
         &["move", &format!("{dir}/p/from to {dir}/to")],
         &["rprivate"],
         &["pivot_root"],
