@@ -175,14 +175,14 @@ impl Codec {
     #[inline(never)]
     fn write_rarer(&mut self, out: &mut Vec<u8>, event: &Event) {
         match event {
-            Event::Op(op) => self.operation(out, RecordKind::Op, op),
+            // `write` has them.
+            Event::Op(_) | Event::Death(_) => {}
             Event::Births(op) => self.operation(out, RecordKind::Birth, op),
             Event::TaskNew(task) => self.task(out, RecordKind::TaskNew, task),
             Event::TaskExit(task) => self.task(out, RecordKind::TaskExit, task),
             Event::TaskChange(task) => self.task(out, RecordKind::TaskChange, task),
             Event::TaskFree(task) => self.task(out, RecordKind::TaskFree, task),
             Event::Birth(_) => {}
-            Event::Death(life) => self.death(out, life),
             Event::Cgroup(cgroup) => {
                 out.push(RecordKind::Cgroup as u8);
                 put(out, cgroup.id);
