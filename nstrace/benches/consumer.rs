@@ -18,7 +18,7 @@
 //! ```
 //!
 //! With `--toggle-collect=consumer::Recording::operation` it is what an operation costs alone, from
-//! the bytes of a ring to those of a file, with `…::other` what comes beside it.
+//! the bytes of a ring to those of a file.
 
 use std::{
     io::{self, Sink},
@@ -149,7 +149,7 @@ fn run(case: &Case, count: u32) -> usize {
                 record.pass();
                 match record.is_operation() {
                     true => recording.operation(record),
-                    false => recording.other(record),
+                    false => recording.event(&record.event()),
                 }
             });
             recording.writer.finish(0).expect("nowhere");
@@ -212,12 +212,6 @@ impl Recording {
 
     #[inline(never)]
     fn operation(&mut self, record: &Record) {
-        self.event(&record.event());
-    }
-
-    #[inline(never)]
-    fn other(&mut self, record: &Record) {
-        self.changes.clear();
         self.event(&record.event());
     }
 

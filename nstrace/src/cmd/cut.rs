@@ -139,10 +139,16 @@ pub fn cat(args: &Cat) -> anyhow::Result<ExitCode> {
                 Item::Head(head) => Some((**head).clone()),
                 Item::Damage(_) | Item::Gap(_) => None,
                 // It has been damaged.
-                _ if !is_begun && !recording::is_pipe(file) => {
-                    recording::span(file)?.map(|(head, _)| head)
+                _ if !is_begun => {
+                    let found = match recording::is_pipe(file) {
+                        true => None,
+                        false => recording::span(file)?,
+                    };
+                    let Some((head, _)) = found else {
+                        bail!("{}: {}", name(file, "input"), recording::HEADLESS);
+                    };
+                    Some(head)
                 }
-                _ if !is_begun => bail!("{}: {}", name(file, "input"), recording::HEADLESS),
                 _ => None,
             };
             if let Some(head) = head {

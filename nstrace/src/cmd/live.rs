@@ -663,9 +663,7 @@ fn blind(model: &Model) -> Option<&'static str> {
              namespace are seen, with their ids there",
         );
     }
-    // SAFETY: no precondition.
-    let is_root = unsafe { libc::geteuid() } == 0;
-    if is_root {
+    if rustix::process::geteuid().is_root() {
         return None;
     }
     if hides_processes() {

@@ -131,24 +131,15 @@ impl World {
         known.exited = false;
         known.cgroup = record.cgroup;
         known.comm = record.comm;
+        let numbers = |at: usize| Ns {
+            inum: record.after[at % KINDS],
+            id: 0,
+        };
+        let after = |at: usize| op.after(Kind::ALL[at % KINDS]);
         match op.ids {
-            [] => self.all_go(
-                task,
-                &MOVED_PLACES,
-                |at| Ns {
-                    inum: record.after[at % KINDS],
-                    id: 0,
-                },
-                time,
-                changes,
-            ),
-            _ => self.all_go(
-                task,
-                &MOVED_PLACES,
-                |at| op.after(Kind::ALL[at % KINDS]),
-                time,
-                changes,
-            ),
+            // Before v6.18: eight looks for ids are left out.
+            [] => self.all_go(task, &MOVED_PLACES, numbers, time, changes),
+            _ => self.all_go(task, &MOVED_PLACES, after, time, changes),
         }
         // setns is in a time namespace at once, unlike unshare (kernel/time/namespace.c,
         // timens_install).
@@ -307,16 +298,11 @@ impl World {
         changes: &mut Vec<Change>,
     ) {
         let mut left = self.elsewhere(task, places, &told, time);
-        while let Some((slot, kind)) = places.get(left.trailing_zeros() as usize).copied() {
-            self.goes_elsewhere(
-                task,
-                slot,
-                kind,
-                told(left.trailing_zeros() as usize),
-                time,
-                changes,
-            );
+        let mut at = left.trailing_zeros() as usize;
+        while let Some((slot, kind)) = places.get(at).copied() {
+            self.goes_elsewhere(task, slot, kind, told(at), time, changes);
             left &= left - 1;
+            at = left.trailing_zeros() as usize;
         }
     }
 

@@ -130,9 +130,24 @@ fn an_entry_may_grow() {
     assert_eq!(grown.entries.len(), 1);
 }
 
+/// As it was written before a warning had a task and a stack.
+#[test]
+fn an_old_warning_is_read() {
+    let payload = [&[53, 2, 7, 1, b'p', 1][..], b"f"].concat();
+    let contents = read(&super::super::events_block(&payload)).expect("a recording");
+    let [warning] = &contents.entries[..] else {
+        panic!("{contents:?}");
+    };
+    assert!(
+        warning.contains("Warning") && warning.contains("tid: 7"),
+        "{warning}"
+    );
+    assert!(warning.contains("stack: []"), "{warning}");
+}
+
 proptest! {
     #[test]
-    fn any_bytes_are_an_entry_or_none(kind in 64..=66_u8, content: Vec<u8>) {
+    fn any_bytes_are_an_entry_or_none(kind in 64..=67_u8, content: Vec<u8>) {
         let mut payload = vec![kind];
         super::super::bytes::put_bytes(&mut payload, &content);
         let contents = read(&super::super::events_block(&payload));
