@@ -112,6 +112,7 @@ fn asked_for(call: u32) -> bool {
 #[inline(always)]
 fn new(call: u32) -> Option<&'static mut Gathered> {
     if !asked_for(call) {
+        clear();
         return None;
     }
     let ids = bpf_get_current_pid_tgid();
@@ -219,6 +220,7 @@ macro_rules! arg {
 fn begin(call: u32, regs: u64) -> u32 {
     if call == Call::OpenTree as u32 || call == Call::OpenTreeAttr as u32 {
         if arg!(regs, rdx) & OPEN_TREE_MAKES == 0 {
+            clear();
             return 0;
         }
     }
@@ -454,9 +456,9 @@ fn flush(op: &mut Gathered) -> u32 {
     0
 }
 
-/// A task exits: it is in no operation any more.
+/// Says that the current task is in no operation: if it seems to be, the end was missed.
 #[inline(always)]
-pub fn exits() {
+pub fn clear() {
     if mine().is_some() {
         emit::count_lost(RecordKind::MountOp as u32);
         forget();

@@ -1,7 +1,7 @@
 // What the objects have in place of mount operations.
 
 mod mount_ops {
-    /// A task exits.
+    /// The current task is in no operation.
     #[inline(always)]
-    pub fn exits() {}
+    pub fn clear() {}
 }

@@ -59,6 +59,7 @@ pub fn wanted(ops: u32) -> bool {
 #[inline(always)]
 fn begin(op: Op, flags: u64) -> Option<&'static mut Slot> {
     if !wanted(1 << op as u8) {
+        slot::clear();
         return None;
     }
     let ids = bpf_get_current_pid_tgid();
@@ -263,6 +264,8 @@ pub fn kernel_clone<C: Entry>(context: &C) {
     let flags: u64 = unsafe { C::Args::get(context.arg(0), member::CloneFlags) };
     if flags & config!(clone_mask) != 0 {
         begin(called_op(), flags);
+    } else {
+        slot::clear();
     }
 }
 
@@ -283,7 +286,8 @@ fn called_op() -> Op {
         (435, _) => Op::Clone3,
         (57, false) | (2, true) => Op::Fork,
         (58, false) | (190, true) => Op::Vfork,
-        (428, _) => Op::OpenTree,
+        // open_tree_attr is an open_tree with more to say.
+        (428 | 467, _) => Op::OpenTree,
         (432, _) => Op::Fsmount,
         _ => Op::Clone,
     }
@@ -295,10 +299,7 @@ pub fn kernel_clone_ret<C: Exit>(context: &C) {
     let ret = i64::from(context.ret() as i32);
     if ret >= 0 {
         // It has ended at sched_process_fork, if that was not missed.
-        if let Some(slot) = slot::mine() {
-            slot::abandon(slot);
-        }
-        return;
+        return slot::clear();
     }
     let slot = match slot::mine_of(CLONES) {
         Some(slot) => Some(slot),
@@ -454,6 +455,8 @@ pub fn ksys_unshare<C: Entry>(context: &C) {
     let flags = context.arg(0);
     if flags & config!(unshare_mask) != 0 {
         begin(Op::Unshare, flags);
+    } else {
+        slot::clear();
     }
 }
 
@@ -526,10 +529,15 @@ pub fn create_new_namespace<C: Entry>(_context: &C) {
     }
 }
 
+/// The operations that give a mount namespace as a descriptor, a bit each.
+const DESCRIPTORS: u32 = 1 << Op::OpenTree as u8 | 1 << Op::Fsmount as u8;
+
 /// create_new_namespace returns.
 #[inline(always)]
 pub fn create_new_namespace_ret<C: Exit>(context: &C) {
-    let Some(slot) = slot::mine() else { return };
+    let Some(slot) = slot::mine_of(DESCRIPTORS) else {
+        return;
+    };
     let ret = context.ret();
     if let Some(errno) = errno(ret) {
         return finish(slot, errno);

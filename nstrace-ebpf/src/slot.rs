@@ -12,7 +12,7 @@
 //! which on a preemptible kernel can be the run of another task; hence the twins
 //! (`nstrace_common::probe`). An operation whose end was missed, for that reason or
 //! because a kretprobe has only so many instances, is counted when its task begins the
-//! next one, or exits.
+//! next one or another call of the same function, or exits.
 
 use core::arch::asm;
 
@@ -97,6 +97,15 @@ pub fn mine_of(ops: u32) -> Option<&'static mut Slot> {
         return None;
     }
     Some(slot)
+}
+
+/// Says that the current task is in no operation: if it has a slot, the end was missed. Else
+/// the end of what comes now, which is no operation, would be taken for that one's.
+#[inline(always)]
+pub fn clear() {
+    if let Some(slot) = mine() {
+        abandon(slot);
+    }
 }
 
 /// A slot for the current task, whose thread id that is.

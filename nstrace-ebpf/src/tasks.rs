@@ -230,10 +230,8 @@ pub fn freed<R: Reader>(task: u64) {
 /// The tracepoint sched_process_exit.
 #[inline(always)]
 pub fn exits<R: Reader>(task: u64) {
-    if let Some(slot) = slot::mine() {
-        slot::abandon(slot);
-    }
-    mount_ops::exits();
+    slot::clear();
+    mount_ops::clear();
     // SAFETY: the task that the tracepoint gives.
     unsafe {
         if config!(follow) != 0 {

@@ -1,4 +1,4 @@
-//! Mount namespaces that are made as a descriptor: open_tree(2) from v7.0,
+//! Mount namespaces that are made as a descriptor: open_tree(2) and open_tree_attr(2) from v7.0,
 //! fsmount(2) from v7.2.
 
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -11,6 +11,9 @@ use crate::book::Book;
 use crate::keeper;
 use crate::procfs::Procfs;
 use crate::recorder::Recorder;
+
+// arch/x86/entry/syscalls/syscall_64.tbl
+const SYS_OPEN_TREE_ATTR: c_long = 467;
 
 // include/uapi/linux/mount.h
 const OPEN_TREE_NAMESPACE: c_uint = 2;
@@ -28,6 +31,15 @@ pub fn run(book: &Path) -> Result<()> {
         recorder.descriptor("open_tree", || {
             // SAFETY: the path ends with a NUL.
             unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, c"/".as_ptr(), flags) }
+        })?;
+        recorder.note = "open_tree_attr".into();
+        recorder.descriptor("open_tree", || {
+            let none = std::ptr::null::<u8>();
+            // SAFETY: as above; there are no attributes.
+            unsafe {
+                let path = c"/".as_ptr();
+                libc::syscall(SYS_OPEN_TREE_ATTR, libc::AT_FDCWD, path, flags, none, 0)
+            }
         })?;
         let fd = context.as_raw_fd();
         recorder.note = "fsmount".into();

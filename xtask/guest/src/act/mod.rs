@@ -8,6 +8,7 @@ mod hang;
 pub mod holders;
 mod limits;
 pub mod many_mounts;
+mod missed;
 pub mod mount_op_storm;
 pub mod mount_ops;
 pub mod mount_storm;
@@ -43,6 +44,11 @@ pub enum Act {
     TimedNet,
     /// Every failure that the kernel can be made to give
     Failures {
+        #[arg(long)]
+        book: PathBuf,
+    },
+    /// Clones whose ends a kretprobe misses
+    Missed {
         #[arg(long)]
         book: PathBuf,
     },
@@ -130,6 +136,7 @@ pub fn run(act: &Act) -> Result<()> {
             Ok(())
         }
         Act::Failures { book } => rows::provoke_all(book),
+        Act::Missed { book } => missed::run(book),
         Act::Descriptors { book } => descriptors::run(book),
         Act::Storm {
             ops,

@@ -8,6 +8,7 @@ mod failures;
 mod kept;
 mod load;
 mod loss;
+mod missed;
 mod mount_ops;
 mod mounts;
 mod recorded;
@@ -85,6 +86,10 @@ const TESTS: &[Test] = &[
     Test {
         name: "failures",
         run: failures::run,
+    },
+    Test {
+        name: "missed",
+        run: missed::run,
     },
     Test {
         name: "descriptors",
