@@ -416,7 +416,7 @@ mod tests {
     use super::*;
     use crate::{
         cli::{Cli, Command},
-        cmd::live::Model,
+        cmd::model::Model,
         event::{Now, SnapshotEnd, Unseen},
         moment::Moment,
         trace::{Reader, StateOf},

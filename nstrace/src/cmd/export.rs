@@ -12,7 +12,7 @@ use anyhow::{Context as _, bail};
 use super::{
     WrongWords,
     file::{Dir, Output, Unfinished},
-    live::{Model, Replayed},
+    model::{Model, Replayed},
     page, tail,
     trouble::{unread, unwritten},
 };

@@ -3,7 +3,8 @@
 use std::{process::ExitCode, time::Duration};
 
 use super::{
-    live::{Live, Model},
+    live::Live,
+    model::Model,
     output::{self, colored, say},
     signals::{End, Signals},
 };

@@ -71,7 +71,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        cmd::live::Model,
+        cmd::model::Model,
         event::{SnapshotEnd, Unseen},
         trace::{Head, Index, Options, Writer, tests::write_state},
         world::{

@@ -11,6 +11,7 @@ mod file;
 mod leaks;
 mod live;
 mod looks;
+mod model;
 mod mounts;
 mod output;
 mod page;

@@ -17,7 +17,7 @@ use foldhash::HashMap;
 use nstrace_common::kind::Kind;
 
 use super::{
-    live::{Model, Replayed},
+    model::{Model, Replayed},
     output::{self, colored},
     trouble::name,
 };

@@ -5,7 +5,7 @@ use std::{io::Write, path::Path};
 use anyhow::Context as _;
 
 use super::{
-    live::{Model, Replayed},
+    model::{Model, Replayed},
     output::say,
     recording,
     trouble::{name, unwritten},

@@ -7,7 +7,7 @@ use jiff::tz::TimeZone;
 
 use super::{
     WrongWords,
-    live::{Model, Replayed},
+    model::{Model, Replayed},
     output::{self, colored, say},
     recording,
     trouble::name,

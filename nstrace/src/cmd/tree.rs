@@ -12,7 +12,8 @@ use tokio::time::MissedTickBehavior;
 
 use super::{
     child::Child,
-    live::{Live, Model},
+    live::Live,
+    model::Model,
     output::{self, colored, say},
     signals::{Signals, end_of},
 };

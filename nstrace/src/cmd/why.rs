@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use super::{
-    live::Model,
+    model::Model,
     output::{self, colored},
 };
 use crate::{

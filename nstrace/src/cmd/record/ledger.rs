@@ -10,7 +10,7 @@ use std::{
 use nstrace_common::writers::MountRecord;
 
 use super::{
-    super::{live::Model, writers},
+    super::{model::Model, writers},
     sink::Sink,
 };
 use crate::{

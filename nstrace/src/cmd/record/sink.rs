@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     cgroups::Cgroups,
-    cmd::{WrongWords, file::Output, live::Model, output::say, trouble::unwritten},
+    cmd::{WrongWords, file::Output, model::Model, output::say, trouble::unwritten},
     event::{Event, Operation, Warning},
     explain::Facts,
     filter::Filter,

@@ -11,7 +11,7 @@ use jiff::tz::TimeZone;
 
 use super::{
     super::{
-        live::Model,
+        model::Model,
         mounts::{self as all_mounts, by_kernel},
         output::{self, colored, say},
     },

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, anyhow, bail};
 
-use super::super::{live::Model, output::say};
+use super::super::{model::Model, output::say};
 use crate::{
     cli::WatchedMounts,
     event::until_nul,
