@@ -102,6 +102,17 @@ fn mine() -> Option<&'static mut Gathered> {
     MOUNT_OPS.get_ptr_mut(&tid).map(|op| unsafe { &mut *op })
 }
 
+/// The same if it is one of this call. Of another one the end was missed.
+#[inline(always)]
+fn mine_of(call: u32) -> Option<&'static mut Gathered> {
+    let op = mine()?;
+    if u32::from(op.record.call) != call {
+        clear();
+        return None;
+    }
+    Some(op)
+}
+
 /// Whether operations of this call of the current task are asked for.
 #[inline(always)]
 fn asked_for(call: u32) -> bool {
@@ -350,7 +361,7 @@ fn given(op: &mut Gathered) -> u32 {
 #[inline(never)]
 fn finish(call: u32, ret: u64) -> u32 {
     let ret = ret as i64;
-    let Some(op) = mine() else {
+    let Some(op) = mine_of(call) else {
         if may_skip() && is_one(call, ret) && asked_for(call) {
             emit::count_lost(RecordKind::MountOp as u32);
         }

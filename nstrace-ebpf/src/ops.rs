@@ -269,7 +269,7 @@ pub fn kernel_clone<C: Entry>(context: &C) {
     }
 }
 
-/// Which system call the current task is in.
+/// Which system call the current task is in; a clone, if it is no other one.
 #[inline(always)]
 fn called_op() -> Op {
     // SAFETY: the registers of the current task.
@@ -286,8 +286,6 @@ fn called_op() -> Op {
         (435, _) => Op::Clone3,
         (57, false) | (2, true) => Op::Fork,
         (58, false) | (190, true) => Op::Vfork,
-        // open_tree_attr is an open_tree with more to say.
-        (428 | 467, _) => Op::OpenTree,
         (432, _) => Op::Fsmount,
         _ => Op::Clone,
     }
@@ -306,7 +304,7 @@ pub fn kernel_clone_ret<C: Exit>(context: &C) {
         None if asked::<C>(context) & config!(clone_mask) == 0 => plain_fork(ret),
         None => {
             if may_skip() {
-                missed(1 << Op::Clone as u8 | 1 << Op::Clone3 as u8);
+                missed(called_op());
             }
             None
         }
@@ -345,8 +343,8 @@ unsafe fn asked_flags() -> u64 {
 
 /// Counts an operation as lost whose beginning was missed, if it was asked for.
 #[inline(always)]
-fn missed(ops: u32) {
-    if wanted(ops) {
+fn missed(op: Op) {
+    if wanted(1 << op as u8) {
         emit::count_lost(0);
     }
 }
@@ -363,14 +361,15 @@ pub fn kernel_clone_ret_twin<C: Exit>(context: &C) {
 }
 
 /// Whether a new task, with that nsproxy and user namespace, has other namespaces than the
-/// current one.
+/// current one, of the kinds that are asked for.
 #[inline(always)]
 fn has_others<R: Reader>(nsproxy: u64, user: u64) -> bool {
     let task = current();
+    let asked_for = |kind: Kind| config!(kinds) & (1 << kind as u8) != 0;
     // SAFETY: the current task, what belongs to the child, and their members.
     unsafe {
         let cred: u64 = Current::get(task, member::TaskCred);
-        if user != Current::get::<u64>(cred, member::CredUserNs) {
+        if asked_for(Kind::User) && user != Current::get::<u64>(cred, member::CredUserNs) {
             return true;
         }
         let old: u64 = Current::get(task, member::TaskNsproxy);
@@ -380,6 +379,7 @@ fn has_others<R: Reader>(nsproxy: u64, user: u64) -> bool {
         // A pending time namespace makes a new nsproxy with the same namespaces.
         for_each_kind!(Ns => {
             if !matches!(Ns::KIND, Kind::User)
+                && asked_for(Ns::KIND)
                 && Ns::exists()
                 && Ns::address::<R>(nsproxy) != Ns::address::<Current>(old)
             {
@@ -428,7 +428,7 @@ pub fn forked<R: Reader>(child: u64) {
     };
     let Some(slot) = slot::mine_of(CLONES) else {
         if may_skip() && has_others::<R>(nsproxy, user) {
-            missed(1 << Op::Clone as u8 | 1 << Op::Clone3 as u8);
+            missed(called_op());
         }
         return tasks::born::<R>(child, pid);
     };
@@ -469,7 +469,7 @@ pub fn ksys_unshare_ret<C: Exit>(context: &C) {
             Raw::at(user_regs(), core::mem::offset_of!(pt_regs, rdi) as u64)
         });
         if flags & config!(unshare_mask) != 0 {
-            missed(1 << Op::Unshare as u8);
+            missed(Op::Unshare);
         }
     }
 }
@@ -493,7 +493,7 @@ pub fn sys_setns<C: Entry>(context: &C) {
 #[inline(always)]
 pub fn sys_setns_ret<C: Exit>(context: &C) {
     if !end_in_caller(Op::Setns, context.ret() as i64) && may_skip() {
-        missed(1 << Op::Setns as u8);
+        missed(Op::Setns);
     }
 }
 
@@ -521,11 +521,15 @@ fn end_in_caller(op: Op, ret: i64) -> bool {
 }
 
 /// `struct mnt_namespace *create_new_namespace(struct path *, flags)`, called: a
-/// mount namespace from a descriptor.
+/// mount namespace from a descriptor, by fsmount, or by open_tree or open_tree_attr.
 #[inline(always)]
 pub fn create_new_namespace<C: Entry>(_context: &C) {
     if config!(kinds) & (1 << Kind::Mnt as u8) != 0 {
-        begin(called_op(), 0);
+        let op = match called_op() {
+            Op::Fsmount => Op::Fsmount,
+            _ => Op::OpenTree,
+        };
+        begin(op, 0);
     }
 }
 

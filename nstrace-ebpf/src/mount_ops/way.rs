@@ -9,9 +9,9 @@ use nstrace_common::{
 };
 
 use super::{
-    Gathered, MNT_LOCKED, MS_BIND, MS_PROPAGATION, MS_REMOUNT, caller_ns, finish, flush,
+    Gathered, MNT_LOCKED, MS_BIND, MS_PROPAGATION, MS_REMOUNT, caller_ns, clear, finish, flush,
     found::{about, kernel_str, path, place, vfs},
-    mine, new, tells_births,
+    mine, mine_of, new, tells_births,
 };
 use crate::{
     mount,
@@ -298,6 +298,8 @@ fn moved(from: u64, to: u64) -> u32 {
 pub fn copy_mnt_ns<C: Entry>(context: &C) {
     if context.arg(0) & CLONE_NEWNS != 0 {
         copied(context.arg(1));
+    } else {
+        clear();
     }
 }
 
@@ -318,10 +320,9 @@ pub fn copy_mnt_ns_ret<C: Exit>(context: &C) {
 
 #[inline(never)]
 fn made(ns: u64) -> u32 {
-    let Some(op) = mine() else { return 0 };
-    if u32::from(op.record.call) != Call::CopyMntNs as u32 {
+    let Some(op) = mine_of(Call::CopyMntNs as u32) else {
         return 0;
-    }
+    };
     if let Some(errno) = errno(ns) {
         return finish(Call::CopyMntNs as u32, errno as u64);
     }

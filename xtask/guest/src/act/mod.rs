@@ -8,7 +8,7 @@ mod hang;
 pub mod holders;
 mod limits;
 pub mod many_mounts;
-mod missed;
+pub mod missed;
 pub mod mount_op_storm;
 pub mod mount_ops;
 pub mod mount_storm;
@@ -51,6 +51,12 @@ pub enum Act {
     Missed {
         #[arg(long)]
         book: PathBuf,
+    },
+    /// Copies of mount namespaces whose ends a kretprobe misses; prints them
+    MissedCopies {
+        /// Where to mount what is copied
+        #[arg(long)]
+        dir: PathBuf,
     },
     /// Mount namespaces from descriptors
     Descriptors {
@@ -137,6 +143,7 @@ pub fn run(act: &Act) -> Result<()> {
         }
         Act::Failures { book } => rows::provoke_all(book),
         Act::Missed { book } => missed::run(book),
+        Act::MissedCopies { dir } => missed::copies(dir),
         Act::Descriptors { book } => descriptors::run(book),
         Act::Storm {
             ops,

@@ -9,7 +9,11 @@ use crate::harness::report::Report;
 use crate::harness::{compare, lives};
 
 /// The system calls with the first kernel that has them.
-const CALLS: [(&str, (u32, u32)); 2] = [("open_tree", (7, 0)), ("fsmount", (7, 2))];
+const CALLS: [(&str, (u32, u32)); 3] = [
+    ("open_tree", (7, 0)),
+    ("open_tree_attr", (7, 0)),
+    ("fsmount", (7, 2)),
+];
 
 /// Both ways. A kernel that is new enough must have them.
 pub fn run(suite: &mut Suite) -> Result<Verdict> {
@@ -25,7 +29,7 @@ pub fn run(suite: &mut Suite) -> Result<Verdict> {
     let (from, book) = suite.with_whole_book("descriptors", &["act", "descriptors"])?;
     let mut report = Report::default();
     for (name, since) in CALLS.iter().filter(|(_, since)| version >= *since) {
-        report.check(book.ops.iter().any(|entry| entry.op == *name), || {
+        report.check(book.ops.iter().any(|entry| entry.note == *name), || {
             format!(
                 "{name}, from Linux {}.{}: {:?}",
                 since.0, since.1, book.skips
