@@ -29,8 +29,18 @@ struct Known {
     kind: Kind,
     id: u64,
     parent: u32,
+    /// When it was looked at, or before that.
+    time: u64,
     /// Whether it was asked for its parent and its owner.
     is_whole: bool,
+}
+
+impl Known {
+    /// Whether it was looked at since then. The reader's own pid namespace, of which no parent is
+    /// told, is always the same.
+    fn is_since(&self, since: u64) -> bool {
+        self.time >= since || self.parent == 0
+    }
 }
 
 impl Namespaces {
@@ -64,13 +74,16 @@ impl Namespaces {
         self.by_inum.get(&inum).map_or(0, |known| known.parent)
     }
 
-    /// Forgets one, and all above it up to that.
-    pub fn forget_up(&mut self, mut inum: u32, end: u32) {
-        while inum != end
-            && let Some(known) = self.by_inum.remove(&inum)
-        {
+    /// Whether a pid namespace and all above it were looked at since then. Who has been in it
+    /// since then can rely on that: they have their numbers as long as there is somebody in it.
+    pub fn are_since(&self, mut inum: u32, since: u64) -> bool {
+        while let Some(known) = self.by_inum.get(&inum) {
+            if !known.is_since(since) {
+                return false;
+            }
             inum = known.parent;
         }
+        true
     }
 
     /// Notes one of which nothing but its number can be learnt.
@@ -89,15 +102,28 @@ impl Namespaces {
         time: u64,
         found: &mut Vec<FoundNamespace>,
     ) -> io::Result<(Kind, u32)> {
+        self.learn_anew(ns, time, 0, found)
+    }
+
+    /// The same, but asks pid namespaces again that were looked at before that.
+    pub fn learn_anew(
+        &mut self,
+        ns: BorrowedFd,
+        time: u64,
+        since: u64,
+        found: &mut Vec<FoundNamespace>,
+    ) -> io::Result<(Kind, u32)> {
         let ino = sys::identity(ns)?.ino;
         let inum = u32::try_from(ino).map_err(|_| io::ErrorKind::InvalidData)?;
         let kind = Kind::from_flag(sys::ns_type(ns)?).ok_or(io::ErrorKind::InvalidData)?;
-        if self.knows(kind, inum) {
+        let known = self.by_inum.get(&inum);
+        let is_since = known.is_some_and(|known| kind != Kind::Pid || known.is_since(since));
+        if is_since && self.knows(kind, inum) {
             return Ok((kind, inum));
         }
         // The kernel knows at most 32 levels, so this ends.
         let mut above = |this: &mut Self, ns: io::Result<OwnedFd>| {
-            let learnt = ns.and_then(|ns| this.learn(ns.as_fd(), time, found));
+            let learnt = ns.and_then(|ns| this.learn_anew(ns.as_fd(), time, since, found));
             learnt.map_or(0, |(_, inum)| inum)
         };
         // Neither is told if it is above the reader's own, as for the first ones.
@@ -134,6 +160,7 @@ impl Namespaces {
             kind: news.kind,
             id: news.ns.id,
             parent: news.parent,
+            time: news.time,
             is_whole,
         };
         self.by_inum.insert(news.ns.inum, known);
@@ -214,15 +241,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_above_is_forgotten_too() {
+    fn one_is_as_old_as_what_is_above_it() {
         let mut known = Namespaces::new(FIRST_USER_NS);
         let mut found = Vec::new();
-        for (inum, parent) in [(10, 0), (11, 10), (12, 11), (13, 10)] {
-            let bare = FoundNamespace::bare(Kind::Pid, inum, 1);
+        for (inum, parent, time) in [(10, 0, 1), (11, 10, 5), (12, 11, 7), (13, 10, 7)] {
+            let bare = FoundNamespace::bare(Kind::Pid, inum, time);
             known.put(FoundNamespace { parent, ..bare }, true, &mut found);
         }
-        known.forget_up(12, 10);
-        let left = (10..14).filter(|inum| known.knows(Kind::Pid, *inum));
-        assert_eq!(left.collect::<Vec<_>>(), [10, 13]);
+        for (since, left) in [(5, &[10, 11, 12, 13][..]), (6, &[10, 13]), (8, &[10])] {
+            let all = (10..14).filter(|inum| known.are_since(*inum, since));
+            assert_eq!(all.collect::<Vec<_>>(), left);
+        }
     }
 }

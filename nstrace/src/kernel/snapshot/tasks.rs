@@ -225,12 +225,20 @@ fn task(
     let cgroup = scratch.cgroups.of(dir.as_fd(), &mut scratch.file);
     learn(looker, &dir, &links, time);
     let start = stat.start.saturating_mul(TICK_NS);
-    let (pids, pids_len) = pids(looker, &dir, tid, &links, time, scratch);
+    let start = start.saturating_sub(scratch.suspended_ns);
+    let (pids, pids_len) = pids(
+        looker,
+        &dir,
+        tid,
+        links[Kind::Pid as usize],
+        [start, time],
+        scratch,
+    );
     let mut namespaces = [0; KINDS];
     namespaces.copy_from_slice(&links[..KINDS]);
     (looker.each)(Event::FoundTask(FoundTask {
         time,
-        start: start.saturating_sub(scratch.suspended_ns),
+        start,
         pid,
         tid,
         exited,
@@ -316,11 +324,10 @@ fn pids(
     looker: &mut Looker,
     dir: &OwnedFd,
     tid: u32,
-    links: &[u32; KINDS + 2],
-    time: u64,
+    pid_ns: u32,
+    [start, time]: [u64; 2],
     scratch: &mut Scratch,
 ) -> ([PidAt; PID_LEVELS], usize) {
-    let pid_ns = links[Kind::Pid as usize];
     let mut pids = [PidAt::default(); PID_LEVELS];
     pids[0] = PidAt {
         nr: tid,
@@ -333,15 +340,18 @@ fn pids(
     let Some((mut pids, len)) = status.ok().and_then(parse::ns_pids) else {
         return (pids, 0);
     };
-    if !are_below(looker, pid_ns, &mut pids[..len]) {
-        // A number has another namespace than when it was looked at.
-        looker.namespaces.forget_up(pid_ns, looker.own_pid_ns);
-        learn(looker, dir, links, time);
-        if !are_below(looker, pid_ns, &mut pids[..len]) {
-            return (pids, 0);
-        }
+    // Numbers may have other namespaces than when they were looked at, or could not be then.
+    let since = start.saturating_add(TICK_NS);
+    let are_known = looker.namespaces.are_since(pid_ns, since);
+    if !(are_known && are_below(looker, pid_ns, &mut pids[..len]))
+        && let Ok(ns) = looker.opener.open(dir.as_fd(), c"ns/pid", pid_ns)
+    {
+        looker.learn_anew(&ns, time, since);
     }
-    (pids, len)
+    match are_below(looker, pid_ns, &mut pids[..len]) {
+        true => (pids, len),
+        false => (pids, 0),
+    }
 }
 
 /// Notes for each id of which namespace it is, the last of this one and the others of those above
