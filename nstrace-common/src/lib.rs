@@ -17,5 +17,6 @@ pub mod mount_ops;
 pub mod numbers;
 pub mod patch;
 pub mod probe;
+pub mod stalls;
 pub mod wire;
 pub mod writers;

@@ -392,19 +392,6 @@ pub struct CgroupRecord {
 /// one pair of slots, an operation is counted as lost.
 pub const SLOTS: usize = 4096;
 
-/// Which task has which slot: the index of the operations in flight, kept apart
-/// from them so that it can be read in one go.
-#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-pub struct SlotIndex {
-    /// How many slots are taken: while none is, nothing has to be looked for.
-    pub in_flight: u64,
-    /// Claims on each slot. Its owner is the task that saw 1 after adding its own.
-    pub claims: [u64; SLOTS],
-    /// The thread id of each slot's owner; 0 when free.
-    pub owner: [u32; SLOTS],
-}
-
 // Operations are numbered from 1 on, in their order.
 const _: () = {
     let mut at = 0;

@@ -7,10 +7,10 @@ use aya_ebpf::{
 };
 use nstrace_common::{
     config::Config,
-    wire::{Counts, LostDeath, SLOTS, SlotIndex},
+    wire::{Counts, LostDeath, SLOTS},
 };
 
-use crate::slot::Slot;
+use crate::slot::{Slot, SlotIndex};
 
 /// Operations and tasks. User space sets the size.
 #[map]

@@ -14,6 +14,7 @@ mod place;
 mod probes;
 mod read;
 mod slot;
+mod stalls;
 mod stages;
 mod tasks;
 mod unbalanced;

@@ -17,12 +17,23 @@
 use core::arch::asm;
 
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
-use nstrace_common::wire::{LIST, MARKS, OpRecord, SLOTS, SlotIndex};
+use nstrace_common::wire::{LIST, MARKS, OpRecord, SLOTS};
 
 use crate::{
     emit,
     maps::{INDEX, OPERATIONS},
 };
+
+/// Which task has which slot.
+#[repr(C)]
+pub struct SlotIndex {
+    /// How many slots are taken: while none is, nothing has to be looked for.
+    pub in_flight: u64,
+    /// Claims on each slot. Its owner is the task that saw 1 after adding its own.
+    pub claims: [u64; SLOTS],
+    /// The thread id of each slot's owner; 0 when free.
+    pub owner: [u32; SLOTS],
+}
 
 /// What is gathered about one operation.
 #[repr(C)]
@@ -79,13 +90,26 @@ fn owned(index: &SlotIndex, tid: u32) -> Option<usize> {
 /// The slot of the current task's operation, if it is in one.
 #[inline(always)]
 pub fn mine() -> Option<&'static mut Slot> {
-    let index = index();
-    // SAFETY: in the map. What other tasks add does not matter: a task's own
-    // operation is counted from its beginning on.
-    if unsafe { core::ptr::read_volatile(&raw const index.in_flight) } == 0 {
+    // What other tasks add does not matter: a task's own operation is counted from its
+    // beginning on.
+    if !any() {
         return None;
     }
-    slot(owned(index, tid())?)
+    slot(owned(index(), tid())?)
+}
+
+/// Whether any operation is in flight.
+#[inline(always)]
+pub fn any() -> bool {
+    // SAFETY: in the map.
+    unsafe { core::ptr::read_volatile(&raw const index().in_flight) != 0 }
+}
+
+/// The thread id of a slot's owner; 0 when it is free.
+#[inline(always)]
+pub fn owner(at: usize) -> u32 {
+    // SAFETY: in the map.
+    unsafe { core::ptr::read_volatile(&raw const index().owner[at & (SLOTS - 1)]) }
 }
 
 /// The same if it is one of these, a bit each. Of another one the end was missed.

@@ -187,6 +187,11 @@ impl Live {
         Ok(())
     }
 
+    /// How often the kernel has skipped a program that has no twin.
+    pub fn skipped_runs(&self) -> u64 {
+        self.kernel.skipped_runs()
+    }
+
     /// Reads what has happened up to now, and makes good what was lost.
     pub fn end(mut self, watcher: &mut Watcher) -> anyhow::Result<Model> {
         self.check(watcher)?;

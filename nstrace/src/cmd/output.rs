@@ -44,6 +44,15 @@ pub fn say(what: &str) {
     let _ = io::stderr().write_all(line.as_bytes());
 }
 
+/// Says how many runs of programs the kernel has skipped, if it has.
+pub fn say_skipped(runs: u64) {
+    if runs > 0 {
+        say(&format!(
+            "the kernel skipped {runs} runs of its probes: a stage or a task may be missing"
+        ));
+    }
+}
+
 /// Whether output has colours.
 pub fn colored(choice: ColorChoice) -> bool {
     match choice {

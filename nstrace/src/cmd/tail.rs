@@ -10,7 +10,7 @@ use nstrace_common::config::Config;
 use super::{
     WrongWords,
     child::Child,
-    output::{self, colored, say},
+    output::{self, colored, say, say_skipped},
     recording,
     signals::{Signals, end_of},
 };
@@ -27,7 +27,7 @@ use crate::{
         load::{self, Kernel, Options},
         reader::Reader,
         snapshot,
-        stall::Stalls,
+        stall::{self, Stalls},
     },
     render::{Format, Text},
     screen::{self, Counts, Screen},
@@ -165,7 +165,7 @@ async fn follow(args: Tail, mut child: Option<Child>) -> anyhow::Result<ExitCode
         child.start()?;
     }
 
-    let mut look = tokio::time::interval(stalls.interval());
+    let mut look = tokio::time::interval(stall::interval(args.stall));
     let mut status = None;
     let mut asked = false;
     while status.is_none() {
@@ -176,8 +176,10 @@ async fn follow(args: Tail, mut child: Option<Child>) -> anyhow::Result<ExitCode
                 waited?;
                 read(&mut reader, &mut screen)?;
             }
-            _ = look.tick(), if !args.stall.is_zero() => {
-                stalls.look(|event| screen.event(&event))?;
+            _ = look.tick() => {
+                if let Some(stalls) = &mut stalls {
+                    stalls.look(|event| screen.event(&event))?;
+                }
                 let skipped = skipped_deaths(&kernel, &reader);
                 screen.skipped(skipped, false, clock::monotonic_ns());
                 output::write(&mut screen.text)?;
@@ -207,11 +209,7 @@ async fn follow(args: Tail, mut child: Option<Child>) -> anyhow::Result<ExitCode
     }
     screen.skipped(skipped, true, now);
     output::write(&mut screen.text)?;
-    if runs > 0 {
-        say(&format!(
-            "the kernel skipped {runs} runs of its probes: a stage or a task may be missing"
-        ));
-    }
+    say_skipped(runs);
     summary(screen.counts, args.mounts);
     Ok(status.unwrap_or(ExitCode::SUCCESS))
 }

@@ -96,7 +96,7 @@ impl Kernel {
         let numbers = numbers.get_or_insert_with(|| Numbers::new(bpf));
         numbers
             .as_ref()
-            .is_some_and(|numbers| numbers.is_free(bpf, inum))
+            .is_some_and(|numbers| numbers.is_free(inum))
     }
 
     /// How many deaths the kernel has skipped a program for, those too that its twin

@@ -1,5 +1,6 @@
 //! The running kernel: the only place that knows aya, `/proc` and `/sys`.
 
+mod asked;
 pub mod clock;
 #[cfg(feature = "debug")]
 pub mod debug;

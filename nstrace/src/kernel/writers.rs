@@ -11,7 +11,6 @@ use std::{collections::BTreeMap, os::fd::AsRawFd as _};
 use aya::{
     Ebpf, Pod,
     maps::{Array, HashMap, MapData, RingBuf},
-    programs::RawTracePoint,
 };
 use nstrace_common::writers::{
     AccessRecord, FRAMES, GONE, Key, Kind, MountRecord, PROBES, Root, Settings, Site, TAKES,
@@ -21,9 +20,10 @@ use tokio::io::{Interest, unix::AsyncFd};
 use zerocopy::IntoBytes as _;
 
 use super::{
-    KernelError, clock,
+    KernelError,
+    asked::Asked,
+    clock,
     load::{self, Outcome},
-    numbers::run,
     plan::{Attach, CLEANUP, Planned, functions, plan, program_name},
     reader::{map, next},
     symbols::Symbols,
@@ -99,6 +99,7 @@ struct Told {
 /// The ledger, kept by the kernel. Dropping it detaches everything.
 pub struct Ledger {
     bpf: Ebpf,
+    counter: Option<Asked>,
     ring: AsyncFd<RingBuf<MapData>>,
     counts: HashMap<MapData, MapKey, u64>,
     unfiled: Array<MapData, MapCounts>,
@@ -144,12 +145,8 @@ impl Ledger {
             .map_max_entries("LEDGER", sizes.stacks)
             .load(&object)?;
         fill(&mut bpf, wanted)?;
-        let counter = bpf.program_mut(COUNTER);
-        let counter = counter.map(<&mut RawTracePoint>::try_from);
-        if let Some(Ok(counter)) = counter {
-            // Without it, nothing is said of living mounts.
-            let _ = counter.load();
-        }
+        // Without it, nothing is said of living mounts.
+        let counter = Asked::load(&mut bpf, COUNTER).ok();
         let outcomes = load::attach(&mut bpf, &skeleton, plan)?;
         let is_taken = |(planned, outcome): &(Planned, Outcome)| {
             TAKES.contains(&planned.probe.function) && matches!(outcome, Outcome::Attached(..))
@@ -172,6 +169,7 @@ impl Ledger {
             counts: HashMap::try_from(map(&mut bpf, "LEDGER"))?,
             unfiled: Array::try_from(map(&mut bpf, "UNFILED"))?,
             bpf,
+            counter,
             outcomes,
             symbols,
             stack: String::new(),
@@ -319,7 +317,10 @@ impl Ledger {
     /// The writers of a mount that is watched; none, if it has died meanwhile.
     pub fn writers(&self, mount: MountKey) -> Option<i32> {
         let args = [mount.address, mount.since];
-        run(&self.bpf, COUNTER, args).filter(|count| *count != GONE)
+        self.counter
+            .as_ref()?
+            .run(args)
+            .filter(|count| *count != GONE)
     }
 
     /// Hands over how much is not in the ledger, if that is more than the last time.

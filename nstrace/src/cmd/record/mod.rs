@@ -31,7 +31,7 @@ use super::{
     file::Output,
     live::Live,
     model::Model,
-    output::say,
+    output::{say, say_skipped},
     signals::{Signals, end_of},
     trouble::name,
     writers,
@@ -45,7 +45,7 @@ use crate::{
         kmsg::{self, Log, Warned},
         load::{Kernel, Outcome},
         plan::program_name,
-        stall::Stalls,
+        stall::{self, Stalls},
         writers::Wanted,
     },
     names::Names,
@@ -82,9 +82,7 @@ async fn follow(
     let own = Rc::clone(&sink);
     let mut stalls = None;
     let begin = |kernel: &mut Kernel| {
-        if !args.stall.is_zero() {
-            stalls = Some(Stalls::new(&mut kernel.bpf, args.stall)?);
-        }
+        stalls = Stalls::new(&mut kernel.bpf, args.stall)?;
         let what = What {
             filter: args.filters.filter(),
             redacts: args.redact,
@@ -132,8 +130,7 @@ async fn follow(
     let mut feed = Feed::start(Engines::new());
     let mut progress = Progress::new(began);
     let mut tick = tokio::time::interval(TICK.min(args.flush.max(TICK_MIN)));
-    let interval = stalls.as_ref().map_or(NEVER, Stalls::interval);
-    let mut look = tokio::time::interval(interval);
+    let mut look = tokio::time::interval(stall::interval(args.stall));
     let (mut status, mut asked, mut flushed) = (None, false, Instant::now());
     while status.is_none() {
         tokio::select! {
@@ -197,6 +194,7 @@ async fn follow(
     read(&mut live, &mut writers)?;
     let warned = kmsg::rest(&mut warnings);
     warned.iter().for_each(|warned| note(&mut live, warned));
+    let skipped = live.skipped_runs();
     let mut model = live.end(&mut |_, _, _| {})?;
     Writers::end(&mut writers, &mut model, &sink)?;
     let sink = sink.borrow_mut().take().context("nothing was begun")?;
@@ -212,6 +210,7 @@ async fn follow(
         Some(1) => " in 1 file".to_owned(),
         Some(files) => format!(" in {files} files"),
     };
+    say_skipped(skipped);
     let name = name(&args.output, "output");
     say(&format!(
         "{name}{files}: {operations} operations, {mounts}{events} events, {bytes} bytes in \
@@ -256,7 +255,6 @@ fn place(args: &Record) -> anyhow::Result<Place> {
 
 /// How often it is looked for what cannot be waited for.
 const TICK: Duration = Duration::from_millis(250);
-const NEVER: Duration = Duration::from_secs(1 << 30);
 const TICK_MIN: Duration = Duration::from_millis(10);
 
 /// Asks for the names of the containers that there are.

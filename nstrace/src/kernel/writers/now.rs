@@ -3,12 +3,11 @@
 
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 
-use aya::{Ebpf, programs::RawTracePoint};
 use nstrace_common::writers::GONE;
 
 use super::{
-    super::{KernelError, error},
-    OBJECT, functions, load, run,
+    super::{KernelError, asked::Asked},
+    OBJECT, functions, load,
 };
 
 /// The programs that tell it.
@@ -17,7 +16,10 @@ const REFERENCES: &str = "descriptor_references";
 
 /// Asks for the counts of mounts.
 #[derive(Debug)]
-pub struct Counter(Ebpf);
+pub struct Counter {
+    writers: Asked,
+    references: Asked,
+}
 
 impl Counter {
     /// Loads the programs. Room for more open files is made, too: one for each mount.
@@ -35,31 +37,25 @@ impl Counter {
             .map_max_entries("ACCESSES", load::ring_bytes(0))
             .map_max_entries("STACKS", 1)
             .load(&object)?;
-        for name in [WRITERS, REFERENCES] {
-            let program = bpf.program_mut(name);
-            let program = program.unwrap_or_else(|| unreachable!("the object has {name}"));
-            let loaded = <&mut RawTracePoint>::try_from(program).and_then(RawTracePoint::load);
-            loaded.map_err(|error| match error::errno(&error) {
-                Some(libc::EPERM) => error::refused(),
-                _ => KernelError::Program(name, error::program(&error)),
-            })?;
-        }
-        Ok(Counter(bpf))
+        Ok(Counter {
+            writers: Asked::load(&mut bpf, WRITERS)?,
+            references: Asked::load(&mut bpf, REFERENCES)?,
+        })
     }
 
     /// The writers of the mount that a file is open on. None if the kernel cannot run the
     /// program (before v5.10), or lacks what it reads.
     pub fn writers(&self, file: BorrowedFd) -> Option<i32> {
-        self.ask(WRITERS, file)
+        ask(&self.writers, file)
     }
 
     /// The references to it, that of the file among them.
     pub fn references(&self, file: BorrowedFd) -> Option<i32> {
-        self.ask(REFERENCES, file)
+        ask(&self.references, file)
     }
+}
 
-    fn ask(&self, program: &str, file: BorrowedFd) -> Option<i32> {
-        let fd = u64::from(file.as_raw_fd().unsigned_abs());
-        run(&self.0, program, [fd, 0]).filter(|count| *count != GONE)
-    }
+fn ask(program: &Asked, file: BorrowedFd) -> Option<i32> {
+    let fd = u64::from(file.as_raw_fd().unsigned_abs());
+    program.run([fd, 0]).filter(|count| *count != GONE)
 }

@@ -23,7 +23,8 @@ pub fn tail(suite: &mut Suite) -> Result<Verdict> {
     let own = recorded(suite, "load", &load, &mut report)?;
     compare::operations(&own.book, &own.replayed, own.lost, &mut report);
     let (new, exits) = &own.tasks;
-    compare::tasks(&own.book, new, exits, may_skip(suite.attach), &mut report);
+    let skipped = may_skip(suite.attach).then_some(own.skipped);
+    compare::tasks(&own.book, new, exits, skipped, &mut report);
     let own = recorded(suite, "failures", &["act", "failures"], &mut report)?;
     if own.lost.unwrap_or(0) == 0 {
         failures::compare_all(&own.book, &own.replayed, &mut report);
@@ -39,6 +40,8 @@ struct Recorded {
     tasks: (Vec<Task>, Vec<Task>),
     /// Where operations may be lost, how many were.
     lost: Option<u64>,
+    /// How many runs of its probes the kernel skipped, as it was said at the end.
+    skipped: usize,
 }
 
 /// Records an act that writes a book.
@@ -49,6 +52,10 @@ fn recorded(suite: &mut Suite, name: &str, act: &[&str], report: &mut Report) ->
     let (from, book) = suite.with_book(&format!("recorded-{name}"), act)?;
     let ended = recorder.stop(libc::SIGINT)?;
     report.same("exit code of record", ended.code(), 0);
+    let said = ended.seen.stderr.iter().find_map(|line| {
+        let (count, _) = line.split_once(" skipped ")?.1.split_once(' ')?;
+        count.parse().ok()
+    });
     let replay = Tracer::spawn(tracer::nstrace(&["--json", "--from", &file]))?.finish()?;
     report.same("exit code of tail", replay.code(), 0);
     let may_skip = may_skip(suite.attach);
@@ -76,11 +83,13 @@ fn recorded(suite: &mut Suite, name: &str, act: &[&str], report: &mut Report) ->
     report.same("lines of text without a time", wrong.count(), 0);
     std::fs::remove_file(&file)?;
     let lost = may_skip.then_some(skipped[0].ops);
+    let skipped = said.unwrap_or(0);
     Ok(Recorded {
         book,
         replayed,
         tasks: replay.seen.tasks(0),
         lost,
+        skipped,
     })
 }
 
