@@ -158,14 +158,17 @@ pub fn claim(tid: u32) -> Option<&'static mut Slot> {
 
 /// Gives up an operation whose end was missed.
 #[inline(always)]
-pub fn abandon(slot: &Slot) {
+pub fn abandon(slot: &mut Slot) {
     emit::count_lost(0);
     release(slot);
 }
 
 /// Gives the current task's slot back.
 #[inline(always)]
-pub fn release(slot: &Slot) {
+pub fn release(slot: &mut Slot) {
+    // Who claims it next has not begun before that is told (`stalls.rs`).
+    // SAFETY: the task's own.
+    unsafe { core::ptr::write_volatile(&raw mut slot.record.start, u64::MAX) };
     let index = index();
     let at = slot.at as usize & (SLOTS - 1);
     index.owner[at] = 0;

@@ -4,10 +4,10 @@ use std::os::fd::{AsFd as _, AsRawFd as _};
 
 use aya::{
     Ebpf,
-    programs::{ProgramError, ProgramFd, RawTracePoint},
+    programs::{ProgramFd, RawTracePoint},
 };
 
-use super::{KernelError, error};
+use super::{KernelError, error, load};
 
 /// One of them, loaded.
 #[derive(Debug)]
@@ -18,14 +18,16 @@ impl Asked {
     pub fn load(bpf: &mut Ebpf, name: &'static str) -> Result<Asked, KernelError> {
         let program = bpf.program_mut(name);
         let program = program.unwrap_or_else(|| unreachable!("the object has {name}"));
-        let fd = <&mut RawTracePoint>::try_from(program).and_then(|program| {
+        let loaded = <&mut RawTracePoint>::try_from(program).and_then(|program| {
             program.load()?;
-            program.fd()?.try_clone().map_err(ProgramError::IOError)
+            program.fd()
         });
-        fd.map(Asked).map_err(|error| match error::errno(&error) {
+        let fd = loaded.map_err(|error| match error::errno(&error) {
             Some(libc::EPERM) => error::refused(),
+            Some(libc::EMFILE) => load::too_few_files(),
             _ => KernelError::Program(name, error::program(&error)),
-        })
+        })?;
+        fd.try_clone().map(Asked).map_err(|_| load::too_few_files())
     }
 
     /// Runs it: what it returns. None if the kernel cannot run it (before v5.10).

@@ -277,6 +277,11 @@ pub fn raise_open_files() {
     }
 }
 
+/// The error of who may open no more files.
+pub(super) fn too_few_files() -> KernelError {
+    KernelError::TooFewFiles(open_files().rlim_cur)
+}
+
 fn open_files() -> libc::rlimit {
     let mut limit = rlimit(0);
     // SAFETY: a valid pointer.
@@ -299,7 +304,7 @@ pub(super) fn preemptible() -> bool {
 pub(super) fn read_btf() -> Result<Vec<u8>, KernelError> {
     fs::read(VMLINUX).map_err(|error| match error.raw_os_error() {
         Some(libc::ENOENT) if !Path::new("/sys/kernel").exists() => KernelError::NoSys,
-        Some(libc::EMFILE) => KernelError::TooFewFiles(open_files().rlim_cur),
+        Some(libc::EMFILE) => too_few_files(),
         _ => KernelError::NoBtf {
             path: Path::new(VMLINUX).to_owned(),
             error,
@@ -455,7 +460,7 @@ fn attach_one(bpf: &mut Ebpf, btf: &AyaBtf, planned: &Planned) -> Result<Outcome
     // Not this program: any program.
     match errno(&refusal) {
         Some(libc::EPERM) => return Err(refused()),
-        Some(libc::EMFILE) => return Err(KernelError::TooFewFiles(open_files().rlim_cur)),
+        Some(libc::EMFILE) => return Err(too_few_files()),
         _ => {}
     }
     let why = error::program(&refusal);
