@@ -55,18 +55,13 @@ impl Reader {
     pub fn new(kernel: &mut Kernel) -> Result<Self, KernelError> {
         let cpus = kernel.cpus;
         let bpf = &mut kernel.bpf;
-        let counters = Counters::new(map(bpf, "COUNTS"), cpus)?;
-        // While the programs were attached one after the other, they saw ends of what they had
-        // not seen begin, and counted them.
-        let mut lost_before = counters.lost();
-        lost_before[RecordKind::Death as usize] = 0;
         Ok(Reader {
             events: ring(bpf, "EVENTS")?,
             lives: ring(bpf, "LIVES")?,
-            counters,
+            counters: Counters::new(map(bpf, "COUNTS"), cpus)?,
             lost_deaths: LostDeaths::new(map(bpf, "LOST_DEATHS"))?,
             asleep: Asleep::new(map(bpf, "ASLEEP"))?,
-            lost_before,
+            lost_before: [0; RECORD_KINDS],
             told_uncounted: 0,
             lost_looked: clock::monotonic_ns(),
             since: kernel.attached,

@@ -207,14 +207,14 @@ fn list(looker: &mut Looker, mounts: &mut Mounts) {
 impl Looker<'_> {
     /// Learns what an open namespace is, and tells it.
     fn learn(&mut self, ns: &OwnedFd, time: u64) -> Option<(Kind, u32)> {
-        let learnt = self.namespaces.learn(ns.as_fd(), time, &mut self.news);
-        self.tell();
-        learnt.ok()
+        self.learn_anew(ns, time, 0)
     }
 
-    /// The same, but asks pid namespaces again that are known.
-    fn learn_anew(&mut self, ns: &OwnedFd, time: u64) -> Option<(Kind, u32)> {
-        let learnt = self.namespaces.learn_anew(ns.as_fd(), time, &mut self.news);
+    /// The same, but asks pid namespaces again that were looked at before that.
+    fn learn_anew(&mut self, ns: &OwnedFd, time: u64, since: u64) -> Option<(Kind, u32)> {
+        let learnt = self
+            .namespaces
+            .learn_anew(ns.as_fd(), time, since, &mut self.news);
         self.tell();
         learnt.ok()
     }

@@ -35,6 +35,14 @@ struct Known {
     is_whole: bool,
 }
 
+impl Known {
+    /// Whether it was looked at since then. The reader's own pid namespace, of which no parent is
+    /// told, is always the same.
+    fn is_since(&self, since: u64) -> bool {
+        self.time >= since || self.parent == 0
+    }
+}
+
 impl Namespaces {
     /// None yet, for a reader in a user namespace.
     pub fn new(own_user_ns: u32) -> Namespaces {
@@ -70,7 +78,7 @@ impl Namespaces {
     /// since then can rely on that: they have their numbers as long as there is somebody in it.
     pub fn are_since(&self, mut inum: u32, since: u64) -> bool {
         while let Some(known) = self.by_inum.get(&inum) {
-            if known.time < since {
+            if !known.is_since(since) {
                 return false;
             }
             inum = known.parent;
@@ -94,35 +102,28 @@ impl Namespaces {
         time: u64,
         found: &mut Vec<FoundNamespace>,
     ) -> io::Result<(Kind, u32)> {
-        self.ask(ns, time, false, found)
+        self.learn_anew(ns, time, 0, found)
     }
 
-    /// The same, but asks pid namespaces again that are known.
+    /// The same, but asks pid namespaces again that were looked at before that.
     pub fn learn_anew(
         &mut self,
         ns: BorrowedFd,
         time: u64,
-        found: &mut Vec<FoundNamespace>,
-    ) -> io::Result<(Kind, u32)> {
-        self.ask(ns, time, true, found)
-    }
-
-    fn ask(
-        &mut self,
-        ns: BorrowedFd,
-        time: u64,
-        is_anew: bool,
+        since: u64,
         found: &mut Vec<FoundNamespace>,
     ) -> io::Result<(Kind, u32)> {
         let ino = sys::identity(ns)?.ino;
         let inum = u32::try_from(ino).map_err(|_| io::ErrorKind::InvalidData)?;
         let kind = Kind::from_flag(sys::ns_type(ns)?).ok_or(io::ErrorKind::InvalidData)?;
-        if !(is_anew && kind == Kind::Pid) && self.knows(kind, inum) {
+        let known = self.by_inum.get(&inum);
+        let is_since = known.is_some_and(|known| kind != Kind::Pid || known.is_since(since));
+        if is_since && self.knows(kind, inum) {
             return Ok((kind, inum));
         }
         // The kernel knows at most 32 levels, so this ends.
         let mut above = |this: &mut Self, ns: io::Result<OwnedFd>| {
-            let learnt = ns.and_then(|ns| this.ask(ns.as_fd(), time, is_anew, found));
+            let learnt = ns.and_then(|ns| this.learn_anew(ns.as_fd(), time, since, found));
             learnt.map_or(0, |(_, inum)| inum)
         };
         // Neither is told if it is above the reader's own, as for the first ones.
@@ -243,12 +244,11 @@ mod tests {
     fn one_is_as_old_as_what_is_above_it() {
         let mut known = Namespaces::new(FIRST_USER_NS);
         let mut found = Vec::new();
-        for (inum, parent, time) in [(10, 0, 9), (11, 10, 5), (12, 11, 7), (13, 10, 7)] {
+        for (inum, parent, time) in [(10, 0, 1), (11, 10, 5), (12, 11, 7), (13, 10, 7)] {
             let bare = FoundNamespace::bare(Kind::Pid, inum, time);
             known.put(FoundNamespace { parent, ..bare }, true, &mut found);
         }
-        let all = [10, 11, 12, 13];
-        for (since, left) in [(5, &all[..]), (6, &[10, 13]), (8, &[10]), (10, &[])] {
+        for (since, left) in [(5, &[10, 11, 12, 13][..]), (6, &[10, 13]), (8, &[10])] {
             let all = (10..14).filter(|inum| known.are_since(*inum, since));
             assert_eq!(all.collect::<Vec<_>>(), left);
         }

@@ -342,15 +342,16 @@ fn pids(
     };
     // Numbers may have other namespaces than when they were looked at, or could not be then.
     let since = start.saturating_add(TICK_NS);
-    let mut are_known =
-        looker.namespaces.are_since(pid_ns, since) && are_below(looker, pid_ns, &mut pids[..len]);
-    if !are_known {
-        let ns = looker.opener.open(dir.as_fd(), c"ns/pid", pid_ns);
-        let learnt = ns.ok().and_then(|ns| looker.learn_anew(&ns, time));
-        are_known =
-            learnt == Some((Kind::Pid, pid_ns)) && are_below(looker, pid_ns, &mut pids[..len]);
+    let are_known = looker.namespaces.are_since(pid_ns, since);
+    if !(are_known && are_below(looker, pid_ns, &mut pids[..len]))
+        && let Ok(ns) = looker.opener.open(dir.as_fd(), c"ns/pid", pid_ns)
+    {
+        looker.learn_anew(&ns, time, since);
     }
-    (pids, if are_known { len } else { 0 })
+    match are_below(looker, pid_ns, &mut pids[..len]) {
+        true => (pids, len),
+        false => (pids, 0),
+    }
 }
 
 /// Notes for each id of which namespace it is, the last of this one and the others of those above
