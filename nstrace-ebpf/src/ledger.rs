@@ -1,4 +1,4 @@
-//! The counts, and which mounts they are of.
+//! The counts. Which mounts they are of is in [`wanted`]; what is asked of one mount, in [`asked`].
 
 use core::arch::asm;
 
@@ -12,15 +12,12 @@ use aya_ebpf::{
 use nstrace_common::{
     field::member,
     wire::Head,
-    writers::{
-        AccessRecord, FRAMES, FS_NAMES, GONE, KERNEL, Key, Kind, MountRecord, PRIVATE, Root, SITES,
-        Settings, Site, Unfiled,
-    },
+    writers::{AccessRecord, FRAMES, Key, Kind, MountRecord, SITES, Settings, Site, Unfiled},
 };
 
 use crate::{
     mount, place,
-    read::{Entry, Exit, Raw, Reader, has, stack_size},
+    read::{Entry, Exit, Reader, stack_size},
 };
 
 /// Mounts, accesses and deaths. User space sets the size.
@@ -38,22 +35,6 @@ static LEDGER: HashMap<Key, u64> = HashMap::with_max_entries(1, 0);
 /// What could not be counted there.
 #[map]
 static UNFILED: Array<Unfiled> = Array::with_max_entries(1, 0);
-
-/// Devices of file systems whose mounts the ledger has.
-#[map]
-static DEVICES: HashMap<u32, u8> = HashMap::with_max_entries(64, 0);
-
-/// Mounts that it has, by their ids.
-#[map]
-static MOUNT_IDS: HashMap<u32, u8> = HashMap::with_max_entries(64, 0);
-
-/// Mount namespaces whose mounts it has.
-#[map]
-static NAMESPACES: HashMap<u32, u8> = HashMap::with_max_entries(64, 0);
-
-/// Roots of private mounts that it has.
-#[map]
-static PRIVATE_ROOTS: HashMap<Root, u8> = HashMap::with_max_entries(64, 0);
 
 /// Room for a record, for each CPU and each function apart: two programs may run on one CPU,
 /// one of which was preempted, but not two of one function. The last is for deaths.
@@ -115,6 +96,11 @@ macro_rules! setting {
         unsafe { core::ptr::read_volatile(&raw const (*(&raw const SETTINGS)).$member) }
     }};
 }
+
+mod asked;
+mod wanted;
+
+use wanted::is_wanted;
 
 /// Adds atomically. core has no such operation for this target.
 #[inline(always)]
@@ -459,120 +445,6 @@ fn since(room: *mut MountRecord, mount: u64, counted: i32) -> Option<u64> {
         }
     }
     Some(now)
-}
-
-/// Whether the ledger is to have a mount.
-#[inline(always)]
-fn is_wanted(mount: u64) -> bool {
-    if setting!(all) != 0 {
-        return true;
-    }
-    let bits = mount::bits(mount);
-    if bits & KERNEL != 0 {
-        return false;
-    }
-    let file_system = mount::file_system(mount);
-    // SAFETY: Raw reads any address.
-    let dev: u32 = unsafe { Raw::get(file_system, member::SbDev) };
-    if bits & PRIVATE != 0 {
-        if setting!(private) != 0 {
-            return true;
-        }
-        if setting!(private_roots) != 0 {
-            let root = Root {
-                ino: mount::root_ino(mount),
-                dev: dev.into(),
-            };
-            if PRIVATE_ROOTS.get_ptr(&root).is_some() {
-                return true;
-            }
-        }
-    }
-    if setting!(devices) != 0 && DEVICES.get_ptr(&dev).is_some() {
-        return true;
-    }
-    if setting!(ids) != 0 {
-        // SAFETY: Raw reads any address.
-        let id: u32 = unsafe { Raw::get(mount, member::MountId) };
-        if MOUNT_IDS.get_ptr(&id).is_some() {
-            return true;
-        }
-    }
-    if setting!(namespaces) != 0 && NAMESPACES.get_ptr(&mount::namespace(mount)).is_some() {
-        return true;
-    }
-    setting!(fs_len) != 0 && has_wanted_type(file_system)
-}
-
-#[inline(always)]
-fn has_wanted_type(file_system: u64) -> bool {
-    let mut name = [0; 16];
-    mount::type_name(file_system, &mut name);
-    let len = setting!(fs_len);
-    (0..FS_NAMES).any(|at| {
-        // SAFETY: a static, as for other settings.
-        let wanted =
-            unsafe { core::ptr::read_volatile(&raw const (*(&raw const SETTINGS)).fs[at]) };
-        (at as u32) < len && words(&wanted) == words(&name)
-    })
-}
-
-#[inline(always)]
-fn words(bytes: &[u8; 16]) -> [u64; 2] {
-    // SAFETY: as long, and every bit pattern is a number.
-    unsafe { core::mem::transmute(*bytes) }
-}
-
-/// The writers of a mount, for who runs this: it is attached nowhere.
-#[unsafe(no_mangle)]
-#[unsafe(link_section = "raw_tracepoint")]
-extern "C" fn mount_writers(args: *const u64) -> i32 {
-    // SAFETY: the arguments of the program's caller: the mount, and since when the ledger has
-    // it. As long as it does, it lives.
-    let (mount, since) = unsafe { (*args, *args.add(1)) };
-    match MOUNTS.get_ptr(&mount) {
-        // SAFETY: in the map.
-        Some(own) if unsafe { *own } == since => mount::writers(mount),
-        _ => GONE,
-    }
-}
-
-/// The mount that a descriptor of who runs a program is on.
-///
-/// # Safety
-///
-/// `args` must be what the program was called with.
-#[inline(always)]
-unsafe fn mount_of_descriptor(args: *const u64) -> Option<u64> {
-    if !has(member::FileMnt) || !has(member::MountPcp) {
-        return None;
-    }
-    // SAFETY: the argument of the program's caller, who keeps the descriptor open meanwhile.
-    let file = mount::open_file(unsafe { *args } as u32)?;
-    // SAFETY: Raw reads any address.
-    Some(mount::around(unsafe { Raw::get(file, member::FileMnt) }))
-}
-
-/// The writers of the mount that a descriptor of who runs this is on: it is attached nowhere.
-#[unsafe(no_mangle)]
-#[unsafe(link_section = "raw_tracepoint")]
-extern "C" fn descriptor_writers(args: *const u64) -> i32 {
-    // SAFETY: its own.
-    match unsafe { mount_of_descriptor(args) } {
-        Some(mount) if has(member::PcpWriters) => mount::writers(mount),
-        _ => GONE,
-    }
-}
-
-/// The references to it.
-#[unsafe(no_mangle)]
-#[unsafe(link_section = "raw_tracepoint")]
-extern "C" fn descriptor_references(args: *const u64) -> i32 {
-    // SAFETY: its own.
-    match unsafe { mount_of_descriptor(args) } {
-        Some(mount) if has(member::PcpGets) => mount::references(mount),
-        _ => GONE,
-    }
 }
 
 /// `void cleanup_mnt(struct mount *)`, called: nobody else has the mount any more, and its

@@ -14,8 +14,8 @@ mod place;
 mod probes;
 mod read;
 mod slot;
-mod stalls;
 mod stages;
+mod stalls;
 mod tasks;
 mod unbalanced;
 
